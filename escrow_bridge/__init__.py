@@ -1,0 +1,1 @@
+"""Money: keys, transactions, the escrow contract's bytes, and the chains it lives on."""

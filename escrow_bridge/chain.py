@@ -1,0 +1,60 @@
+"""The Chain: what the bridge needs from a Qubic network, whoever provides it.
+
+Implementations raise ChainUnreachable and nothing else for trouble on the way. Everything that
+comes back has been checked by size and type; who may be believed is the caller's matter.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.units import Qu, QubicId, Tick
+
+
+@dataclass(frozen=True)
+class TickInfo:
+    tick: Tick
+    """The tick being made now; transactions for ticks up to and including it may be too late."""
+    epoch: int
+    initial_tick: Tick
+    """First tick of this epoch."""
+    tick_duration_ms: int
+
+
+@dataclass(frozen=True)
+class Balance:
+    amount: Qu
+    as_of: Tick
+
+
+class Outcome(enum.Enum):
+    """Where a transaction stands."""
+
+    PENDING = "pending"
+    """Its tick is not past yet, or its data is not there yet."""
+    INCLUDED = "included"
+    """It is in its tick. That does not say that it succeeded: read the contract."""
+    MISSED = "missed"
+    """Its tick passed without it: it will never execute."""
+    UNKNOWN = "unknown"
+    """Its tick is too old for this node to say."""
+
+
+class Chain(Protocol):
+    async def tick_info(self) -> TickInfo: ...
+
+    async def balance(self, owner: QubicId) -> Balance: ...
+
+    async def broadcast(self, transaction: bytes) -> None:
+        """Hand a signed transaction to the network. Nothing is acknowledged; see `outcome`."""
+        ...
+
+    async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
+        """`transaction_digest` = K12 of the whole transaction, 32 bytes; `tick` the one it names."""
+        ...
+
+    async def query(self, contract_index: int, input_type: int, payload: bytes) -> bytes:
+        """Call a contract's read function. An empty answer means that it failed there."""
+        ...

@@ -1,0 +1,238 @@
+"""The error tree. Every error a person or a program can meet has one stable code.
+
+QubixError                      exit  code
+  UsageError                       2
+    JobFileInvalid                    job.invalid
+    ConfigInvalid                     config.invalid
+    SeedInvalid                       wallet.seed_invalid
+    PassphraseWrong                   wallet.passphrase_wrong
+  NotFound                         3
+    LeaseUnknown                      lease.unknown
+    NoOffer                           market.no_offer
+    PeerUnknown                       net.peer_unknown
+  Refused                          4
+    PriceAboveLimit                   quote.price_above_limit
+    QuoteChanged                      quote.changed
+    QuoteExpired                      quote.expired
+    CapacityTaken                     quote.capacity_taken
+    PeerRefused                       (the code the peer gave)
+  MachineError                     5
+    DaemonUnreachable                 daemon.unreachable
+    AlreadyRunning                    daemon.already_running
+    PortBusy                          net.port_busy
+    EngineUnreachable                 runner.engine_unreachable
+    ImageUnavailable                  runner.image_unavailable
+    StartFailed                       runner.start_failed
+    JobMissing                        runner.job_missing
+    DiskFull                          disk.full
+    LedgerBroken                      ledger.broken
+    KeystoreBroken                    wallet.keystore_broken
+    CompilerMissing                   devnet.compiler_missing
+  MoneyError                       6
+    BalanceTooLow                     wallet.balance_too_low
+    ChainUnreachable                  chain.unreachable
+    ChainDisagrees                    chain.disagrees
+    VoucherInvalid                    voucher.invalid
+    FundingFailed                     chain.funding_failed
+  JobFailed                        7  job.failed
+  WireError                        8
+    MessageInvalid                    wire.message_invalid
+    MessageTooLarge                   wire.message_too_large
+    SignatureInvalid                  wire.signature_invalid
+    PeerUnreachable                   net.peer_unreachable
+    StreamBroken                      net.stream_broken
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QubixError(Exception):
+    """Base of all errors meant to be read. `str(error)` is one clear sentence."""
+
+    code: ClassVar[str] = "internal.error"
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(QubixError):
+    """The person asked for something that cannot be asked."""
+
+    code = "usage.error"
+    exit_code = 2
+
+
+class JobFileInvalid(UsageError):
+    code = "job.invalid"
+
+
+class ConfigInvalid(UsageError):
+    code = "config.invalid"
+
+
+class SeedInvalid(UsageError):
+    code = "wallet.seed_invalid"
+
+
+class PassphraseWrong(UsageError):
+    code = "wallet.passphrase_wrong"
+
+
+class NotFound(QubixError):
+    code = "not_found"
+    exit_code = 3
+
+
+class LeaseUnknown(NotFound):
+    code = "lease.unknown"
+
+
+class NoOffer(NotFound):
+    code = "market.no_offer"
+
+
+class PeerUnknown(NotFound):
+    code = "net.peer_unknown"
+
+
+class Refused(QubixError):
+    """One side of a deal said no before money moved."""
+
+    code = "refused"
+    exit_code = 4
+
+
+class PriceAboveLimit(Refused):
+    code = "quote.price_above_limit"
+
+
+class QuoteChanged(Refused):
+    code = "quote.changed"
+
+
+class QuoteExpired(Refused):
+    code = "quote.expired"
+
+
+class CapacityTaken(Refused):
+    code = "quote.capacity_taken"
+
+
+class PeerRefused(Refused):
+    """The peer answered with a refusal; `refusal_code` is the code it gave."""
+
+    code = "peer.refused"
+
+    def __init__(self, refusal_code: str, message: str) -> None:
+        super().__init__(message)
+        self.refusal_code = refusal_code
+
+
+class MachineError(QubixError):
+    """Something of this machine is missing, full, dead or taken."""
+
+    code = "machine.error"
+    exit_code = 5
+
+
+class DaemonUnreachable(MachineError):
+    code = "daemon.unreachable"
+
+
+class AlreadyRunning(MachineError):
+    code = "daemon.already_running"
+
+
+class PortBusy(MachineError):
+    code = "net.port_busy"
+
+
+class EngineUnreachable(MachineError):
+    code = "runner.engine_unreachable"
+
+
+class ImageUnavailable(MachineError):
+    code = "runner.image_unavailable"
+
+
+class StartFailed(MachineError):
+    code = "runner.start_failed"
+
+
+class JobMissing(MachineError):
+    code = "runner.job_missing"
+
+
+class DiskFull(MachineError):
+    code = "disk.full"
+
+
+class LedgerBroken(MachineError):
+    code = "ledger.broken"
+
+
+class KeystoreBroken(MachineError):
+    code = "wallet.keystore_broken"
+
+
+class CompilerMissing(MachineError):
+    code = "devnet.compiler_missing"
+
+
+class MoneyError(QubixError):
+    code = "money.error"
+    exit_code = 6
+
+
+class BalanceTooLow(MoneyError):
+    code = "wallet.balance_too_low"
+
+
+class ChainUnreachable(MoneyError):
+    code = "chain.unreachable"
+
+
+class ChainDisagrees(MoneyError):
+    code = "chain.disagrees"
+
+
+class VoucherInvalid(MoneyError):
+    code = "voucher.invalid"
+
+
+class FundingFailed(MoneyError):
+    code = "chain.funding_failed"
+
+
+class JobFailed(QubixError):
+    """The job itself ended with a non-zero exit code; nothing is wrong with qubix."""
+
+    code = "job.failed"
+    exit_code = 7
+
+
+class WireError(QubixError):
+    """Bytes from or to a peer."""
+
+    code = "wire.error"
+    exit_code = 8
+
+
+class MessageInvalid(WireError):
+    code = "wire.message_invalid"
+
+
+class MessageTooLarge(WireError):
+    code = "wire.message_too_large"
+
+
+class SignatureInvalid(WireError):
+    code = "wire.signature_invalid"
+
+
+class PeerUnreachable(WireError):
+    code = "net.peer_unreachable"
+
+
+class StreamBroken(WireError):
+    code = "net.stream_broken"

@@ -1,0 +1,294 @@
+"""What nodes say to each other: one frozen dataclass a message, one table of kinds.
+
+Sizes and ranges are part of the types; `decode` refuses whatever does not fit them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from protocol.codec import Table
+from protocol.units import MAX_QU, EscrowId, LeaseId, PeerKey, Qu, QubicId, Seconds, Tick, UnixMs
+
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Id = Annotated[QubicId, Meta(min_length=32, max_length=32)]
+Peer = Annotated[PeerKey, Meta(min_length=32, max_length=32)]
+Lease32 = Annotated[LeaseId, Meta(min_length=32, max_length=32)]
+Escrow32 = Annotated[EscrowId, Meta(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Money = Annotated[Qu, Meta(ge=0, le=MAX_QU)]
+Count32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Ticks = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+TickNumber = Annotated[Tick, Meta(ge=0, le=2**32 - 1)]
+Size = Annotated[int, Meta(ge=0, le=2**53)]
+Instant = Annotated[UnixMs, Meta(ge=0, le=2**53)]
+Duration = Annotated[Seconds, Meta(ge=0, le=366 * 86_400)]
+Word = Annotated[str, Meta(max_length=64)]
+Address = Annotated[str, Meta(max_length=256)]
+Sentence = Annotated[str, Meta(max_length=512)]
+
+MAX_OFFER_BYTES: Final = 4_096
+MAX_MESSAGE_BYTES: Final = 65_536
+MAX_ORDER_BYTES: Final = 262_144
+"""A job order may carry a long script and many variables."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One graphics card as offered. `digest` is SHA-256 of its UUID."""
+
+    model: Word
+    vram_mib: Count32
+    digest: Bytes32
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a machine has to rent, or what a job wants of it."""
+
+    gpus: Annotated[tuple[Gpu, ...], Meta(max_length=16)]
+    cpu_millis: Count32
+    memory_mib: Count32
+    disk_mib: Count32
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a job needs. An empty `gpu_model` with a `gpu_count` accepts any model."""
+
+    gpu_model: Word
+    gpu_count: Annotated[int, Meta(ge=0, le=16)]
+    gpu_vram_mib: Count32
+    cpu_millis: Count32
+    memory_mib: Count32
+    disk_mib: Count32
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A provider's standing advertisement. The highest `sequence` of a provider is its only one."""
+
+    sequence: Size
+    issued_at: Instant
+    expires_at: Instant
+    withdrawn: bool
+    network: Word
+    contract_index: Count32
+    qubic_id: Id
+    name: Word
+    region: Word
+    gpu_class: Word
+    runner: Word
+    price_qu_per_hour: Money
+    capacity: Capacity
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=8)]
+
+
+@dataclass(frozen=True)
+class QuoteRequest:
+    """A caller asks for a price on one job. `nonce` makes each lease's terms unique."""
+
+    nonce: Bytes32
+    network: Word
+    contract_index: Count32
+    caller_id: Id
+    wish: Wish
+    image: Address
+    order_sha256: Bytes32
+    max_price_qu_per_hour: Money
+    max_seconds: Duration
+    interval_seconds: Annotated[Seconds, Meta(ge=1, le=3_600)]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All that both sides agree on. SHA-256 of its signed bytes is the lease id."""
+
+    nonce: Bytes32
+    network: Word
+    contract_index: Count32
+    provider: Peer
+    provider_id: Id
+    caller: Peer
+    caller_id: Id
+    wish: Wish
+    gpu_digests: Annotated[tuple[Bytes32, ...], Meta(max_length=16)]
+    image: Address
+    runner: Word
+    order_sha256: Bytes32
+    meter: Word
+    """What vouchers count; "seconds" is the only meter today."""
+    price_qu_per_hour: Money
+    max_seconds: Duration
+    interval_seconds: Annotated[Seconds, Meta(ge=1, le=3_600)]
+    unpaid_intervals: Annotated[int, Meta(ge=1, le=100)]
+    """How many intervals may run unpaid before the provider pauses the job."""
+    deposit: Money
+    deadline_ticks: Ticks
+    challenge_ticks: Ticks
+    pull_seconds: Duration
+    start_seconds: Duration
+    quoted_at: Instant
+    valid_until: Instant
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """No, and why: a stable code and one sentence."""
+
+    code: Word
+    sentence: Sentence
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The caller takes a quote: the provider's signed terms, returned byte for byte."""
+
+    signed_terms: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
+
+
+@dataclass(frozen=True)
+class Ack:
+    """Understood and written down."""
+
+
+@dataclass(frozen=True)
+class Funded:
+    """The caller's escrow is on chain; the provider looks for itself."""
+
+    lease_id: Lease32
+    escrow_id: Escrow32
+    open_tick: TickNumber
+
+
+@dataclass(frozen=True)
+class Running:
+    """The job is ready; billing starts."""
+
+    lease_id: Lease32
+    started_at: Instant
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Cumulative seconds the provider has metered so far."""
+
+    lease_id: Lease32
+    seconds: Duration
+
+
+@dataclass(frozen=True)
+class Voucher:
+    """The caller's promise: the provider may take `cumulative` from the escrow in all."""
+
+    lease_id: Lease32
+    escrow_id: Escrow32
+    cumulative: Money
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The caller ends the lease."""
+
+    lease_id: Lease32
+    reason: Word
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The job has ended (or could not start: then `reason` is an error code)."""
+
+    lease_id: Lease32
+    exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+    reason: Word
+    sentence: Sentence
+    seconds: Duration
+    outputs_sha256: Bytes32
+    outputs_bytes: Size
+    """0 when there are no outputs."""
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """What to run. Its SHA-256 is in the terms."""
+
+    name: Word
+    image: Address
+    script: Annotated[str, Meta(max_length=65_536)]
+    envs: Annotated[dict[Word, Annotated[str, Meta(max_length=32_768)]], Meta(max_length=256)]
+    secrets_sha256: Bytes32
+    """Of the encoded secrets, which travel beside the order and are kept apart from it."""
+    outputs: Annotated[tuple[Address, ...], Meta(max_length=64)]
+    inputs_sha256: Bytes32
+    inputs_bytes: Size
+
+
+@dataclass(frozen=True)
+class PutInputs:
+    """Precedes `inputs_bytes` raw bytes (a tar archive) on a file stream."""
+
+    lease_id: Lease32
+    order: Annotated[bytes, Meta(max_length=MAX_ORDER_BYTES)]
+    secrets: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
+
+
+@dataclass(frozen=True)
+class GetOutputs:
+    """Asks for the output archive from byte `offset` on; raw bytes follow an Ack."""
+
+    lease_id: Lease32
+    offset: Size
+
+
+@dataclass(frozen=True)
+class GetLogs:
+    """Asks for the job's output from byte `offset` on; raw bytes follow an Ack."""
+
+    lease_id: Lease32
+    offset: Size
+    follow: bool
+
+
+@dataclass(frozen=True)
+class GetOffers:
+    """Asks for the offers a node knows; signed offers follow, a frame each, until end of stream."""
+
+    limit: Annotated[int, Meta(ge=1, le=100_000)]
+
+
+MESSAGES: Final = Table(
+    "message",
+    {
+        1: Offer,
+        2: QuoteRequest,
+        3: Terms,
+        4: Refusal,
+        5: Accept,
+        6: Ack,
+        7: Funded,
+        8: Running,
+        9: Meter,
+        10: Voucher,
+        11: Stop,
+        12: Exited,
+        13: JobOrder,
+        14: PutInputs,
+        15: GetOutputs,
+        16: GetLogs,
+        17: GetOffers,
+    },
+)
+
+
+def encode(message: object) -> bytes:
+    """Bytes of any message of the table."""
+    return MESSAGES.encode(message)
+
+
+def decode(data: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
+    """The checked message in `data`. MessageInvalid or MessageTooLarge otherwise."""
+    return MESSAGES.decode(data, max_bytes)

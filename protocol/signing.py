@@ -1,0 +1,74 @@
+"""The envelope: who said these exact bytes.
+
+Layout: msgpack `[1, signer (32), payload, signature (64)]`, where the signature is Ed25519 by the
+signer's node key over the ASCII bytes "qubix/1\\0" followed by the payload. The payload holds the kind
+number, so one kind's signature never passes for another's. Verification comes before decoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+import nacl.exceptions
+import nacl.signing
+
+from protocol import messages
+from protocol.codec import unpack
+from protocol.errors import MessageInvalid, MessageTooLarge, SignatureInvalid
+from protocol.units import PeerKey
+
+VERSION: Final = 1
+DOMAIN: Final = b"qubix/1\0"
+ENVELOPE_OVERHEAD_BYTES: Final = 128
+"""More than the envelope adds to a payload (107 bytes at most)."""
+
+
+class NodeKey:
+    """A node's Ed25519 signing key; never prints its seed."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = nacl.signing.SigningKey(seed)
+        self.public: PeerKey = PeerKey(bytes(self._key.verify_key))
+
+    def __repr__(self) -> str:
+        return f"NodeKey({self.public.hex()[:16]}...)"
+
+    def sign(self, message: object) -> bytes:
+        """The envelope of a message of the table."""
+        payload = messages.encode(message)
+        signature = self._key.sign(DOMAIN + payload).signature
+        packed: bytes = msgpack.packb([VERSION, self.public, payload, signature])
+        return packed
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A verified envelope: `raw` are its exact bytes, `message` the decoded payload."""
+
+    signer: PeerKey
+    message: Any
+    raw: bytes
+
+
+def verify(raw: bytes, max_bytes: int = messages.MAX_MESSAGE_BYTES) -> Signed:
+    """Check size, shape and signature, then decode. MessageTooLarge, MessageInvalid, SignatureInvalid."""
+    if len(raw) > max_bytes:
+        raise MessageTooLarge(f"an envelope of {len(raw)} bytes; at most {max_bytes} are taken")
+    signer, payload, signature = _parts(unpack(raw, "envelope"))
+    try:
+        nacl.signing.VerifyKey(signer).verify(DOMAIN + payload, signature)
+    except (nacl.exceptions.BadSignatureError, nacl.exceptions.ValueError) as error:
+        raise SignatureInvalid("an envelope's signature does not match its bytes") from error
+    return Signed(PeerKey(signer), messages.decode(payload, max_bytes), raw)
+
+
+def _parts(parts: object) -> tuple[bytes, bytes, bytes]:
+    match parts:
+        case [1, bytes(signer), bytes(payload), bytes(signature)] if len(signer) == 32 and len(signature) == 64:
+            return signer, payload, signature
+        case [int(version), *_] if version != VERSION:
+            raise MessageInvalid(f"envelope version {version} is not understood; this node speaks {VERSION}")
+        case _:
+            raise MessageInvalid("an envelope is [version, signer, payload, signature]")

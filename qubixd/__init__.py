@@ -1,0 +1,1 @@
+"""The daemon every participant runs. trio only."""

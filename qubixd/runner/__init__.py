@@ -1,0 +1,122 @@
+"""Runs jobs. `docker.py` for real, `process.py` for the loopback trial.
+
+A job is known by its lease id alone: every call can be repeated, by this daemon or by the next
+one after a crash, and has its effect once. Jobs outlive the daemon.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from protocol.units import LeaseId, UnixMs
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One job, ready to run. `workspace` is a host directory that already holds the input files;
+    the job sees it as /workspace (its working directory) and leaves output files in it."""
+
+    lease_id: LeaseId
+    image: str
+    script: str
+    """Run by `/bin/sh -eu -c`."""
+    env: dict[str, str]
+    secrets: dict[str, str]
+    """Reach the job's environment without ever entering logs, arguments or `docker inspect`."""
+    workspace: Path
+    gpu_uuids: tuple[str, ...]
+    cpu_millis: int
+    """CPU limit in thousandths of a core."""
+    memory_bytes: int
+    disk_bytes: int
+    """Limit on what the job may leave in its workspace."""
+    pids_max: int = 512
+
+
+class ExitReason(enum.StrEnum):
+    EXITED = "exited"
+    STOPPED = "stopped"
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK_LIMIT = "disk_limit"
+    LOST = "lost"
+
+
+class JobState(enum.StrEnum):
+    ABSENT = "absent"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """What the engine knows of a job now."""
+
+    state: JobState
+    started_at: UnixMs | None = None
+
+
+@dataclass(frozen=True)
+class JobExit:
+    """How a job ended. Times are the engine's own, so they survive a daemon that was down."""
+
+    code: int
+    reason: ExitReason
+    started_at: UnixMs
+    finished_at: UnixMs
+
+
+Progress = Callable[[str, float], None]
+"""(phase in words, share done 0..1) -- may be called from the daemon's thread only."""
+
+
+class Runner(Protocol):
+    """Errors: EngineUnreachable, ImageUnavailable, StartFailed, JobMissing, DiskFull."""
+
+    @property
+    def name(self) -> str:
+        """'docker' or 'process'."""
+        ...
+
+    async def check(self) -> None:
+        """Return when the engine answers; else EngineUnreachable with what to do about it."""
+        ...
+
+    async def pull(self, image: str, progress: Progress) -> str:
+        """Make the image present; return its digest ("sha256:..."). ImageUnavailable if it cannot."""
+        ...
+
+    async def start(self, spec: RunSpec) -> UnixMs:
+        """Create and start the job, or adopt the one that this lease already has. When it started."""
+        ...
+
+    async def status(self, lease_id: LeaseId) -> JobStatus: ...
+
+    async def wait(self, lease_id: LeaseId) -> JobExit:
+        """Wait for the end; returns at once for a job that has ended. JobMissing if there is none."""
+        ...
+
+    async def stop(self, lease_id: LeaseId, grace_seconds: float) -> None:
+        """SIGTERM, then SIGKILL after the grace. No error if it has ended or never was."""
+        ...
+
+    async def pause(self, lease_id: LeaseId) -> None: ...
+
+    async def resume(self, lease_id: LeaseId) -> None: ...
+
+    def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncIterator[bytes]:
+        """Standard output and error, interleaved, from byte `offset` on; ends when the job has ended
+        (follow) or at what is there now. Kept size is capped; use `contextlib.aclosing`."""
+        ...
+
+    async def remove(self, lease_id: LeaseId) -> None:
+        """Delete the job's container and log, never its workspace. No error if it is gone."""
+        ...
+
+    async def leases(self) -> frozenset[LeaseId]:
+        """Every lease that has a job here, running or ended (for re-adoption and clean-up)."""
+        ...

@@ -1,0 +1,130 @@
+"""The Wire: what the daemon needs from a network, without naming one.
+
+Two implementations: `wire_libp2p` for the world, `tests.support.memory_wire` for tests. A stream is
+a `trio.abc.HalfCloseableStream`: after `send_eof` the other direction stays open, `aclose` without
+`send_eof` resets. Implementations raise only `PeerUnreachable` (cannot connect), `StreamBroken`
+(cut in the middle) and trio's own `ClosedResourceError`/`BusyResourceError`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import trio
+
+from protocol.errors import MessageTooLarge, StreamBroken
+from protocol.units import PeerKey
+
+Stream = trio.abc.HalfCloseableStream
+StreamHandler = Callable[[Stream, PeerKey], Awaitable[None]]
+"""Called once per inbound stream with the authenticated peer; the wire closes the stream after it."""
+
+FRAME_HEADER_BYTES: Final = 4
+MAX_GOSSIP_BYTES: Final = 4_096
+
+
+class Verdict(enum.Enum):
+    """What a gossip validator says of one message."""
+
+    ACCEPT = "accept"
+    """Right and new: forward it."""
+    IGNORE = "ignore"
+    """Harmless but useless (old, seen): do not forward, do not punish."""
+    REJECT = "reject"
+    """Wrong: do not forward, count against the forwarder."""
+
+
+GossipValidator = Callable[[bytes, PeerKey], Verdict]
+"""Synchronous: (message bytes, forwarding peer) -> verdict. Ingest happens inside it."""
+
+
+@dataclass
+class WireCounters:
+    """Running totals, for metrics and tests."""
+
+    streams_in: int = 0
+    streams_refused: int = 0
+    handler_errors: int = 0
+    gossip_in: int = 0
+    gossip_rejected: int = 0
+    gossip_ignored: int = 0
+    peers_dropped: int = 0
+    dials_failed: int = 0
+    by_reason: dict[str, int] = field(default_factory=dict)
+
+
+class Wire(Protocol):
+    """A running network endpoint. Obtained from an async context manager that starts and stops it."""
+
+    @property
+    def peer_key(self) -> PeerKey: ...
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Multiaddresses others can dial, each ending in /p2p/<peer id>."""
+        ...
+
+    @property
+    def counters(self) -> WireCounters: ...
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Answer inbound streams of `protocol` (e.g. "/qubix/lease/1") with `handler`."""
+        ...
+
+    async def open(self, peer: PeerKey, protocol: str, addresses: Sequence[str] = ()) -> Stream:
+        """Open a stream, dialling `addresses` (or those already known) when not connected."""
+        ...
+
+    def subscribe(self, topic: str, validator: GossipValidator) -> None:
+        """Join a topic; every message from others passes through `validator` exactly once."""
+        ...
+
+    async def publish(self, topic: str, data: bytes) -> None:
+        """Send to a topic (joined or not). MessageTooLarge above MAX_GOSSIP_BYTES."""
+        ...
+
+    def peers(self) -> tuple[PeerKey, ...]:
+        """Peers with a live connection."""
+        ...
+
+    def on_peer(self, callback: Callable[[PeerKey], None]) -> None:
+        """Call `callback` (synchronously, it must not block) whenever a peer becomes connected."""
+        ...
+
+
+async def send_frame(stream: Stream, payload: bytes) -> None:
+    """One length-prefixed message (u32 big-endian length, then the bytes)."""
+    await stream.send_all(len(payload).to_bytes(FRAME_HEADER_BYTES, "big") + payload)
+
+
+async def receive_frame(stream: Stream, max_bytes: int) -> bytes | None:
+    """The next message, or None at a clean end of stream.
+
+    Raises MessageTooLarge before reading a body above `max_bytes`, StreamBroken on a cut.
+    """
+    header = await _receive_exactly(stream, FRAME_HEADER_BYTES, clean_end=True)
+    if header is None:
+        return None
+    size = int.from_bytes(header, "big")
+    if size > max_bytes:
+        raise MessageTooLarge(f"a peer announced a message of {size} bytes; at most {max_bytes} are taken")
+    body = await _receive_exactly(stream, size, clean_end=False)
+    assert body is not None
+    return body
+
+
+async def _receive_exactly(stream: Stream, size: int, *, clean_end: bool) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        try:
+            chunk = await stream.receive_some(min(size - len(parts), 65_536))
+        except trio.BrokenResourceError as error:
+            raise StreamBroken("the connection broke in the middle of a message") from error
+        if not chunk:
+            if clean_end and not parts:
+                return None
+            raise StreamBroken("the peer ended the stream in the middle of a message")
+        parts += chunk
+    return bytes(parts)
