@@ -1,0 +1,46 @@
+# make demo | test | bench | lint. The first of them makes .venv from the lock in requirements/.
+PYTHON ?= python3
+BENCH ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+PACKAGES := protocol ledger escrow_bridge qubixd tui tests
+
+.PHONY: demo test lint bench format lock clean
+
+demo: $(READY)
+	$(BIN)/qubix demo
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_imports.py
+
+bench: $(READY)
+	$(BIN)/python -m tests.bench $(BENCH)
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The build tool first, so that the few packages without a wheel build with it and nothing unpinned
+# is ever installed. No dependency is resolved here: the lock is complete (docs/adr/0002).
+$(READY): requirements/build.txt requirements/lock.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qubix needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/build.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r requirements/lock.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Renews the lock; needs `uv` on the path. Addresses and indexes are left out of the result.
+lock:
+	./requirements/renew.sh
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

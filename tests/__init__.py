@@ -1,0 +1,1 @@
+"""Tests: support/ (helpers), unit/, property/, integration/ (real parts), bench/ (figures)."""

@@ -1,0 +1,1 @@
+"""Tests on real parts: sockets, threads, Docker, the devnet."""

@@ -1,0 +1,1 @@
+"""Hypothesis tests, mostly stateful."""
