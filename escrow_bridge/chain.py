@@ -58,3 +58,8 @@ class Chain(Protocol):
     async def query(self, contract_index: int, input_type: int, payload: bytes) -> bytes:
         """Call a contract's read function. An empty answer means that it failed there."""
         ...
+
+    async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
+        """The raw transactions of a past tick, in the order in which they ran; None if it is too old
+        for this node to say. Included does not mean executed."""
+        ...
