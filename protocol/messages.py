@@ -166,10 +166,10 @@ class Funded:
 
 @dataclass(frozen=True)
 class Running:
-    """The job is ready; billing starts."""
+    """The job became ready `age_ms` before this was sent; billing began then."""
 
     lease_id: Lease32
-    started_at: Instant
+    age_ms: Size
 
 
 @dataclass(frozen=True)

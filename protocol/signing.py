@@ -66,7 +66,9 @@ def verify(raw: bytes, max_bytes: int = messages.MAX_MESSAGE_BYTES) -> Signed:
 
 def _parts(parts: object) -> tuple[bytes, bytes, bytes]:
     match parts:
-        case [1, bytes(signer), bytes(payload), bytes(signature)] if len(signer) == 32 and len(signature) == 64:
+        case [1, bytes(signer), bytes(payload), bytes(signature)] if (
+            len(signer) == 32 and len(signature) == 64
+        ):
             return signer, payload, signature
         case [int(version), *_] if version != VERSION:
             raise MessageInvalid(f"envelope version {version} is not understood; this node speaks {VERSION}")

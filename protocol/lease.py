@@ -1,0 +1,26 @@
+"""THE lease machine: `step(lease, event) -> (lease, effects)`. Pure; both sides run it.
+
+    quoted -> funding -> provisioning -> running <-> paused -> stopping -> settling -> done
+                                                                                     | failed
+                                                                                     | cancelled
+
+An event that means nothing in the present phase changes nothing, so every event may come twice.
+The vocabulary is in `lease_model`, the two halves in `lease_caller` and `lease_provider`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from protocol import lease_caller, lease_provider
+from protocol.lease_model import Effect, Event, Lease, Role
+
+TABLES: Final = {Role.CALLER: lease_caller.TABLE, Role.PROVIDER: lease_provider.TABLE}
+
+
+def step(lease: Lease, event: Event) -> tuple[Lease, tuple[Effect, ...]]:
+    """What an event makes of a lease, and what is to be done about it."""
+    entry = TABLES[lease.role].get(type(event))
+    if entry is None or lease.phase not in entry[0]:
+        return lease, ()
+    return entry[1](lease, event)

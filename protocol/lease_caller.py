@@ -1,0 +1,224 @@
+"""The caller's half of the lease machine: what each event does to a lease it pays for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from protocol import lease_model as m
+from protocol.lease_model import ACTIVE, BEFORE_RUNNING, LIVE, Effect, Lease, Phase, Role
+from protocol.messages import Terms
+from protocol.units import LeaseId, Qu, Seconds, UnixMs, amount_due
+
+Step = tuple[Lease, tuple[Effect, ...]]
+
+ACCEPT_PATIENCE_MS: Final = 30_000
+"""An acceptance that is not acknowledged by then is given up; no money has moved."""
+PROVISION_SLACK_MS: Final = 60_000
+EXIT_PATIENCE_MS: Final = 120_000
+"""How long a stopped job may take to report its end before the contract is asked to close."""
+FETCH_PATIENCE_MS: Final = 3_600_000
+SETTLE_PATIENCE_MS: Final = 60_000
+METER_SLACK_MS: Final = 2_000
+"""How far a provider's meter may run ahead of the caller's own watch (message delay, rounding up)."""
+
+OUTCOME_OF_REASON: Final = {"job.completed": Phase.DONE, "lease.duration_reached": Phase.DONE}
+
+
+def new(
+    lease_id: LeaseId, terms: Terms, *, name: str, output_dir: str, now: UnixMs
+) -> tuple[Lease, tuple[Effect, ...]]:
+    """A lease the caller has decided to take."""
+    lease = Lease(
+        lease_id=lease_id,
+        role=Role.CALLER,
+        terms=terms,
+        phase=Phase.QUOTED,
+        opened_at=now,
+        timer_at=_at(now, ACCEPT_PATIENCE_MS),
+        name=name,
+        output_dir=output_dir,
+    )
+    return lease, (m.SendAccept(),)
+
+
+def accepted(lease: Lease, event: m.ReceiveAccepted) -> Step:
+    return replace(lease, phase=Phase.FUNDING, timer_at=UnixMs(0)), (m.ChainOpen(), m.SendInputs())
+
+
+def refused(lease: Lease, event: m.ReceiveRefused) -> Step:
+    """A refusal before money moved ends the lease; afterwards the provider is told to wind up."""
+    if lease.phase is Phase.QUOTED:
+        return _end(_blame(lease, Phase.FAILED, event.code, event.sentence), event.now), ()
+    return _wind_up(_blame(lease, Phase.FAILED, event.code, event.sentence), event.now)
+
+
+def opened(lease: Lease, event: m.ChainOpened) -> Step:
+    lease = replace(
+        lease,
+        escrow_id=event.escrow_id,
+        open_tick=event.open_tick,
+        deadline_tick=event.deadline_tick,
+        funded_at=event.now,
+    )
+    told = m.SendFunded(event.escrow_id, event.open_tick)
+    if lease.reason:  # stopped or failed while the money was under way: get it back
+        settling = replace(lease, phase=Phase.SETTLING, timer_at=_at(event.now, SETTLE_PATIENCE_MS))
+        return settling, (told, m.SendStop(lease.reason))
+    patience_ms = (lease.terms.pull_seconds + lease.terms.start_seconds) * 1_000 + PROVISION_SLACK_MS
+    return replace(lease, phase=Phase.PROVISIONING, timer_at=_at(event.now, patience_ms)), (told,)
+
+
+def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
+    lease = lease if lease.reason else _blame(lease, Phase.FAILED, event.code, event.sentence)
+    return _end(lease, event.now), (m.SendStop(event.code),)
+
+
+def running(lease: Lease, event: m.ReceiveRunning) -> Step:
+    started_at = max(event.now - event.age_ms, lease.funded_at)
+    lease = replace(lease, phase=Phase.RUNNING, started_at=UnixMs(started_at), heard_at=event.now)
+    return replace(lease, timer_at=_at(event.now, _silence_ms(lease))), ()
+
+
+def metered(lease: Lease, event: m.ReceiveMeter) -> Step:
+    """Sign for what was metered, as far as the caller's own watch agrees."""
+    lease = replace(lease, heard_at=event.now, timer_at=_at(event.now, _silence_ms(lease)))
+    return _promise(lease, event.seconds, event.now)
+
+
+def exited(lease: Lease, event: m.ReceiveExited) -> Step:
+    lease = _with_exit(lease, event)
+    if lease.phase is Phase.FUNDING:
+        return lease, ()
+    if not lease.started_at:
+        return replace(lease, phase=Phase.SETTLING, timer_at=_at(event.now, SETTLE_PATIENCE_MS)), ()
+    lease, promised = _promise(lease, event.seconds, event.now)
+    lease = replace(lease, phase=Phase.STOPPING, timer_at=_at(event.now, FETCH_PATIENCE_MS))
+    return lease, (*promised, m.RunFetch(event.outputs_sha256, event.outputs_bytes))
+
+
+def fetched(lease: Lease, event: m.RunFetched) -> Step:
+    if event.code and lease.outcome is Phase.DONE:
+        lease = _blame(lease, Phase.FAILED, event.code, event.sentence)
+    if lease.settled:
+        return _end(lease, event.now), ()
+    return replace(lease, phase=Phase.SETTLING, timer_at=_at(event.now, SETTLE_PATIENCE_MS)), ()
+
+
+def stopped(lease: Lease, event: m.ActionStop) -> Step:
+    if lease.phase in (Phase.STOPPING, Phase.SETTLING) or lease.reason:
+        return lease, ()
+    lease = _blame(lease, Phase.CANCELLED, "lease.stopped_by_caller", "you stopped it")
+    if lease.phase is Phase.QUOTED:
+        return _end(lease, event.now), (m.SendStop(lease.reason),)
+    if lease.phase is Phase.FUNDING:
+        return lease, ()
+    return _wind_up(lease, event.now)
+
+
+def closed(lease: Lease, event: m.ChainClosed) -> Step:
+    """The money has come to rest. Outputs may still be on their way."""
+    lease = replace(lease, settled=True, paid=event.paid, refunded=event.refunded)
+    if lease.phase is Phase.STOPPING and lease.exited:
+        return lease, ()
+    if not lease.reason:
+        lease = _blame(lease, Phase.FAILED, "lease.closed_early", "the provider closed the escrow early")
+    return _end(lease, event.now), ()
+
+
+def resumed(lease: Lease, event: m.ClockResumed) -> Step:
+    if not lease.timer_at:
+        return lease, ()
+    patience_ms = _silence_ms(lease) if lease.phase in LIVE else SETTLE_PATIENCE_MS
+    return replace(lease, heard_at=event.now, timer_at=max(lease.timer_at, _at(event.now, patience_ms))), ()
+
+
+def clock(lease: Lease, event: m.ClockPassed) -> Step:
+    if not lease.timer_at or event.now < lease.timer_at:
+        return lease, ()
+    if lease.phase is Phase.QUOTED:
+        sentence = "the provider did not answer the acceptance in time; no money has moved"
+        return _end(_blame(lease, Phase.FAILED, "net.peer_unreachable", sentence), event.now), ()
+    if lease.phase in BEFORE_RUNNING | LIVE:
+        lease = _blame(lease, Phase.FAILED, "lease.provider_lost", "the provider fell silent")
+        lease, told = _wind_up(lease, event.now)
+        return _request_close(lease, told)
+    if lease.settled:
+        return _end(lease, event.now), ()
+    return _request_close(replace(lease, phase=Phase.SETTLING, timer_at=UnixMs(0)), ())
+
+
+def _promise(lease: Lease, seconds: Seconds, now: UnixMs) -> Step:
+    watched = (now - lease.started_at + METER_SLACK_MS) // 1_000
+    agreed = Seconds(max(lease.seconds, min(seconds, watched, lease.terms.max_seconds)))
+    due = Qu(min(amount_due(lease.terms.price_qu_per_hour, agreed), lease.terms.deposit))
+    lease = replace(lease, seconds=agreed)
+    if due <= lease.promised:
+        return lease, ()
+    lease = replace(lease, promised=due, vouchers=lease.vouchers + 1)
+    return lease, (m.SendVoucher(lease.escrow_id, due),)
+
+
+def _with_exit(lease: Lease, event: m.ReceiveExited) -> Lease:
+    lease = replace(
+        lease,
+        exited=True,
+        exit_code=event.exit_code,
+        outputs_sha256=event.outputs_sha256,
+        outputs_bytes=event.outputs_bytes,
+    )
+    if lease.reason:
+        return lease
+    outcome = OUTCOME_OF_REASON.get(event.reason, Phase.FAILED)
+    return _blame(lease, outcome, event.reason, event.sentence)
+
+
+def _wind_up(lease: Lease, now: UnixMs) -> Step:
+    """Ask the provider to stop; it reports the end and closes the escrow."""
+    stopping = replace(lease, phase=Phase.STOPPING, timer_at=_at(now, EXIT_PATIENCE_MS))
+    return stopping, (m.SendStop(lease.reason),)
+
+
+def _request_close(lease: Lease, effects: tuple[Effect, ...]) -> Step:
+    if lease.closing:
+        return lease, effects
+    return replace(lease, closing=True), (*effects, m.ChainRequestClose(lease.escrow_id))
+
+
+def _blame(lease: Lease, outcome: Phase, reason: str, sentence: str) -> Lease:
+    return replace(lease, outcome=outcome, reason=reason, sentence=sentence)
+
+
+def _end(lease: Lease, now: UnixMs) -> Lease:
+    return replace(lease, phase=lease.outcome, timer_at=UnixMs(0), ended_at=now)
+
+
+def _silence_ms(lease: Lease) -> int:
+    return max(60_000, 10 * lease.terms.interval_seconds * 1_000)
+
+
+def _at(now: UnixMs, patience_ms: int) -> UnixMs:
+    return UnixMs(now + patience_ms)
+
+
+Handler = Callable[[Lease, Any], Step]
+FUNDED_OPEN: Final = frozenset(
+    {Phase.PROVISIONING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, Phase.SETTLING}
+)
+
+TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
+    m.ReceiveAccepted: (frozenset({Phase.QUOTED}), accepted),
+    m.ReceiveRefused: (BEFORE_RUNNING | LIVE, refused),
+    m.ChainOpened: (frozenset({Phase.FUNDING}), opened),
+    m.ChainOpenFailed: (frozenset({Phase.FUNDING}), open_failed),
+    m.ReceiveRunning: (frozenset({Phase.PROVISIONING}), running),
+    m.ReceiveMeter: (frozenset({Phase.RUNNING}), metered),
+    m.ReceiveExited: (frozenset({Phase.FUNDING, Phase.PROVISIONING, Phase.RUNNING, Phase.STOPPING}), exited),
+    m.RunFetched: (frozenset({Phase.STOPPING}), fetched),
+    m.ActionStop: (ACTIVE, stopped),
+    m.ChainClosed: (FUNDED_OPEN, closed),
+    m.ClockResumed: (ACTIVE, resumed),
+    m.ClockPassed: (ACTIVE, clock),
+}
+"""Event -> (phases in which it means something, what it does). Anything else is ignored."""

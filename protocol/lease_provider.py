@@ -1,0 +1,336 @@
+"""The provider's half of the lease machine: what each event does to a lease it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from protocol import lease_model as m
+from protocol.lease_model import ACTIVE, FUNDED, LIVE, Effect, Lease, Phase, Role
+from protocol.messages import Terms
+from protocol.units import LeaseId, Seconds, UnixMs, amount_due
+
+Step = tuple[Lease, tuple[Effect, ...]]
+
+FUNDING_PATIENCE_MS: Final = 180_000
+"""Capacity is kept that long for a caller whose escrow has not been seen."""
+UNPAID_PATIENCE_MS: Final = 120_000
+"""How long a job stays paused for want of vouchers before it is stopped."""
+VOUCHER_PATIENCE_MS: Final = 60_000
+"""How long the last voucher is waited for after the job has ended."""
+STOP_PATIENCE_MS: Final = 300_000
+"""How long the engine may take to end a job before the money is settled without it."""
+
+REASON_OF_EXIT: Final = {
+    "out_of_memory": ("job.out_of_memory", "the job used more memory than it had rented"),
+    "disk_limit": ("job.disk_limit", "the job wrote more than it had rented"),
+    "lost": ("job.lost", "the job's process vanished"),
+}
+
+
+def new(lease_id: LeaseId, terms: Terms, *, now: UnixMs) -> tuple[Lease, tuple[Effect, ...]]:
+    """A lease whose acceptance has just been verified. The image is fetched while money moves."""
+    lease = Lease(
+        lease_id=lease_id,
+        role=Role.PROVIDER,
+        terms=terms,
+        phase=Phase.FUNDING,
+        opened_at=now,
+        timer_at=_at(now, FUNDING_PATIENCE_MS),
+    )
+    return lease, (m.RunPull(),)
+
+
+def inputs(lease: Lease, event: m.ReceiveInputs) -> Step:
+    if lease.has_inputs:
+        return lease, ()
+    return _start_if_ready(replace(lease, has_inputs=True))
+
+
+def pulled(lease: Lease, event: m.RunPulled) -> Step:
+    if lease.has_image:
+        return lease, ()
+    return _start_if_ready(replace(lease, has_image=True))
+
+
+def told_funded(lease: Lease, event: m.ReceiveFunded) -> Step:
+    if lease.escrow_id:
+        return lease, ()
+    return lease, (m.ChainVerify(event.escrow_id, event.open_tick),)
+
+
+def opened(lease: Lease, event: m.ChainOpened) -> Step:
+    if lease.escrow_id:
+        return lease, ()
+    lease = replace(
+        lease,
+        escrow_id=event.escrow_id,
+        open_tick=event.open_tick,
+        deadline_tick=event.deadline_tick,
+        funded_at=event.now,
+    )
+    if lease.phase is Phase.SETTLING:  # it failed here before the money came: send it back
+        return _settle(lease)
+    patience_ms = (lease.terms.pull_seconds + lease.terms.start_seconds) * 1_000
+    return _start_if_ready(replace(lease, phase=Phase.PROVISIONING, timer_at=_at(event.now, patience_ms)))
+
+
+def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
+    return _fail_before_start(lease, event.code, event.sentence, event.now)
+
+
+def failed(lease: Lease, event: m.RunFailed) -> Step:
+    return _fail_before_start(lease, event.code, event.sentence, event.now)
+
+
+def started(lease: Lease, event: m.RunStarted) -> Step:
+    lease = replace(lease, phase=Phase.RUNNING, started_at=event.started_at, timer_at=UnixMs(0))
+    return lease, (m.SendRunning(event.started_at),)
+
+
+def clock(lease: Lease, event: m.ClockPassed) -> Step:
+    if lease.phase is Phase.RUNNING:
+        return _meter(lease, event.now)
+    if not lease.timer_at or event.now < lease.timer_at:
+        return lease, ()
+    return _out_of_time(lease, event.now)
+
+
+def voucher(lease: Lease, event: m.ReceiveVoucher) -> Step:
+    if not lease.promised < event.cumulative <= lease.terms.deposit:
+        return lease, ()
+    lease = replace(lease, promised=event.cumulative, signature=event.signature, vouchers=lease.vouchers + 1)
+    if lease.phase is Phase.PAUSED and not _overdue(lease, lease.seconds):
+        paused_ms = lease.paused_ms + event.now - lease.paused_at
+        lease = replace(lease, phase=Phase.RUNNING, paused_ms=paused_ms, timer_at=UnixMs(0))
+        return lease, (m.RunResume(),)
+    if lease.phase is Phase.STOPPING and lease.exited and lease.timer_at and _paid_up(lease):
+        return _settle(lease)
+    return lease, ()
+
+
+def stop_asked(lease: Lease, event: m.ReceiveStop) -> Step:
+    return _stop(lease, "lease.stopped_by_caller", "the caller stopped it", event.now)
+
+
+def stopped(lease: Lease, event: m.ActionStop) -> Step:
+    return _stop(lease, "lease.stopped_by_provider", "the provider stopped it", event.now)
+
+
+def exited(lease: Lease, event: m.RunExited) -> Step:
+    if lease.exited:
+        return lease, ()
+    lease = _with_exit(lease, event)
+    phase = Phase.SETTLING if lease.phase is Phase.SETTLING else Phase.STOPPING
+    return replace(lease, phase=phase, exited=True, timer_at=UnixMs(0)), (m.RunCollect(),)
+
+
+def collected(lease: Lease, event: m.RunCollected) -> Step:
+    lease = replace(lease, outputs_sha256=event.outputs_sha256, outputs_bytes=event.outputs_bytes)
+    told = _send_exited(lease)
+    if lease.phase is Phase.SETTLING:
+        return lease, (told,)
+    if _paid_up(lease):
+        lease, settled = _settle(lease)
+        return lease, (told, *settled)
+    return replace(lease, timer_at=_at(event.now, VOUCHER_PATIENCE_MS)), (told,)
+
+
+def closing(lease: Lease, event: m.ChainClosing) -> Step:
+    """The caller wants its money back: redeem inside the window, whatever the job does."""
+    return _settle_now(lease, "lease.closed_by_caller", "the caller asked the contract to close", event.now)
+
+
+def ticked(lease: Lease, event: m.TickPassed) -> Step:
+    """Never let the deadline pass with an unredeemed voucher in hand."""
+    margin = lease.terms.challenge_ticks
+    if not lease.deadline_tick or event.tick < lease.deadline_tick - margin:
+        return lease, ()
+    return _settle_now(lease, "lease.deadline_near", "the escrow is about to expire", event.now)
+
+
+def closed(lease: Lease, event: m.ChainClosed) -> Step:
+    lease = replace(lease, settled=True, paid=event.paid, refunded=event.refunded)
+    effects: tuple[Effect, ...] = ()
+    if lease.phase is not Phase.SETTLING:
+        lease = _blame(lease, Phase.FAILED, "lease.closed_elsewhere", "the escrow is gone from the contract")
+        effects = (m.RunDiscard(),)
+    return _end(lease, event.now), effects
+
+
+def resumed(lease: Lease, event: m.ClockResumed) -> Step:
+    if not lease.timer_at:
+        return lease, ()
+    return replace(lease, timer_at=max(lease.timer_at, _at(event.now, VOUCHER_PATIENCE_MS))), ()
+
+
+def _meter(lease: Lease, now: UnixMs) -> Step:
+    terms = lease.terms
+    seconds = _metered_seconds(lease, now)
+    if seconds >= terms.max_seconds:
+        lease = _blame(lease, Phase.DONE, "lease.duration_reached", "the rented time is over")
+        stopping = replace(lease, phase=Phase.STOPPING, seconds=seconds, timer_at=_at(now, STOP_PATIENCE_MS))
+        return stopping, (m.RunStop(),)
+    if seconds // terms.interval_seconds <= lease.seconds // terms.interval_seconds:
+        return lease, ()
+    lease = replace(lease, seconds=seconds)
+    told = m.SendMeter(seconds)
+    if not _overdue(lease, seconds):
+        return lease, (told,)
+    paused = replace(lease, phase=Phase.PAUSED, paused_at=now, timer_at=_at(now, UNPAID_PATIENCE_MS))
+    return paused, (told, m.RunPause())
+
+
+def _metered_seconds(lease: Lease, now: UnixMs) -> Seconds:
+    elapsed = max(0, now - lease.started_at - lease.paused_ms) // 1_000
+    return Seconds(max(lease.seconds, min(elapsed, lease.terms.max_seconds)))
+
+
+def _overdue(lease: Lease, seconds: Seconds) -> bool:
+    """Are more than the agreed number of intervals unpaid?"""
+    allowed = lease.terms.unpaid_intervals * lease.terms.interval_seconds
+    owed = amount_due(lease.terms.price_qu_per_hour, Seconds(max(0, seconds - allowed)))
+    return owed > lease.promised
+
+
+def _paid_up(lease: Lease) -> bool:
+    return lease.promised >= min(
+        amount_due(lease.terms.price_qu_per_hour, lease.seconds), lease.terms.deposit
+    )
+
+
+def _out_of_time(lease: Lease, now: UnixMs) -> Step:
+    match lease.phase:
+        case Phase.FUNDING:
+            lease = _blame(
+                lease, Phase.FAILED, "lease.not_funded", "the caller's escrow was not seen in time"
+            )
+            return _end(lease, now), (_send_exited(lease), m.RunDiscard())
+        case Phase.PROVISIONING:
+            sentence = "the job could not be made ready in time"
+            return _fail_before_start(lease, "lease.start_timeout", sentence, now)
+        case Phase.PAUSED:
+            return _stop(lease, "lease.unpaid", "vouchers stopped coming", now)
+        case Phase.SETTLING if not lease.escrow_id:
+            return _end(lease, now), ()
+        case Phase.STOPPING:
+            return _settle(lease)
+        case _:
+            return replace(lease, timer_at=UnixMs(0)), ()
+
+
+def _stop(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
+    outcome = Phase.FAILED if reason == "lease.unpaid" else Phase.CANCELLED
+    if lease.phase in LIVE:
+        lease = _blame(lease, outcome, reason, sentence)
+        if lease.phase is Phase.PAUSED:
+            lease = replace(lease, paused_ms=lease.paused_ms + now - lease.paused_at)
+        return replace(lease, phase=Phase.STOPPING, timer_at=_at(now, STOP_PATIENCE_MS)), (m.RunStop(),)
+    if lease.phase in (Phase.FUNDING, Phase.PROVISIONING):
+        lease, effects = _fail_before_start(lease, reason, sentence, now)
+        return replace(lease, outcome=outcome), effects
+    return lease, ()
+
+
+def _fail_before_start(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
+    """Nothing ran, nothing is owed: tell the caller and send the deposit back when it is there."""
+    lease = _blame(lease, Phase.FAILED, reason, sentence)
+    lease = replace(lease, phase=Phase.SETTLING, timer_at=_at(now, FUNDING_PATIENCE_MS))
+    effects: tuple[Effect, ...] = (_send_exited(lease), m.RunDiscard())
+    if not lease.escrow_id:
+        return lease, effects
+    lease, settled = _settle(lease)
+    return lease, (*effects, *settled)
+
+
+def _settle_now(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
+    if lease.phase is Phase.SETTLING:
+        return lease, ()
+    effects: tuple[Effect, ...] = (m.RunDiscard(),)
+    if lease.phase in LIVE:
+        lease = replace(lease, seconds=_metered_seconds(lease, now))
+        effects = (m.RunStop(),)
+    elif lease.phase is Phase.STOPPING:
+        effects = ()
+    lease, settled = _settle(lease if lease.reason else _blame(lease, Phase.CANCELLED, reason, sentence))
+    return lease, (*settled, *effects)
+
+
+def _settle(lease: Lease) -> Step:
+    order = m.ChainClose(lease.escrow_id, lease.promised, lease.signature)
+    return replace(lease, phase=Phase.SETTLING, timer_at=UnixMs(0)), (order,)
+
+
+def _start_if_ready(lease: Lease) -> Step:
+    ready = lease.phase is Phase.PROVISIONING and lease.has_inputs and lease.has_image
+    return lease, (m.RunStart(),) if ready else ()
+
+
+def _with_exit(lease: Lease, event: m.RunExited) -> Lease:
+    paused_ms = lease.paused_ms
+    if lease.phase is Phase.PAUSED:
+        paused_ms += max(0, event.finished_at - lease.paused_at)
+    ran_ms = max(0, event.finished_at - event.started_at - paused_ms)
+    seconds = Seconds(min(-(-ran_ms // 1_000), lease.terms.max_seconds))
+    lease = replace(
+        lease, seconds=max(lease.seconds, seconds), exit_code=event.exit_code, paused_ms=paused_ms
+    )
+    if lease.reason:
+        return lease
+    if event.reason in REASON_OF_EXIT:
+        return _blame(lease, Phase.FAILED, *REASON_OF_EXIT[event.reason])
+    if event.exit_code == 0:
+        return _blame(lease, Phase.DONE, "job.completed", "the job ended by itself with exit code 0")
+    sentence = f"the job ended by itself with exit code {event.exit_code}"
+    return _blame(lease, Phase.FAILED, "job.failed", sentence)
+
+
+def _send_exited(lease: Lease) -> m.SendExited:
+    return m.SendExited(
+        exit_code=lease.exit_code,
+        reason=lease.reason,
+        sentence=lease.sentence,
+        seconds=lease.seconds,
+        outputs_sha256=lease.outputs_sha256,
+        outputs_bytes=lease.outputs_bytes,
+    )
+
+
+def _blame(lease: Lease, outcome: Phase, reason: str, sentence: str) -> Lease:
+    return replace(lease, outcome=outcome, reason=reason, sentence=sentence)
+
+
+def _end(lease: Lease, now: UnixMs) -> Lease:
+    return replace(lease, phase=lease.outcome, timer_at=UnixMs(0), ended_at=now)
+
+
+def _at(now: UnixMs, patience_ms: int) -> UnixMs:
+    return UnixMs(now + patience_ms)
+
+
+Handler = Callable[[Lease, Any], Step]
+BEFORE_START: Final = frozenset({Phase.FUNDING, Phase.PROVISIONING})
+UNSETTLED: Final = BEFORE_START | LIVE | {Phase.STOPPING}
+AWAITS_MONEY: Final = frozenset({Phase.FUNDING, Phase.SETTLING})
+
+TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
+    m.ReceiveInputs: (BEFORE_START, inputs),
+    m.RunPulled: (BEFORE_START, pulled),
+    m.ReceiveFunded: (AWAITS_MONEY, told_funded),
+    m.ChainOpened: (AWAITS_MONEY, opened),
+    m.ChainOpenFailed: (AWAITS_MONEY, open_failed),
+    m.RunFailed: (BEFORE_START, failed),
+    m.RunStarted: (frozenset({Phase.PROVISIONING}), started),
+    m.ClockPassed: (ACTIVE, clock),
+    m.ReceiveVoucher: (LIVE | {Phase.STOPPING}, voucher),
+    m.ReceiveStop: (UNSETTLED, stop_asked),
+    m.ActionStop: (UNSETTLED, stopped),
+    m.RunExited: (LIVE | {Phase.STOPPING, Phase.SETTLING}, exited),
+    m.RunCollected: (frozenset({Phase.STOPPING, Phase.SETTLING}), collected),
+    m.ChainClosing: (FUNDED, closing),
+    m.TickPassed: (FUNDED, ticked),
+    m.ChainClosed: (FUNDED, closed),
+    m.ClockResumed: (ACTIVE, resumed),
+}
+"""Event -> (phases in which it means something, what it does). Anything else is ignored."""
