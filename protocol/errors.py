@@ -6,6 +6,7 @@ QubixError                      exit  code
     ConfigInvalid                     config.invalid
     SeedInvalid                       wallet.seed_invalid
     PassphraseWrong                   wallet.passphrase_wrong
+    FilesInvalid                      job.files_invalid
   NotFound                         3
     LeaseUnknown                      lease.unknown
     NoOffer                           market.no_offer
@@ -76,6 +77,12 @@ class SeedInvalid(UsageError):
 
 class PassphraseWrong(UsageError):
     code = "wallet.passphrase_wrong"
+
+
+class FilesInvalid(UsageError):
+    """Job files that cannot be packed or unpacked: bad names, too many, too large, not as announced."""
+
+    code = "job.files_invalid"
 
 
 class NotFound(QubixError):

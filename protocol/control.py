@@ -1,0 +1,275 @@
+"""The local control API: what a front end says to its own daemon over the control socket.
+
+Frames are a u32 big-endian length and one msgpack map. A front end sends
+`{"id": n, "verb": name, "args": {...}}`; the daemon answers any number of `{"id": n, "event": {...}}`
+and then one of `{"id": n, "ok": {...}}` or `{"id": n, "error": {"code", "message", "exit_code"}}`.
+Requests of one connection are served at the same time; closing the connection cancels them.
+Bodies are the dataclasses below as maps. Bytes appear as lower-case hex except log data (raw).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+import msgpack
+import msgspec
+from msgspec import Meta
+
+from protocol.codec import convert, unpack
+from protocol.errors import MessageInvalid
+
+MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
+FRAME_HEADER_BYTES: Final = 4
+API_VERSION: Final = 1
+
+# --- arguments of each verb -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StatusArgs:
+    pass
+
+
+@dataclass(frozen=True)
+class OfferArgs:
+    """Set the price of this machine, or withdraw (`withdraw`) or put back its offer. Shows it anyway."""
+
+    price_qu_per_hour: Annotated[int, Meta(ge=0)] | None = None
+    withdraw: bool | None = None
+
+
+@dataclass(frozen=True)
+class MarketArgs:
+    """Offers known here, cheapest first. `gpu` is a model or class, matched without case or separators."""
+
+    gpu: str = ""
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """Take a lease and run a job. Events carry a LeaseView at every change; `ok` is the last one.
+
+    `job_yaml` is the job file's text, `base_dir` the absolute folder its paths start from.
+    With `detach` the answer comes as soon as the lease exists here.
+    """
+
+    job_yaml: str
+    base_dir: str
+    output_dir: str
+    secrets: dict[str, str] = field(default_factory=dict)
+    max_price_qu_per_hour: Annotated[int, Meta(ge=0)] | None = None
+    provider: str = ""
+    """A provider's peer id or a prefix of its name; empty = the cheapest that fits."""
+    detach: bool = False
+
+
+@dataclass(frozen=True)
+class PsArgs:
+    all: bool = False
+    """Ended leases too."""
+
+
+@dataclass(frozen=True)
+class LogsArgs:
+    """Events are LogChunk."""
+
+    lease: str
+    """A lease id or an unambiguous prefix of one."""
+    follow: bool = False
+
+
+@dataclass(frozen=True)
+class StopArgs:
+    lease: str
+
+
+@dataclass(frozen=True)
+class WaitArgs:
+    """Follow a lease to its end: events and answer as for `run`."""
+
+    lease: str
+
+
+@dataclass(frozen=True)
+class WalletArgs:
+    pass
+
+
+@dataclass(frozen=True)
+class ShutdownArgs:
+    """End the daemon in order. Running jobs go on."""
+
+
+VERBS: Final[dict[str, type]] = {
+    "status": StatusArgs,
+    "offer": OfferArgs,
+    "market": MarketArgs,
+    "run": RunArgs,
+    "ps": PsArgs,
+    "logs": LogsArgs,
+    "stop": StopArgs,
+    "wait": WaitArgs,
+    "wallet": WalletArgs,
+    "shutdown": ShutdownArgs,
+}
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OfferView:
+    peer_id: str
+    name: str
+    region: str
+    gpu_class: str
+    gpus: int
+    vram_mib: int
+    cpu_millis: int
+    memory_mib: int
+    disk_mib: int
+    runner: str
+    price_qu_per_hour: int
+    sequence: int
+    expires_in_s: int
+    own: bool
+    withdrawn: bool
+
+
+@dataclass(frozen=True)
+class StatusView:
+    api_version: int
+    peer_id: str
+    addresses: list[str]
+    peers: int
+    provider: bool
+    runner: str
+    network: str
+    contract_index: int
+    tick: int
+    identity: str
+    offers: int
+    data_dir: str
+    counters: dict[str, int]
+    """Gossip and stream totals, and offers dropped by reason (`offer.forged`, `offer.stale`, ...)."""
+
+
+@dataclass(frozen=True)
+class MarketView:
+    offers: list[OfferView]
+
+
+@dataclass(frozen=True)
+class OfferAnswer:
+    offer: OfferView | None
+    """None on a machine that offers nothing."""
+
+
+@dataclass(frozen=True)
+class LeaseView:
+    lease_id: str
+    role: str
+    phase: str
+    reason: str
+    sentence: str
+    name: str
+    peer_id: str
+    """The other side."""
+    runner: str
+    image: str
+    gpu: str
+    price_qu_per_hour: int
+    interval_seconds: int
+    max_loss_qu: int
+    """The most this side can lose if the other vanishes at the worst moment."""
+    deposit: int
+    promised: int
+    paid: int
+    provider_received: int
+    fee: int
+    refunded: int
+    vouchers: int
+    seconds: int
+    exit_code: int | None
+    outputs_sha256: str
+    output_dir: str
+    escrow_id: str
+    opened_at_ms: int
+    ended_at_ms: int
+    settled: bool
+
+
+@dataclass(frozen=True)
+class PsView:
+    leases: list[LeaseView]
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """`phase` in words a person understands; `lease` is None while providers are being asked."""
+
+    phase: str
+    detail: str
+    lease: LeaseView | None
+
+
+@dataclass(frozen=True)
+class LogChunk:
+    data: bytes
+
+
+@dataclass(frozen=True)
+class WalletView:
+    identity: str
+    balance: int
+    escrowed: int
+    """In open escrows as a caller, not yet promised to anyone."""
+    spent: int
+    earned: int
+    """Net of the fee, settled leases as a provider."""
+    tick: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """Answer of verbs that have nothing to tell."""
+
+
+# --- frames -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    id: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    verb: Annotated[str, Meta(max_length=32)]
+    args: dict[str, Any]
+
+
+def to_body(value: object) -> dict[str, Any]:
+    """A dataclass of this module as a map ready for a frame (or, without bytes, for JSON)."""
+    body: dict[str, Any] = msgspec.to_builtins(value, builtin_types=(bytes,))
+    return body
+
+
+def pack(frame: dict[str, Any]) -> bytes:
+    """One frame with its length in front."""
+    packed: bytes = msgpack.packb(frame)
+    return len(packed).to_bytes(FRAME_HEADER_BYTES, "big") + packed
+
+
+def read_request(data: bytes) -> tuple[Request, Any]:
+    """A checked request and its typed arguments. MessageInvalid otherwise."""
+    request: Request = convert(unpack(data, "control request"), Request, "control request")
+    kind = VERBS.get(request.verb)
+    if kind is None:
+        raise MessageInvalid(f"the daemon knows no verb {request.verb!r}; known: {', '.join(VERBS)}")
+    return request, convert(request.args, kind, f"arguments of {request.verb}")
+
+
+def read_answer(data: bytes) -> dict[str, Any]:
+    """One answer frame as a map; its shape is the daemon's word."""
+    frame = unpack(data, "control answer")
+    if not (isinstance(frame, dict) and isinstance(frame.get("id"), int)):
+        raise MessageInvalid("the daemon's answer is not a map with an id")
+    return frame
