@@ -27,8 +27,15 @@ OUTCOME_OF_REASON: Final = {"job.completed": Phase.DONE, "lease.duration_reached
 
 
 def new(
-    lease_id: LeaseId, terms: Terms, *, name: str, output_dir: str, now: UnixMs
-) -> tuple[Lease, tuple[Effect, ...]]:
+    lease_id: LeaseId,
+    terms: Terms,
+    *,
+    signed_terms: bytes,
+    peer_addresses: tuple[str, ...],
+    name: str,
+    output_dir: str,
+    now: UnixMs,
+) -> Step:
     """A lease the caller has decided to take."""
     lease = Lease(
         lease_id=lease_id,
@@ -37,10 +44,11 @@ def new(
         phase=Phase.QUOTED,
         opened_at=now,
         timer_at=_at(now, ACCEPT_PATIENCE_MS),
+        peer_addresses=peer_addresses,
         name=name,
         output_dir=output_dir,
     )
-    return lease, (m.SendAccept(),)
+    return lease, (m.SendAccept(signed_terms),)
 
 
 def accepted(lease: Lease, event: m.ReceiveAccepted) -> Step:

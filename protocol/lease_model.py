@@ -52,6 +52,8 @@ class Lease:
     opened_at: UnixMs
     timer_at: UnixMs
     """When the present phase has taken too long; 0 = no limit."""
+    peer_addresses: tuple[str, ...] = ()
+    """Where the other side said it can be dialled."""
     name: str = ""
     output_dir: str = ""
     """Caller only: where the person wants the output files."""
@@ -275,7 +277,8 @@ class RunFetched:
 
 @dataclass(frozen=True)
 class SendAccept:
-    pass
+    signed_terms: bytes
+    """The provider's envelope, byte for byte."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ REASON_OF_EXIT: Final = {
 }
 
 
-def new(lease_id: LeaseId, terms: Terms, *, now: UnixMs) -> tuple[Lease, tuple[Effect, ...]]:
+def new(lease_id: LeaseId, terms: Terms, *, peer_addresses: tuple[str, ...], now: UnixMs) -> Step:
     """A lease whose acceptance has just been verified. The image is fetched while money moves."""
     lease = Lease(
         lease_id=lease_id,
@@ -38,6 +38,7 @@ def new(lease_id: LeaseId, terms: Terms, *, now: UnixMs) -> tuple[Lease, tuple[E
         phase=Phase.FUNDING,
         opened_at=now,
         timer_at=_at(now, FUNDING_PATIENCE_MS),
+        peer_addresses=peer_addresses,
     )
     return lease, (m.RunPull(),)
 

@@ -145,9 +145,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Accept:
-    """The caller takes a quote: the provider's signed terms, returned byte for byte."""
+    """The caller takes a quote: the provider's signed terms, returned byte for byte.
+
+    `addresses` are where the caller can be dialled; empty when it cannot.
+    """
 
     signed_terms: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=8)]
 
 
 @dataclass(frozen=True)
