@@ -1,0 +1,168 @@
+"""One frozen Config from flags, environment and file: flags beat `QUBIX_*` beat the TOML file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from protocol.codec import convert
+from protocol.errors import ConfigInvalid, MessageInvalid
+
+RUNNERS: Final = ("auto", "docker", "process")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything the daemon is told from outside. Money in QU, times in seconds."""
+
+    data_dir: str = ""
+    listen: str = "127.0.0.1:0"
+    """HOST:PORT of the libp2p listener; port 0 takes a free one."""
+    bootstrap: tuple[str, ...] = ()
+    chain: str = ""
+    """node://HOST:PORT[,HOST:PORT...]"""
+    contract_index: int = 0
+    network: str = "devnet"
+    """Name of the Qubic network; part of every lease's terms."""
+    provider: bool = False
+    price: int | None = None
+    """QU per hour; without it a suggested price of this machine's GPU."""
+    runner: str = "auto"
+    docker_host: str = ""
+    name: str = ""
+    region: str = ""
+    wallet_seed_file: str = ""
+    passphrase_file: str = ""
+    interval: int = 5
+    """Seconds between vouchers, as a caller."""
+    unpaid_intervals: int = 3
+    """As a provider: how many intervals may run unpaid."""
+    json: bool = False
+
+    @property
+    def root(self) -> Path:
+        return Path(self.data_dir)
+
+    @property
+    def control_socket(self) -> Path:
+        return self.root / "control.sock"
+
+    @property
+    def listen_host(self) -> str:
+        return self.listen.rpartition(":")[0]
+
+    @property
+    def listen_port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
+    """The Config of one start. ConfigInvalid names the setting and where it came from."""
+    flags = {name: value for name, value in vars(parser().parse_args(argv)).items() if value is not None}
+    file_path = flags.pop("config", None) or environ.get("QUBIX_CONFIG") or _default_config_file(environ)
+    merged = _from_file(file_path) | _from_environment(environ) | flags
+    merged.setdefault("data_dir", _default_data_dir(environ))
+    try:
+        config: Config = convert(merged, Config, "settings")
+    except MessageInvalid as error:
+        raise ConfigInvalid(str(error)) from error
+    return _checked(config)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The daemon's command line; every option is also a key of the TOML file and a QUBIX_ variable."""
+    p = argparse.ArgumentParser(prog="qubixd", description="The qubix daemon: one for callers and providers.")
+    p.add_argument("--config", metavar="FILE", help="TOML file with any of these settings")
+    p.add_argument("--data-dir", metavar="DIR", help="where this node keeps its ledger, keys and jobs")
+    p.add_argument("--listen", metavar="HOST:PORT", help="address to listen on (default 127.0.0.1:0)")
+    p.add_argument("--bootstrap", metavar="MULTIADDR", action="append", help="a node to meet others through")
+    p.add_argument("--chain", metavar="URL", help="node://HOST:PORT[,HOST:PORT...]")
+    p.add_argument("--contract-index", type=int, metavar="N", help="index of the escrow contract")
+    p.add_argument("--network", metavar="NAME", help="name of the Qubic network (default devnet)")
+    p.add_argument("--provider", action="store_true", default=None, help="offer this machine")
+    p.add_argument("--price", type=int, metavar="QU", help="price of this machine, QU per hour")
+    p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")
+    p.add_argument("--docker-host", metavar="URL", help="Docker engine to use instead of the default")
+    p.add_argument("--name", metavar="NAME", help="name shown in the market")
+    p.add_argument("--region", metavar="REGION", help="region shown in the market")
+    p.add_argument("--wallet-seed-file", metavar="FILE", help="import this 55-letter seed on first start")
+    p.add_argument("--passphrase-file", metavar="FILE", help="passphrase that opens the keystore")
+    p.add_argument(
+        "--interval", type=int, metavar="SECONDS", help="between vouchers, as a caller (default 5)"
+    )
+    p.add_argument("--unpaid-intervals", type=int, metavar="N", help="unpaid intervals allowed (default 3)")
+    p.add_argument("--json", action="store_true", default=None, help="print one JSON line when ready")
+    return p
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            settings = tomllib.load(file)
+    except OSError as error:
+        raise ConfigInvalid(f"the configuration file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"the configuration file {path} is not TOML: {error}") from error
+    unknown = set(settings) - set(Config.__dataclass_fields__)
+    if unknown:
+        raise ConfigInvalid(f"{path} has a setting that does not exist: {min(unknown)}")
+    return settings
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, field in Config.__dataclass_fields__.items():
+        text = environ.get(f"QUBIX_{name.upper()}")
+        if text is not None:
+            settings[name] = _parse(name, text, str(field.type))
+    return settings
+
+
+def _parse(name: str, text: str, kind: str) -> object:
+    if kind.startswith("tuple"):
+        return tuple(text.split())
+    if kind == "bool":
+        return text.lower() in ("1", "true", "yes", "on")
+    if kind.startswith("int"):
+        try:
+            return int(text)
+        except ValueError as error:
+            raise ConfigInvalid(f"QUBIX_{name.upper()} must be a whole number, not {text!r}") from error
+    return text
+
+
+def _checked(config: Config) -> Config:
+    port = config.listen.rpartition(":")[2]
+    if not config.listen_host or not port.isdigit() or int(port) > 65_535:
+        raise ConfigInvalid(f"listen must be HOST:PORT, not {config.listen!r}")
+    if config.runner not in RUNNERS:
+        raise ConfigInvalid(f"runner must be one of {', '.join(RUNNERS)}, not {config.runner!r}")
+    if not config.chain:
+        raise ConfigInvalid(
+            "no chain is set: name a Qubic node with --chain node://HOST:PORT and the contract with "
+            "--contract-index, or try everything at once with `qubix demo`"
+        )
+    if config.contract_index < 1:
+        raise ConfigInvalid("no escrow contract is set: name its index with --contract-index N")
+    for name, low, high in (("interval", 1, 3_600), ("unpaid_intervals", 1, 100)):
+        if not low <= getattr(config, name) <= high:
+            raise ConfigInvalid(f"{name} must be between {low} and {high}")
+    return config
+
+
+def _default_data_dir(environ: Mapping[str, str]) -> str:
+    base = environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(base, "qubix")
+
+
+def _default_config_file(environ: Mapping[str, str]) -> str | None:
+    base = environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    path = os.path.join(base, "qubix", "config.toml")
+    return path if os.path.exists(path) else None
