@@ -36,6 +36,8 @@ $(READY): requirements/build.txt requirements/lock.txt pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/build.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r requirements/lock.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@# libp2p brings trio-typing, whose stubs of an old trio would hide trio's own types from mypy.
+	rm -rf .venv/lib/python3*/site-packages/trio-stubs
 	@touch $@
 
 # Renews the lock; needs `uv` on the path. Addresses and indexes are left out of the result.
