@@ -1,0 +1,137 @@
+"""What both runners share: the check of a job at the door, the shell prefix, notes that survive the daemon.
+
+A note is a small file of one job under the runner's state directory, written whole or not at all, so
+that the next daemon knows why this one stopped a job.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import trio
+
+from protocol.errors import DiskFull, ImageUnavailable, JobMissing, StartFailed
+from protocol.units import LeaseId
+from qubixd.runner import ExitReason, RunSpec
+
+T = TypeVar("T")
+
+MAX_SECRETS_BYTES: Final = 65_536
+LEASE_ID_BYTES: Final = 32
+DISK_CHECK_SECONDS: Final = 5.0
+"""How often a running job's workspace is measured."""
+FILE_SIZE_MARGIN_BYTES: Final = 1 << 20
+"""A single file may grow this far past the disk limit, so that the measure sees the limit passed."""
+
+_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
+_IMAGE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
+_GPU_UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{1,80}")
+RESERVED_ENV_PREFIXES: Final = ("LD_", "NVIDIA_")
+"""Read by programs of the host that run before the container is closed (loader, GPU hooks), so
+neither an image nor a job may set them; a script can still export LD_LIBRARY_PATH itself."""
+
+
+async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+    """`work` in a worker thread; cancelling returns at once and leaves the thread to finish."""
+    # Typed by hand: a dependency's outdated stub package (trio-typing) hides trio's own types.
+    run_sync: Any = trio.to_thread.run_sync
+    result: T = await run_sync(work, limiter=limiter, abandon_on_cancel=True)
+    return result
+
+
+def check_spec(spec: RunSpec) -> None:
+    """StartFailed or ImageUnavailable if anything in `spec` could mean more to an engine than it says."""
+    if len(spec.lease_id) != LEASE_ID_BYTES:
+        raise StartFailed(f"a lease id has {LEASE_ID_BYTES} bytes, this one has {len(spec.lease_id)}")
+    check_image_name(spec.image)
+    for name, value in (*spec.env.items(), *spec.secrets.items()):
+        _check_variable(name, value)
+    if sum(len(name) + len(value.encode()) for name, value in spec.secrets.items()) > MAX_SECRETS_BYTES:
+        raise StartFailed(f"the job's secrets are larger than {MAX_SECRETS_BYTES} bytes together")
+    for uuid in spec.gpu_uuids:
+        if not _GPU_UUID.fullmatch(uuid):
+            raise StartFailed(f"{uuid!r} is not the UUID of a GPU")
+    if min(spec.cpu_millis, spec.memory_bytes, spec.disk_bytes, spec.pids_max) <= 0:
+        raise StartFailed("a job needs CPU, memory, disk and process limits above zero")
+    if "\0" in spec.script:
+        raise StartFailed("the job's script contains a NUL character")
+
+
+def check_image_name(image: str) -> None:
+    """ImageUnavailable unless `image` is a plain image reference (it becomes part of an engine URL)."""
+    if not _IMAGE_NAME.fullmatch(image) or ".." in image:
+        raise ImageUnavailable(f"{image[:80]!r} is not the name of a container image")
+
+
+def _check_variable(name: str, value: str) -> None:
+    if not _ENV_NAME.fullmatch(name):
+        raise StartFailed(f"{name[:80]!r} cannot be the name of an environment variable")
+    if name.startswith(RESERVED_ENV_PREFIXES):
+        raise StartFailed(f"a job may not set {name}; export it inside the script if it is needed there")
+    if "\0" in value:
+        raise StartFailed(f"the value of {name} contains a NUL character")
+
+
+def graceful(script: str) -> str:
+    """The script with a SIGTERM trap in front, on its first line so that line numbers stay.
+
+    Stopping signals the whole process group. Without the trap the shell would die first and take its
+    program's grace with it; with it the shell ends after the program has.
+    """
+    return f"trap 'exit 143' TERM; {script}"
+
+
+class JobNotes:
+    """The note files of all jobs of one runner: `root`/<lease hex>/<name>."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def directory(self, lease_id: LeaseId) -> Path:
+        return self.root / lease_id.hex()
+
+    def write(self, lease_id: LeaseId, name: str, text: str) -> None:
+        """Durable when this returns. DiskFull if there is no room."""
+        directory = self.directory(lease_id)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(directory / name, text.encode())
+        except OSError as error:
+            raise DiskFull(f"cannot keep notes of a job in {directory}: {error.strerror}") from error
+
+    def read(self, lease_id: LeaseId, name: str) -> str | None:
+        try:
+            return (self.directory(lease_id) / name).read_text()
+        except FileNotFoundError:
+            return None
+
+    def note_reason(self, lease_id: LeaseId, reason: ExitReason) -> None:
+        """Remember why we are about to end a job. The first reason stays."""
+        if self.reason(lease_id) is None:
+            self.write(lease_id, "reason", reason.value)
+
+    def reason(self, lease_id: LeaseId) -> ExitReason | None:
+        noted = self.read(lease_id, "reason")
+        return None if noted is None else ExitReason(noted)
+
+    def forget(self, lease_id: LeaseId) -> None:
+        shutil.rmtree(self.directory(lease_id), ignore_errors=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` with `data` so that a reader, or a crash, sees the old or the new file, whole."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    with unfinished.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def job_missing(lease_id: LeaseId) -> JobMissing:
+    return JobMissing(f"there is no job for lease {lease_id.hex()[:16]} on this machine")

@@ -1,0 +1,171 @@
+"""What the Docker engine is told of a job and what its answers mean. Pure; the engine is in docker.py."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
+
+from protocol.units import LeaseId, UnixMs
+from qubixd.runner import JobState, RunSpec
+from qubixd.runner.common import FILE_SIZE_MARGIN_BYTES, LEASE_ID_BYTES, RESERVED_ENV_PREFIXES, graceful
+
+LABEL_LEASE: Final = "qubix.lease"
+LABEL_HOME: Final = "qubix.home"
+"""Which daemon a container belongs to: several may share one engine."""
+LABEL_WORKSPACE: Final = "qubix.workspace"
+LABEL_DISK_BYTES: Final = "qubix.disk_bytes"
+
+WORKSPACE: Final = "/workspace"
+TMP_BYTES: Final = 256 << 20
+SMALL_TMPFS_BYTES: Final = 16 << 20
+SHM_SHARE: Final = 2
+"""/dev/shm may take 1/2 of the job's memory (it counts against it): data loaders need more than 64 MB."""
+LOG_FILE_SIZE: Final = "16m"
+LOG_FILES: Final = "4"
+OPEN_FILES: Final = 4_096
+"""The kernel's own default: an engine may not be able to give more than it has itself."""
+OOM_SCORE: Final = 500
+"""The kernel ends a job before anything of the host."""
+GPU_CAPABILITIES: Final = ["gpu", "compute", "utility", "graphics", "video"]
+
+# Reads the secrets as lines of shell from standard input (first the number of lines), then becomes the
+# job. So they are in no file, no argument and no container setting; the engine only passes the bytes on.
+RECEIVE_SECRETS: Final = """IFS= read -r n; s=
+while [ "$n" -gt 0 ]; do IFS= read -r l; s="$s$l
+"; n=$((n-1)); done
+eval "$s"; unset n s l
+exec /bin/sh -eu -c "$1" </dev/null
+"""
+
+Info = Mapping[str, Any]
+"""The engine's answer to `inspect`; Any because it is JSON of the engine's own shape."""
+
+
+def container_name(lease_id: LeaseId) -> str:
+    return f"qubix-{lease_id.hex()}"
+
+
+def entrypoint(spec: RunSpec) -> list[str]:
+    """The whole command; the image's own entry point and command are replaced."""
+    script = graceful(spec.script)
+    if spec.secrets:
+        return ["/bin/sh", "-eu", "-c", RECEIVE_SECRETS, "qubix", script]
+    return ["/bin/sh", "-eu", "-c", script]
+
+
+def secrets_payload(secrets: Mapping[str, str]) -> bytes:
+    """What RECEIVE_SECRETS reads: a number of lines, then shell exports."""
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in secrets.items())
+    return f"{exports.count(chr(10))}\n{exports}".encode()
+
+
+def environment(spec: RunSpec, image_env: Iterable[str]) -> list[str]:
+    """The engine's Env list. A bare name takes a variable of the image away.
+
+    NVIDIA_VISIBLE_DEVICES is always set: where NVIDIA's runtime is the engine's default, an image that
+    asks for "all" (or an old CUDA image that says nothing) would be given every GPU of the machine.
+    """
+    names = {entry.partition("=")[0] for entry in image_env}
+    removed = sorted(name for name in names if name.startswith(RESERVED_ENV_PREFIXES))
+    fixed = {"NVIDIA_VISIBLE_DEVICES": ",".join(spec.gpu_uuids) or "void", "TINI_KILL_PROCESS_GROUP": "1"}
+    settings = {"HOME": WORKSPACE, **spec.env, **fixed}
+    return [*(name for name in removed if name not in settings), *(f"{k}={v}" for k, v in settings.items())]
+
+
+def tmpfs(image_volumes: Iterable[str]) -> dict[str, str]:
+    """Small filesystems in memory. Also over every volume the image declares: the engine would make a
+    writable directory on the host's disk of it, outside the job's disk limit."""
+    small = f"rw,nosuid,nodev,size={SMALL_TMPFS_BYTES},mode=1777"
+    mounts = {path: small for path in image_volumes if path.rstrip("/") != WORKSPACE}
+    return {**mounts, "/tmp": f"rw,nosuid,nodev,exec,size={TMP_BYTES},mode=1777", "/run": small}
+
+
+def host_options(spec: RunSpec, image_volumes: Iterable[str]) -> dict[str, Any]:
+    """Arguments of the SDK's `create_host_config`: every limit of a job."""
+    gpus = DeviceRequest(device_ids=list(spec.gpu_uuids), capabilities=[GPU_CAPABILITIES])
+    file_size = spec.disk_bytes + FILE_SIZE_MARGIN_BYTES
+    return {
+        "mounts": [Mount(WORKSPACE, str(spec.workspace.resolve()), type="bind", propagation="rprivate")],
+        "tmpfs": tmpfs(image_volumes),
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "network_mode": "none",
+        "ipc_mode": "private",
+        "cgroupns": "private",
+        "shm_size": spec.memory_bytes // SHM_SHARE,
+        "pids_limit": spec.pids_max,
+        "mem_limit": spec.memory_bytes,
+        "memswap_limit": spec.memory_bytes,
+        "nano_cpus": spec.cpu_millis * 1_000_000,
+        "oom_score_adj": OOM_SCORE,
+        "ulimits": [
+            Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES),
+            Ulimit(name="core", soft=0, hard=0),
+            Ulimit(name="fsize", soft=file_size, hard=file_size),
+        ],
+        "log_config": LogConfig(
+            type=LogConfig.types.JSON, config={"max-size": LOG_FILE_SIZE, "max-file": LOG_FILES}
+        ),
+        "restart_policy": {"Name": "no"},
+        "init": True,
+        "device_requests": [gpus] if spec.gpu_uuids else [],
+    }
+
+
+def container_options(spec: RunSpec, image: Info, user: str, home: str) -> dict[str, Any]:
+    """Arguments of the SDK's `create_container`, less the host's part. `image`: its inspect answer."""
+    config = image.get("Config") or {}
+    return {
+        "image": spec.image,
+        "name": container_name(spec.lease_id),
+        "entrypoint": entrypoint(spec),
+        "command": [],
+        "environment": environment(spec, config.get("Env") or ()),
+        "working_dir": WORKSPACE,
+        "hostname": "qubix",
+        "user": user,
+        "stop_signal": "SIGTERM",
+        "healthcheck": {"test": ["NONE"]},
+        "labels": {
+            LABEL_LEASE: spec.lease_id.hex(),
+            LABEL_HOME: home,
+            LABEL_WORKSPACE: str(spec.workspace.resolve()),
+            LABEL_DISK_BYTES: str(spec.disk_bytes),
+        },
+        "stdin_open": bool(spec.secrets),
+        "detach": True,  # else the SDK closes standard input with the first connection to it
+        "use_config_proxy": False,  # the provider's own proxy settings may hold a password
+    }
+
+
+def job_state(info: Info | None) -> JobState:
+    """A container that was created and never started counts as absent: `start` will start it."""
+    status = "created" if info is None else info["State"]["Status"]
+    if status in ("created", "removing"):
+        return JobState.ABSENT
+    if status == "paused":
+        return JobState.PAUSED
+    return JobState.EXITED if status in ("exited", "dead") else JobState.RUNNING
+
+
+def started_at(info: Info) -> UnixMs:
+    return unix_ms(info["State"]["StartedAt"])
+
+
+def unix_ms(text: str) -> UnixMs:
+    """Milliseconds of the engine's time, e.g. "2026-01-31T12:00:00.123456789Z"; "never" is below zero."""
+    return UnixMs(int(datetime.fromisoformat(text).timestamp() * 1000))
+
+
+def lease_of(labels: Mapping[str, str]) -> LeaseId | None:
+    """The lease a container was made for, None if its label is not one."""
+    try:
+        value = bytes.fromhex(labels.get(LABEL_LEASE, ""))
+    except ValueError:
+        return None
+    return LeaseId(value) if len(value) == LEASE_ID_BYTES else None
