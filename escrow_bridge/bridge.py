@@ -1,0 +1,344 @@
+"""Turns money orders into transactions until they are final, and the contract into news.
+
+Every order takes the scratch that its `save` was last given (b"" at first) and may be called again at
+any time, after a crash as well: what was already sent is followed, never sent a second time beside
+itself. Whether an order is done is read from the contract, not from the transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import trio
+
+from escrow_bridge import layout
+from escrow_bridge.chain import Chain, Outcome, TickInfo
+from escrow_bridge.escrow import Settled, how_it_ended, read_escrow, read_info, read_reading
+from escrow_bridge.layout import EscrowReading, EscrowView, Procedure
+from escrow_bridge.qubic import Wallet, verify
+from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
+from protocol.errors import ChainDisagrees, ChainUnreachable, FundingFailed, VoucherInvalid
+from protocol.units import EscrowId, LeaseId, Qu, QubicId, Tick
+
+_LOG: Final = logging.getLogger(__name__)
+DEFAULT_TICK_OFFSET: Final = 6
+ALLOWED_TICK_OFFSETS: Final = range(3, 32)
+DEFAULT_POLL_SECONDS: Final = 0.25
+MAX_ATTEMPTS: Final = 20
+
+
+@dataclass(frozen=True)
+class OpenOrder:
+    provider: QubicId
+    terms: LeaseId
+    deposit: Qu
+    deadline_ticks: int
+    """From the opening tick on."""
+    challenge_ticks: int
+
+
+@dataclass(frozen=True)
+class RedeemOrder:
+    escrow_id: EscrowId
+    cumulative: Qu
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class CloseOrder:
+    """`cumulative` 0 with any signature closes without taking anything more."""
+
+    escrow_id: EscrowId
+    cumulative: Qu
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class RequestCloseOrder:
+    escrow_id: EscrowId
+
+
+@dataclass(frozen=True)
+class FinalizeOrder:
+    escrow_id: EscrowId
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How an order that moves no money of the sender's is carried out."""
+
+    escrow_id: EscrowId
+    procedure: Procedure
+    is_done: Callable[[EscrowView | None], bool]
+    prepare: Callable[[EscrowView, Tick], tuple[Qu, bytes]]
+    """(channel, target tick) -> (cumulative it redeems, input). May raise before anything is sent."""
+
+
+class Bridge:
+    def __init__(
+        self,
+        chain: Chain,
+        wallet: Wallet,
+        contract_index: int,
+        *,
+        tick_offset: int = DEFAULT_TICK_OFFSET,
+        poll_seconds: float = DEFAULT_POLL_SECONDS,
+    ) -> None:
+        """`tick_offset`: how many ticks ahead transactions aim; networks take 3 to 31."""
+        if tick_offset not in ALLOWED_TICK_OFFSETS:
+            raise ValueError(f"transactions can aim {ALLOWED_TICK_OFFSETS} ticks ahead, not {tick_offset}")
+        self._chain = chain
+        self._wallet = wallet
+        self._index = contract_index
+        self._poll_seconds = poll_seconds
+        self._sender = Sender(chain, wallet, contract_index, tick_offset, poll_seconds)
+
+    # --- opening ------------------------------------------------------------------------------
+
+    async def open_escrow(self, order: OpenOrder, scratch: bytes, save: Save) -> EscrowView:
+        """Lock the deposit; returns the channel as the contract holds it.
+
+        Raises BalanceTooLow (nothing was sent), FundingFailed (nothing is locked), ChainUnreachable
+        (only while nothing is on its way; call again).
+        """
+        state = load_scratch(scratch)
+        while True:
+            if state.ticks:
+                view = await self._follow_open(order, state)
+                if view is not None:
+                    return view
+            if len(state.ticks) >= MAX_ATTEMPTS:
+                raise FundingFailed(f"the network lost all {MAX_ATTEMPTS} attempts to lock the deposit")
+            state = await self._attempt_open(order, state, save)
+
+    async def _attempt_open(self, order: OpenOrder, state: Scratch, save: Save) -> Scratch:
+        await self._check_open(order)
+        tick = await self._sender.next_tick()
+        deadline = Tick(tick + order.deadline_ticks)
+        payload = layout.open_input(order.provider, order.terms, deadline, order.challenge_ticks)
+        return await self._sender.prepare(state, tick, order.deposit, Procedure.OPEN, payload, save)
+
+    async def _check_open(self, order: OpenOrder) -> None:
+        await self._sender.check_balance(order.deposit)
+        info = await read_info(self._chain, self._index)
+        for name, ticks, least, most in (
+            ("deadline", order.deadline_ticks, info.min_deadline_ticks, info.max_deadline_ticks),
+            ("challenge window", order.challenge_ticks, info.min_challenge_ticks, info.max_challenge_ticks),
+        ):
+            if not least <= ticks <= most:
+                raise FundingFailed(f"the contract takes a {name} of {least} to {most} ticks, not {ticks}")
+
+    async def _follow_open(self, order: OpenOrder, state: Scratch) -> EscrowView | None:
+        """The channel that one of the attempts opened; None if all of them have been missed."""
+        outcome = await self._sender.follow(state)
+        # Whatever the outcome says, no second deposit is sent before the contract was asked.
+        for tick in reversed(state.ticks):
+            reading = await self._read_after(self._id_of(order, Tick(tick)), state.tick)
+            if reading.view is not None:
+                return reading.view
+        if outcome is Outcome.MISSED:
+            return None
+        if outcome is Outcome.UNKNOWN:
+            raise FundingFailed(
+                "no escrow is open for this lease; whether one was opened and has already ended cannot "
+                "be told any more, but no money of it is locked"
+            )
+        raise FundingFailed(await self._why_without_effect(order))
+
+    async def _why_without_effect(self, order: OpenOrder) -> str:
+        balance = await self._sender.patiently(lambda: self._chain.balance(self._wallet.public_key))
+        if balance.amount < order.deposit:
+            return (
+                f"the deposit of {order.deposit} QU was not locked: the wallet {self._wallet.identity} "
+                f"holds only {balance.amount} QU"
+            )
+        return (
+            f"the deposit of {order.deposit} QU is not locked: the contract gave it back, because it is "
+            "full or out of fuel, or the escrow has already been closed"
+        )
+
+    def _id_of(self, order: OpenOrder, tick: Tick) -> EscrowId:
+        return layout.escrow_id(self._wallet.public_key, order.provider, order.terms, self._index, tick)
+
+    # --- redeeming and closing ----------------------------------------------------------------
+
+    async def redeem(self, order: RedeemOrder, scratch: bytes, save: Save) -> EscrowView | None:
+        """Cash a voucher; returns the channel with at least that much paid, None if it is gone.
+
+        Raises VoucherInvalid (wrong, above the deposit or too late), BalanceTooLow (an empty wallet
+        can send nothing), ChainUnreachable (while nothing is on its way).
+        """
+
+        def prepare(view: EscrowView, tick: Tick) -> tuple[Qu, bytes]:
+            self._check_voucher(order, view, tick)
+            return order.cumulative, layout.pay_input(order.escrow_id, order.cumulative, order.signature)
+
+        def is_done(view: EscrowView | None) -> bool:
+            return view is None or view.paid >= order.cumulative
+
+        plan = _Plan(order.escrow_id, Procedure.REDEEM, is_done, prepare)
+        return (await self._carry_out(plan, load_scratch(scratch), save))[1].view
+
+    async def close(self, order: CloseOrder, scratch: bytes, save: Save) -> Settled | None:
+        """Provider: take the last voucher and refund the rest at once; how the money was divided.
+
+        When the voucher comes too late, closes with what was paid before. None: the channel was gone
+        before anything was sent; `how_it_ended` may know more. Raises like `redeem`.
+        """
+
+        def prepare(view: EscrowView, tick: Tick) -> tuple[Qu, bytes]:
+            if order.cumulative <= view.paid or tick >= view.last_tick:
+                return view.paid, layout.pay_input(order.escrow_id, view.paid, layout.NO_SIGNATURE)
+            self._check_voucher(order, view, tick)
+            return order.cumulative, layout.pay_input(order.escrow_id, order.cumulative, order.signature)
+
+        plan = _Plan(order.escrow_id, Procedure.CLOSE, lambda view: view is None, prepare)
+        state = load_scratch(scratch)
+        if state.settled is not None:
+            return _settled(state.settled)
+        state, _, outcome = await self._carry_out(plan, state, save)
+        if not state.ticks:
+            return None
+        settled = await self._settlement(order.escrow_id, state, outcome)
+        await save(dump_scratch(replace(state, settled=(settled.paid, settled.refunded, settled.certain))))
+        return settled
+
+    async def _settlement(self, escrow_id: EscrowId, state: Scratch, outcome: Outcome | None) -> Settled:
+        reading = layout.decode_reading(escrow_id, state.seen)
+        assert reading is not None and reading.view is not None
+        seen = reading.view
+        expected = Settled(Qu(state.cumulative), Qu(seen.deposit - state.cumulative), certain=True)
+        if outcome is Outcome.INCLUDED and state.tick < seen.last_tick:
+            # Until then nobody but the provider could have removed it.
+            return expected
+        ended = await self._sender.patiently(lambda: how_it_ended(self._chain, self._index, seen))
+        return ended or replace(expected, certain=False)
+
+    async def request_close(self, order: RequestCloseOrder, scratch: bytes, save: Save) -> EscrowView | None:
+        """Caller: open the challenge window; the channel with its close tick, None if it is gone."""
+        plan = _Plan(
+            order.escrow_id,
+            Procedure.REQUEST_CLOSE,
+            lambda view: view is None or view.close_tick > 0,
+            lambda view, tick: (Qu(0), layout.escrow_input(order.escrow_id)),
+        )
+        return (await self._carry_out(plan, load_scratch(scratch), save))[1].view
+
+    async def finalize(self, order: FinalizeOrder, scratch: bytes, save: Save) -> None:
+        """Refund what is left once nothing can be redeemed any more; waits until then."""
+        while True:
+            view = await self.read(order.escrow_id)
+            if view is None or await self._sender.next_tick() >= view.last_tick:
+                break
+            await trio.sleep(self._poll_seconds)
+        plan = _Plan(
+            order.escrow_id,
+            Procedure.FINALIZE,
+            lambda view: view is None,
+            lambda view, tick: (Qu(0), layout.escrow_input(order.escrow_id)),
+        )
+        await self._carry_out(plan, load_scratch(scratch), save)
+
+    async def _carry_out(
+        self, plan: _Plan, state: Scratch, save: Save
+    ) -> tuple[Scratch, EscrowReading, Outcome | None]:
+        """Send until the contract shows it done. Nothing of the sender's moves: repeating is harmless."""
+        outcome: Outcome | None = None
+        while True:
+            if state.ticks:
+                outcome = await self._sender.follow(state)
+                reading = await self._read_after(plan.escrow_id, state.tick)
+            else:
+                reading = await read_reading(self._chain, self._index, plan.escrow_id)
+            if reading.view is None or plan.is_done(reading.view):
+                return state, reading, outcome
+            if outcome is Outcome.INCLUDED:
+                raise self._refused(plan, reading.view)
+            state = await self._attempt(plan, state, reading.view, save)
+
+    async def _attempt(self, plan: _Plan, state: Scratch, view: EscrowView, save: Save) -> Scratch:
+        await self._sender.check_balance(Qu(0))
+        tick = await self._sender.next_tick()
+        cumulative, payload = plan.prepare(view, tick)
+        state = replace(state, ticks=(), seen=layout.encode_reading(view), cumulative=cumulative)
+        return await self._sender.prepare(state, tick, Qu(0), plan.procedure, payload, save)
+
+    def _refused(self, plan: _Plan, view: EscrowView) -> VoucherInvalid | ChainDisagrees:
+        action = plan.procedure.name.lower().replace("_", " ")
+        sentence = (
+            f"the contract did not {action} escrow {view.escrow_id.hex()}: it came too late, or the "
+            "contract is out of fuel"
+        )
+        if plan.procedure in (Procedure.REDEEM, Procedure.CLOSE):
+            return VoucherInvalid(sentence)
+        return ChainDisagrees(sentence)
+
+    def _check_voucher(self, order: RedeemOrder | CloseOrder, view: EscrowView, tick: Tick) -> None:
+        if tick >= view.last_tick:
+            raise VoucherInvalid(
+                f"the voucher comes too late: the escrow takes none from tick {view.last_tick} on"
+            )
+        if order.cumulative > view.deposit:
+            raise VoucherInvalid(
+                f"the voucher is for {order.cumulative} QU and the escrow holds {view.deposit} QU"
+            )
+        digest = layout.voucher_digest(order.escrow_id, order.cumulative)
+        if not verify(view.caller, digest, order.signature):
+            raise VoucherInvalid("the voucher is not signed by the caller of this escrow")
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def read(self, escrow_id: EscrowId) -> EscrowView | None:
+        """The open channel now, None if there is none. Raises ChainUnreachable, ChainDisagrees."""
+        return await read_escrow(self._chain, self._index, escrow_id)
+
+    async def how_it_ended(self, seen: EscrowView) -> Settled | None:
+        """How a channel ended that is gone and was last seen so; None if that can no longer be read."""
+        return await how_it_ended(self._chain, self._index, seen)
+
+    async def _read_after(self, escrow_id: EscrowId, tick: Tick) -> EscrowReading:
+        """A reading that contains all that ran in `tick`: a lagging answer proves no absence."""
+        while True:
+            reading = await self._sender.patiently(lambda: read_reading(self._chain, self._index, escrow_id))
+            if reading.tick > tick:
+                return reading
+            await trio.sleep(self._poll_seconds)
+
+    async def ticks(self) -> AsyncIterator[TickInfo]:
+        """Each tick seen, once; silent while the chain cannot be reached."""
+        last = Tick(0)
+        while True:
+            try:
+                info = await self._chain.tick_info()
+            except ChainUnreachable as error:
+                _LOG.debug("no tick: %s", error)
+            else:
+                if info.tick != last:
+                    last = info.tick
+                    yield info
+            await trio.sleep(self._poll_seconds)
+
+    async def watch(self, escrow_id: EscrowId) -> AsyncIterator[EscrowView | None]:
+        """The channel now and after each change, looked at once a tick; None: it is not in the contract.
+
+        Never ends by itself; like `ticks`, to be used with `contextlib.aclosing`.
+        """
+        last: EscrowView | None = None
+        first = True
+        async for _ in self.ticks():
+            try:
+                view = await self.read(escrow_id)
+            except ChainUnreachable as error:
+                _LOG.debug("escrow not read: %s", error)
+                continue
+            if first or view != last:
+                first, last = False, view
+                yield view
+
+
+def _settled(saved: tuple[int, int, bool]) -> Settled:
+    paid, refunded, certain = saved
+    return Settled(Qu(paid), Qu(refunded), certain)

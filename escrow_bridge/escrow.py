@@ -1,0 +1,108 @@
+"""Reads the escrow contract, and works out how a channel ended from the ticks it ended in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from escrow_bridge import layout
+from escrow_bridge.chain import Chain
+from escrow_bridge.layout import ContractInfo, EscrowReading, EscrowView, Function, Procedure
+from escrow_bridge.qubic import Transaction, contract_id, parse_transaction, verify
+from protocol.errors import ChainDisagrees
+from protocol.units import EscrowId, Qu, Tick
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How the money of an ended channel was divided; deposit = paid + refunded."""
+
+    paid: Qu
+    """Gross: the provider received this less the fee."""
+    refunded: Qu
+    certain: bool
+    """False: the ticks in which it ended can no longer be read; this is what should have happened."""
+
+
+async def read_reading(chain: Chain, contract_index: int, escrow_id: EscrowId) -> EscrowReading:
+    """GetEscrow with the tick it was answered in. Raises ChainUnreachable, ChainDisagrees."""
+    output = await chain.query(contract_index, Function.GET_ESCROW, layout.escrow_input(escrow_id))
+    reading = layout.decode_reading(escrow_id, output)
+    if reading is None:
+        raise _wrong_contract(contract_index)
+    return reading
+
+
+async def read_escrow(chain: Chain, contract_index: int, escrow_id: EscrowId) -> EscrowView | None:
+    """The open channel, None if there is none. Raises ChainUnreachable, ChainDisagrees."""
+    return (await read_reading(chain, contract_index, escrow_id)).view
+
+
+async def read_info(chain: Chain, contract_index: int) -> ContractInfo:
+    """The contract's constants and totals. Raises ChainUnreachable, ChainDisagrees."""
+    info = layout.decode_info(await chain.query(contract_index, Function.GET_INFO, b""))
+    if info is None or info.contract_index != contract_index:
+        raise _wrong_contract(contract_index)
+    return info
+
+
+def _wrong_contract(contract_index: int) -> ChainDisagrees:
+    return ChainDisagrees(
+        f"contract {contract_index} of this network does not answer as the qubix escrow does; "
+        "check the contract index and the network"
+    )
+
+
+async def how_it_ended(chain: Chain, contract_index: int, seen: EscrowView) -> Settled | None:
+    """How a channel ended that is gone from the contract and was last `seen` open.
+
+    Reads the transactions since then; None if a node has already forgotten some of those ticks.
+    """
+    now = (await chain.tick_info()).tick
+    for tick in range(seen.as_of, min(now, seen.last_tick + 1)):
+        raws = await chain.transactions(Tick(tick))
+        if raws is None:
+            return None
+        seen, closed = follow(seen, contract_index, map(parse_transaction, raws))
+        if closed:
+            break
+    return Settled(seen.paid, Qu(seen.deposit - seen.paid), certain=True)
+
+
+def follow(
+    view: EscrowView, contract_index: int, transactions: Iterable[Transaction]
+) -> tuple[EscrowView, bool]:
+    """What transactions of one tick, in their order, do to a channel; whether one closed it.
+
+    Counts what the contract would take. Repeating a tick changes nothing. Top-ups are not counted.
+    """
+    for transaction in transactions:
+        if transaction.destination != contract_id(contract_index):
+            continue
+        if transaction.input_type in (Procedure.REDEEM, Procedure.CLOSE):
+            view, taken = _follow_payment(view, transaction)
+            if taken and transaction.input_type == Procedure.CLOSE:
+                return view, True
+        elif transaction.input_type == Procedure.REQUEST_CLOSE:
+            view = _follow_request(view, transaction)
+    return view, False
+
+
+def _follow_payment(view: EscrowView, transaction: Transaction) -> tuple[EscrowView, bool]:
+    escrow_id, cumulative, signature = layout.parse_pay_input(transaction.payload)
+    closing = transaction.input_type == Procedure.CLOSE
+    if escrow_id != view.escrow_id or (closing and transaction.source != view.provider):
+        return view, False
+    if closing and cumulative == view.paid:
+        return view, True
+    in_range = transaction.tick < view.last_tick and view.paid < cumulative <= view.deposit
+    if not in_range or not verify(view.caller, layout.voucher_digest(escrow_id, cumulative), signature):
+        return view, False
+    return replace(view, paid=cumulative), True
+
+
+def _follow_request(view: EscrowView, transaction: Transaction) -> EscrowView:
+    asked = transaction.payload[: layout.ID_BYTES] == view.escrow_id and transaction.source == view.caller
+    if not asked or view.close_tick or transaction.tick >= view.deadline_tick:
+        return view
+    return replace(view, close_tick=Tick(min(transaction.tick + view.challenge_ticks, view.deadline_tick)))

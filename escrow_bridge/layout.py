@@ -1,0 +1,191 @@
+"""The escrow contract's structs as bytes, exactly as contracts/Qubix.h lays them out.
+
+Little-endian, C padding (there is none), K12 over whole structs. tests/vectors/contract_layout.json
+holds the same figures as the compiled contract reports them.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from escrow_bridge.qubic import SIGNATURE_BYTES, k12
+from protocol.units import EscrowId, LeaseId, Qu, QubicId, Tick
+
+VOUCHER_TAG: Final = b"QubixVch"
+NO_SIGNATURE: Final = bytes(SIGNATURE_BYTES)
+
+
+class Procedure(enum.IntEnum):
+    """Input types of transactions to the contract."""
+
+    OPEN = 1
+    TOP_UP = 2
+    REDEEM = 3
+    CLOSE = 4
+    REQUEST_CLOSE = 5
+    FINALIZE = 6
+
+
+class Function(enum.IntEnum):
+    """Input types of the contract's read functions."""
+
+    GET_ESCROW = 1
+    GET_INFO = 2
+
+
+_ESCROW_KEY: Final = struct.Struct("<32s32s32sII")
+_VOUCHER: Final = struct.Struct("<8s32sq")
+_OPEN: Final = struct.Struct("<32s32sII")
+_PAY: Final = struct.Struct("<32sq64s")
+_CHANNEL: Final = struct.Struct("<II32s32sqqIIII")
+_INFO: Final = struct.Struct("<8I5q2Q")
+ID_BYTES: Final = 32
+
+
+def escrow_id(
+    caller: QubicId, provider: QubicId, terms: LeaseId, contract_index: int, open_tick: Tick
+) -> EscrowId:
+    """K12 of {caller 32, provider 32, terms 32, contractIndex u32, openTick u32}, 104 bytes."""
+    for part in (caller, provider, terms):
+        _check_id(part)
+    return EscrowId(k12(_ESCROW_KEY.pack(caller, provider, terms, contract_index, open_tick)))
+
+
+def voucher_digest(escrow: EscrowId, cumulative: Qu) -> bytes:
+    """What the caller signs: K12 of {tag 8, escrow 32, cumulative i64}, 48 bytes."""
+    return k12(_VOUCHER.pack(VOUCHER_TAG, _check_id(escrow), cumulative))
+
+
+def open_input(provider: QubicId, terms: LeaseId, deadline_tick: Tick, challenge_ticks: int) -> bytes:
+    """Open: {provider 32, terms 32, deadlineTick u32, challengeTicks u32}; the amount is the deposit."""
+    return _OPEN.pack(_check_id(provider), _check_id(terms), deadline_tick, challenge_ticks)
+
+
+def pay_input(escrow: EscrowId, cumulative: Qu, signature: bytes) -> bytes:
+    """Redeem and Close: {escrow 32, cumulative i64, signature 64}."""
+    if len(signature) != SIGNATURE_BYTES:
+        raise ValueError(f"a signature has {SIGNATURE_BYTES} bytes, not {len(signature)}")
+    return _PAY.pack(_check_id(escrow), cumulative, signature)
+
+
+def parse_pay_input(payload: bytes) -> tuple[EscrowId, Qu, bytes]:
+    """(escrow, cumulative, signature) as the contract reads them: short is filled up, long is cut."""
+    escrow, cumulative, signature = _PAY.unpack(payload[: _PAY.size].ljust(_PAY.size, b"\0"))
+    return EscrowId(escrow), Qu(cumulative), signature
+
+
+def escrow_input(escrow: EscrowId) -> bytes:
+    """TopUp, RequestClose, Finalize, GetEscrow: {escrow 32}."""
+    return bytes(_check_id(escrow))
+
+
+@dataclass(frozen=True)
+class EscrowView:
+    """One open channel as the contract holds it."""
+
+    escrow_id: EscrowId
+    caller: QubicId
+    provider: QubicId
+    deposit: Qu
+    paid: Qu
+    """Cumulative, gross: the fee is a part of it."""
+    deadline_tick: Tick
+    """First tick in which nothing can be redeemed any more."""
+    close_tick: Tick
+    """The same for a close asked for by the caller; 0 = not asked for."""
+    challenge_ticks: int
+    open_tick: Tick
+    as_of: Tick = field(default=Tick(0), compare=False)
+    """The tick the answer was given in: what ran in earlier ticks is in it."""
+
+    @property
+    def last_tick(self) -> Tick:
+        """First tick in which nothing can be redeemed any more, whichever way it came."""
+        return self.close_tick or self.deadline_tick
+
+
+@dataclass(frozen=True)
+class EscrowReading:
+    """GetEscrow's answer; `view` is None when no such channel is open."""
+
+    tick: Tick
+    view: EscrowView | None
+
+
+def decode_reading(escrow: EscrowId, output: bytes) -> EscrowReading | None:
+    """GetEscrow: {exists u32, tick u32, caller 32, provider 32, deposit i64, paid i64, deadlineTick u32,
+    closeTick u32, challengeTicks u32, openTick u32}, 104 bytes; None if it is not that."""
+    if len(output) != _CHANNEL.size:
+        return None
+    exists, tick, caller, provider, deposit, paid, deadline, close, challenge, opened = _CHANNEL.unpack(
+        output
+    )
+    if not exists:
+        return EscrowReading(Tick(tick), None)
+    view = EscrowView(
+        escrow_id=escrow,
+        caller=QubicId(caller),
+        provider=QubicId(provider),
+        deposit=Qu(deposit),
+        paid=Qu(paid),
+        deadline_tick=Tick(deadline),
+        close_tick=Tick(close),
+        challenge_ticks=challenge,
+        open_tick=Tick(opened),
+        as_of=Tick(tick),
+    )
+    return EscrowReading(Tick(tick), view)
+
+
+def encode_reading(view: EscrowView) -> bytes:
+    """The GetEscrow answer that `view` was decoded from."""
+    return _CHANNEL.pack(
+        1,
+        view.as_of,
+        view.caller,
+        view.provider,
+        view.deposit,
+        view.paid,
+        view.deadline_tick,
+        view.close_tick,
+        view.challenge_ticks,
+        view.open_tick,
+    )
+
+
+@dataclass(frozen=True)
+class ContractInfo:
+    """GetInfo: the contract's constants and running totals (amounts in QU, gross)."""
+
+    contract_index: int
+    tick: Tick
+    fee_basis_points: int
+    capacity: int
+    min_deadline_ticks: int
+    max_deadline_ticks: int
+    min_challenge_ticks: int
+    max_challenge_ticks: int
+    open_balance: Qu
+    """Deposits of open channels less what was paid out of them."""
+    fees_undistributed: Qu
+    fees_burned: Qu
+    fees_collected: Qu
+    volume: Qu
+    opened: int
+    closed: int
+
+
+def decode_info(output: bytes) -> ContractInfo | None:
+    """GetInfo: 8 x u32, 5 x i64, 2 x u64, in ContractInfo's order, 88 bytes; None if it is not that."""
+    if len(output) != _INFO.size:
+        return None
+    return ContractInfo(*_INFO.unpack(output))
+
+
+def _check_id(value: bytes) -> bytes:
+    if len(value) != ID_BYTES:
+        raise ValueError(f"an id has {ID_BYTES} bytes, not {len(value)}")
+    return value

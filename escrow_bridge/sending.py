@@ -1,0 +1,128 @@
+"""Gets one signed transaction into its tick, and remembers enough to go on after a crash.
+
+A transaction names its tick, so it runs there or never: only when its tick is known to have passed
+without it may another be sent in its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+import msgspec
+import trio
+
+from escrow_bridge.chain import Chain, Outcome
+from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction, transaction_digest
+from protocol.errors import BalanceTooLow, ChainUnreachable, LedgerBroken
+from protocol.units import Qu, Tick
+
+_LOG: Final = logging.getLogger(__name__)
+Save = Callable[[bytes], Awaitable[None]]
+"""Keeps the scratch of an order where a crash does not reach it; returns when it is safe."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """What an order must remember. Saved before each broadcast."""
+
+    ticks: tuple[int, ...] = ()
+    """Target tick of every attempt so far; the last is that of `transaction`."""
+    transaction: bytes = b""
+    seen: bytes = b""
+    """The contract's last GetEscrow answer before the attempt."""
+    cumulative: int = 0
+    """What the attempt redeems; 0 for orders that redeem nothing."""
+    settled: tuple[int, int, bool] | None = None
+    """Paid, refunded, certain: the order is finished."""
+
+    @property
+    def tick(self) -> Tick:
+        return Tick(self.ticks[-1])
+
+
+def load_scratch(data: bytes) -> Scratch:
+    """Raises LedgerBroken if the bytes are not what an earlier `save` was given."""
+    if not data:
+        return Scratch()
+    try:
+        scratch = msgspec.msgpack.decode(data, type=Scratch)
+        if scratch.ticks:
+            parse_transaction(scratch.transaction)
+    except ValueError as error:
+        raise LedgerBroken("the saved state of a chain transaction cannot be read") from error
+    return scratch
+
+
+def dump_scratch(scratch: Scratch) -> bytes:
+    return msgspec.msgpack.encode(scratch)
+
+
+class Sender:
+    """Signs, sends and follows the transactions of one wallet to one contract."""
+
+    def __init__(
+        self, chain: Chain, wallet: Wallet, contract_index: int, tick_offset: int, poll_seconds: float
+    ) -> None:
+        self._chain = chain
+        self._wallet = wallet
+        self._contract_index = contract_index
+        self._tick_offset = tick_offset
+        self._poll_seconds = poll_seconds
+
+    async def next_tick(self) -> Tick:
+        """The tick that a transaction signed now should name."""
+        return Tick((await self._chain.tick_info()).tick + self._tick_offset)
+
+    async def check_balance(self, needed: Qu) -> None:
+        """Raises BalanceTooLow unless the wallet holds `needed`, and at least 1: the network drops
+        whatever an empty wallet sends."""
+        balance = await self._chain.balance(self._wallet.public_key)
+        if balance.amount < max(needed, 1):
+            raise BalanceTooLow(
+                f"this needs {max(needed, 1)} QU and the wallet {self._wallet.identity} holds "
+                f"{balance.amount} QU; send it at least {max(needed, 1) - balance.amount} QU"
+            )
+
+    async def prepare(
+        self, scratch: Scratch, tick: Tick, amount: Qu, procedure: int, payload: bytes, save: Save
+    ) -> Scratch:
+        """Sign the next attempt and save it; `follow` sends it."""
+        destination = contract_id(self._contract_index)
+        raw = sign_transaction(self._wallet, destination, amount, tick, procedure, payload)
+        scratch = replace(scratch, ticks=(*scratch.ticks, tick), transaction=raw)
+        await save(dump_scratch(scratch))
+        return scratch
+
+    async def follow(self, scratch: Scratch) -> Outcome:
+        """Send the last attempt, again in every tick until its own, and wait for what became of it:
+        INCLUDED, MISSED or UNKNOWN. An unreachable chain is waited for: the money may be on its way."""
+        sent_in = Tick(0)
+        while True:
+            info = await self.patiently(self._chain.tick_info)
+            if info.tick > scratch.tick:
+                outcome = await self.patiently(self._outcome(scratch))
+                if outcome is not Outcome.PENDING:
+                    return outcome
+            elif info.tick != sent_in:
+                sent_in = info.tick
+                await self.patiently(lambda: self._chain.broadcast(scratch.transaction))
+            await trio.sleep(self._poll_seconds)
+
+    def _outcome(self, scratch: Scratch) -> Callable[[], Awaitable[Outcome]]:
+        return lambda: self._chain.outcome(transaction_digest(scratch.transaction), scratch.tick)
+
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a read or a broadcast until the chain can be reached."""
+        warned = False
+        while True:
+            try:
+                return await call()
+            except ChainUnreachable as error:
+                if not warned:
+                    _LOG.warning("waiting for the chain: %s", error)
+                warned = True
+                await trio.sleep(self._poll_seconds)
