@@ -22,6 +22,12 @@ Stream = trio.abc.HalfCloseableStream
 StreamHandler = Callable[[Stream, PeerKey], Awaitable[None]]
 """Called once per inbound stream with the authenticated peer; the wire closes the stream after it."""
 
+
+class StreamCut(StreamBroken, trio.BrokenResourceError):
+    """What streams raise when the peer reset them or the connection is gone: trio's error for code
+    that knows only trio streams, ours for code that answers people."""
+
+
 FRAME_HEADER_BYTES: Final = 4
 MAX_GOSSIP_BYTES: Final = 4_096
 
