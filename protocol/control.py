@@ -236,6 +236,22 @@ class Done:
     """Answer of verbs that have nothing to tell."""
 
 
+ANSWERS: Final[dict[str, type]] = {
+    "status": StatusView,
+    "offer": OfferAnswer,
+    "market": MarketView,
+    "run": LeaseView,
+    "ps": PsView,
+    "logs": Done,
+    "stop": LeaseView,
+    "wait": LeaseView,
+    "wallet": WalletView,
+    "shutdown": Done,
+}
+EVENTS: Final[dict[str, type]] = {"run": RunEvent, "logs": LogChunk, "wait": RunEvent}
+"""What a verb answers with, and what the events before the answer are."""
+
+
 # --- frames -----------------------------------------------------------------------------------
 
 
