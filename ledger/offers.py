@@ -1,0 +1,45 @@
+"""The newest offer of each provider, so that a replay is refused and the book refilled after a
+restart. Records are opaque signed bytes; times are Unix milliseconds.
+
+Gossip is judged synchronously against the caller's own table in memory; this keeps that table.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from ledger.rows import OfferRow as OfferRow
+from ledger.store import Store
+
+
+async def remember(store: Store, offers: Sequence[OfferRow]) -> None:
+    """Keep those that are newer than what is there; older ones change nothing."""
+
+    def transaction(db: sqlite3.Connection) -> None:
+        db.executemany(
+            "INSERT INTO offers VALUES (?, ?, ?, ?) ON CONFLICT (peer) DO UPDATE SET"
+            " sequence = excluded.sequence, expires_ms = excluded.expires_ms, record = excluded.record"
+            " WHERE excluded.sequence > sequence",
+            [(offer.peer, offer.sequence, offer.expires_ms, offer.record) for offer in offers],
+        )
+
+    await store.write(transaction, "offers.remember")
+
+
+async def forget_expired(store: Store, now_ms: int) -> int:
+    """Drop what has expired (a replay of it is refused for its age alone); how many."""
+    return await store.write(
+        lambda db: db.execute("DELETE FROM offers WHERE expires_ms <= ?", (now_ms,)).rowcount,
+        "offers.forget_expired",
+    )
+
+
+async def known(store: Store) -> tuple[OfferRow, ...]:
+    """All kept offers, expired or not."""
+    rows = await store.read(
+        lambda db: db.execute(
+            "SELECT peer, sequence, expires_ms, record FROM offers ORDER BY peer"
+        ).fetchall()
+    )
+    return tuple(OfferRow(*row) for row in rows)
