@@ -165,13 +165,13 @@ class Libp2pWire:
     def _on_handler_error(self, peer: ID, stream: INetStream, error: Exception) -> None:
         """Trouble with a peer is expected; a bug of ours is a warning; garbage counts against the peer."""
         protocol = stream.get_protocol()
-        if protocol in self._served and not _expected(error):
-            self._counters.handler_errors += 1
-            log.warning("the handler of %s failed for peer %s", protocol, peer, exc_info=error)
-        elif protocol in self._served or _expected(error):
+        if _broken_stream(error) or (protocol in self._served and _expected(error)):
             log.debug("stream %s of peer %s: %r", protocol, peer, error)
+            return
+        self._counters.handler_errors += 1
+        if protocol in self._served:
+            log.warning("the handler of %s failed for peer %s", protocol, peer, exc_info=error)
         else:
-            self._counters.handler_errors += 1
             log.info("peer %s broke the rules of %s: %r", peer, protocol or "a new stream", error)
             self.peer_book.punish(peer, "a broken protocol")
 
@@ -213,7 +213,11 @@ def _expected(error: BaseException) -> bool:
     """Whether an error (or every one in a group) is trouble with a peer, not a bug."""
     if isinstance(error, BaseExceptionGroup):
         return all(_expected(inner) for inner in error.exceptions)
-    return isinstance(error, QubixError | trio.BrokenResourceError | MuxedStreamError | StreamError)
+    return isinstance(error, QubixError) or _broken_stream(error)
+
+
+def _broken_stream(error: BaseException) -> bool:
+    return isinstance(error, trio.BrokenResourceError | MuxedStreamError | StreamError)
 
 
 def _wire_stream(raw: INetStream) -> WireStream:
