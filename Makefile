@@ -5,7 +5,6 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-PACKAGES := protocol ledger escrow_bridge qubixd tui tests
 
 .PHONY: demo test lint bench format lock clean
 
