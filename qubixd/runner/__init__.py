@@ -7,7 +7,7 @@ one after a crash, and has its effect once. Jobs outlive the daemon.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -108,7 +108,7 @@ class Runner(Protocol):
 
     async def resume(self, lease_id: LeaseId) -> None: ...
 
-    def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncIterator[bytes]:
+    def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Standard output and error, interleaved, from byte `offset` on; ends when the job has ended
         (follow) or at what is there now. Kept size is capped; use `contextlib.aclosing`."""
         ...

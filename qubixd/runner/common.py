@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -38,10 +38,7 @@ neither an image nor a job may set them; a script can still export LD_LIBRARY_PA
 
 async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
     """`work` in a worker thread; cancelling returns at once and leaves the thread to finish."""
-    # Typed by hand: a dependency's outdated stub package (trio-typing) hides trio's own types.
-    run_sync: Any = trio.to_thread.run_sync
-    result: T = await run_sync(work, limiter=limiter, abandon_on_cancel=True)
-    return result
+    return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
 
 
 def check_spec(spec: RunSpec) -> None:
@@ -77,13 +74,14 @@ def _check_variable(name: str, value: str) -> None:
         raise StartFailed(f"the value of {name} contains a NUL character")
 
 
-def graceful(script: str) -> str:
-    """The script with a SIGTERM trap in front, on its first line so that line numbers stay.
+def prepared(script: str) -> str:
+    """The script with a few words in front, on its first line so that line numbers stay.
 
-    Stopping signals the whole process group. Without the trap the shell would die first and take its
-    program's grace with it; with it the shell ends after the program has.
+    Errors join the output in one pipe, the only way to keep their order. Stopping signals the whole
+    process group: without the trap the shell would die first and take its program's grace with it;
+    with it the shell ends after the program has.
     """
-    return f"trap 'exit 143' TERM; {script}"
+    return f"exec 2>&1; trap 'exit 143' TERM; {script}"
 
 
 class JobNotes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -124,7 +124,7 @@ class DockerRunner:
         if config.job_state(await self._existing(lease_id)) is JobState.PAUSED:
             await self._act(lambda client: client.unpause(config.container_name(lease_id)))
 
-    async def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncIterator[bytes]:
+    async def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncGenerator[bytes, None]:
         position = offset
         while True:
             ended = config.job_state(await self._existing(lease_id)) is JobState.EXITED

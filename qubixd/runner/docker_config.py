@@ -11,7 +11,7 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner import JobState, RunSpec
-from qubixd.runner.common import FILE_SIZE_MARGIN_BYTES, LEASE_ID_BYTES, RESERVED_ENV_PREFIXES, graceful
+from qubixd.runner.common import FILE_SIZE_MARGIN_BYTES, LEASE_ID_BYTES, RESERVED_ENV_PREFIXES, prepared
 
 LABEL_LEASE: Final = "qubix.lease"
 LABEL_HOME: Final = "qubix.home"
@@ -51,7 +51,7 @@ def container_name(lease_id: LeaseId) -> str:
 
 def entrypoint(spec: RunSpec) -> list[str]:
     """The whole command; the image's own entry point and command are replaced."""
-    script = graceful(spec.script)
+    script = prepared(spec.script)
     if spec.secrets:
         return ["/bin/sh", "-eu", "-c", RECEIVE_SECRETS, "qubix", script]
     return ["/bin/sh", "-eu", "-c", script]

@@ -1,0 +1,122 @@
+"""Runs one job of the process runner and outlives the daemon; only the standard library, its own process.
+
+Started as `python -I process_supervisor.py JOB_DIRECTORY`; takes its order as JSON from standard input
+(so secrets are in no argument, variable or file) and says "started" on standard output. Leaves in the
+job directory, each written whole: `started` and `exit` (JSON, times in milliseconds) and `log`. The lock
+it holds on `lock` makes it the only one for this job.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Final
+
+LOG_BYTES_MAX: Final = 16 << 20
+LOG_CUT_NOTE: Final = b"\n[the log ends here: it reached its largest size]\n"
+CHUNK_BYTES: Final = 65_536
+
+
+def main(directory: Path) -> None:
+    if os.fork():  # the daemon waits for its own child only
+        os._exit(0)
+    lock = (directory / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # another supervisor has this job already
+    if (directory / "started").exists():
+        return  # it has run before
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not SIG_IGN: the job would inherit that, and a shell cannot trap what it began by ignoring.
+        signal.signal(number, lambda *_: None)
+    _supervise(directory, json.load(sys.stdin))
+
+
+def _supervise(directory: Path, order: dict[str, Any]) -> None:
+    job = _start(order)
+    assert job.stdout is not None
+    started_ms = _now_ms()
+    _write(directory / "started", {"pid": job.pid, "supervisor_pid": os.getpid(), "started_at": started_ms})
+    with suppress(OSError):  # the daemon may be gone by now; the job is not
+        os.write(1, b"started\n")
+    _let_go_of_the_daemon()
+    copier = threading.Thread(target=_copy_log, args=(job.stdout, directory / "log"), daemon=True)
+    copier.start()
+    code = job.wait()
+    finished_ms = _now_ms()
+    with suppress(OSError):
+        os.killpg(job.pid, signal.SIGKILL)  # what the script left behind ends with it
+    copier.join(timeout=5)
+    _write(
+        directory / "exit",
+        {"code": code if code >= 0 else 128 - code, "started_at": started_ms, "finished_at": finished_ms},
+    )
+
+
+def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
+    def limit() -> None:
+        for name, value in order["limits"].items():
+            kind = getattr(resource, name)
+            hard = resource.getrlimit(kind)[1]
+            most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (most, most))
+        if order["cpus"]:
+            os.sched_setaffinity(0, order["cpus"])
+
+    return subprocess.Popen(
+        ["/bin/sh", "-eu", "-c", order["script"]],
+        cwd=order["workspace"],
+        env=order["env"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=limit,  # noqa: PLW1509  no threads exist yet, so it is safe here
+    )
+
+
+def _let_go_of_the_daemon() -> None:
+    """Point standard streams at nothing: the daemon reads our output to its end."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+def _copy_log(source: IO[bytes], path: Path) -> None:
+    left = LOG_BYTES_MAX
+    with path.open("ab", buffering=0) as log:
+        while chunk := os.read(source.fileno(), CHUNK_BYTES):
+            if left <= 0:
+                continue  # keep reading: a full pipe would stop the job
+            log.write(chunk[:left])
+            left -= len(chunk)
+            if left <= 0:
+                log.write(LOG_CUT_NOTE)
+
+
+def _write(path: Path, content: dict[str, int]) -> None:
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

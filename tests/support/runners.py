@@ -1,0 +1,82 @@
+"""Both runners for tests of what they have in common, and a job that changes one thing at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from protocol.units import LeaseId
+from qubixd.runner import JobExit, Runner, RunSpec
+
+MIB: Final = 1 << 20
+LIMIT_SECONDS: Final = 40
+"""A real step of a runner that takes longer than this is stuck."""
+
+
+@dataclass
+class Bench:
+    """One runner at work on one workspace. `reopen` makes the runner a restarted daemon would make."""
+
+    open: Callable[[], Runner]
+    image: str
+    workspace: Path
+    runner: Runner
+
+    @classmethod
+    def make(cls, open_runner: Callable[[], Runner], image: str, workspace: Path) -> Bench:
+        workspace.mkdir()
+        return cls(open_runner, image, workspace, open_runner())
+
+    def spec(self, script: str, **changes: Any) -> RunSpec:
+        spec = RunSpec(
+            lease_id=LeaseId(os.urandom(32)),
+            image=self.image,
+            script=script,
+            env={},
+            secrets={},
+            workspace=self.workspace,
+            gpu_uuids=(),
+            cpu_millis=1000,
+            memory_bytes=64 * MIB,
+            disk_bytes=16 * MIB,
+            pids_max=32,
+        )
+        return replace(spec, **changes)
+
+    async def run(self, script: str, **changes: Any) -> tuple[JobExit, str]:
+        """Run a job to its end: how it ended and all it said."""
+        spec = self.spec(script, **changes)
+        with trio.fail_after(LIMIT_SECONDS):
+            await self.runner.start(spec)
+            return await self.runner.wait(spec.lease_id), await self.said(spec.lease_id)
+
+    async def said(self, lease_id: LeaseId, *, follow: bool = False, offset: int = 0) -> str:
+        parts = []
+        async with aclosing(self.runner.logs(lease_id, follow=follow, offset=offset)) as chunks:
+            async for chunk in chunks:
+                parts.append(chunk)
+        return b"".join(parts).decode()
+
+    async def until_said(self, lease_id: LeaseId, text: str) -> None:
+        """Return when the job's output contains `text`."""
+        seen = b""
+        with trio.fail_after(LIMIT_SECONDS):
+            async with aclosing(self.runner.logs(lease_id, follow=True)) as chunks:
+                async for chunk in chunks:
+                    seen += chunk
+                    if text.encode() in seen:
+                        return
+        raise AssertionError(f"the job ended without saying {text!r}: {seen!r}")
+
+    def reopen(self) -> None:
+        self.runner = self.open()
+
+    async def remove_all(self) -> None:
+        for lease_id in await self.runner.leases():
+            await self.runner.remove(lease_id)
