@@ -1,0 +1,273 @@
+"""The desk: what this node answers when peers come to it.
+
+Three protocols: quotes and lease messages, job files, logs. Every message is signed by the peer
+that the wire has authenticated, and everything about a lease only by that lease's other side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from escrow_bridge import layout, qubic
+from protocol import lease_model as m
+from protocol import lease_provider, messages, signing
+from protocol.errors import (
+    JobMissing,
+    LeaseUnknown,
+    MessageInvalid,
+    Refused,
+    SignatureInvalid,
+    VoucherInvalid,
+)
+from protocol.lease_model import TERMINAL, Event, Lease, Role
+from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, Ack
+from protocol.signing import NodeKey, Signed
+from protocol.units import LeaseId, PeerKey
+from qubixd import quotes
+from qubixd.jobfiles import MIB, TAR_SLACK_BYTES, JobFiles, decode_secrets, write_private
+from qubixd.leases import Clock, Leases
+from qubixd.quotes import House
+from qubixd.runner import Runner
+from qubixd.talk import (
+    FILES_PROTOCOL,
+    LEASE_PROTOCOL,
+    LOGS_PROTOCOL,
+    answer_one,
+    receive_signed,
+    refusal_of,
+    send_signed,
+)
+from qubixd.wire import Stream, Wire
+
+log = logging.getLogger("qubix.desk")
+
+MAX_PUT_BYTES: Final = MAX_ORDER_BYTES + MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
+HELLO_TIMEOUT_S: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Serves the protocols of one node. `house` says what there is to rent at this moment."""
+
+    key: NodeKey
+    leases: Leases
+    files: JobFiles
+    runner: Runner | None
+    now_ms: Clock
+    house: Callable[[], House]
+    accepting: trio.Lock
+
+    def open(self, wire: Wire) -> None:
+        """Begin to answer on a wire."""
+        wire.serve(LEASE_PROTOCOL, self.serve_lease)
+        wire.serve(FILES_PROTOCOL, self.serve_files)
+        wire.serve(LOGS_PROTOCOL, self.serve_logs)
+
+    async def serve_lease(self, stream: Stream, peer: PeerKey) -> None:
+        await answer_one(stream, peer, self.key, self.answer)
+
+    async def answer(self, signed: Signed) -> object:
+        handler = ANSWERS.get(type(signed.message))
+        if handler is None:
+            raise MessageInvalid(f"{type(signed.message).__name__} is not a question")
+        return await handler(self, signed)
+
+    # --- making a lease -----------------------------------------------------------------------
+
+    async def quote(self, signed: Signed) -> object:
+        return quotes.make_terms(self.house(), signed.message, signed.signer, self.now_ms())
+
+    async def accept(self, signed: Signed) -> object:
+        accept: messages.Accept = signed.message
+        own = signing.verify(accept.signed_terms)
+        if own.signer != self.key.public or not isinstance(own.message, messages.Terms):
+            raise SignatureInvalid("these terms were not signed by this provider")
+        lease_id = lease_id_of(accept.signed_terms)
+        async with self.accepting:  # two acceptances never take the same capacity
+            try:
+                await self.leases.get(lease_id)
+            except LeaseUnknown:
+                now = self.now_ms()
+                quotes.check_acceptable(own.message, self.house(), signed.signer, now)
+                lease, effects = lease_provider.new(
+                    lease_id, own.message, peer_addresses=accept.addresses, now=now
+                )
+                await self.leases.add(lease, effects, m.ReceiveAccepted(now))
+        return Ack()
+
+    # --- during a lease -----------------------------------------------------------------------
+
+    async def funded(self, signed: Signed) -> object:
+        message: messages.Funded = signed.message
+        event = m.ReceiveFunded(message.escrow_id, message.open_tick, self.now_ms())
+        return await self._from_caller(signed, event)
+
+    async def voucher(self, signed: Signed) -> object:
+        message: messages.Voucher = signed.message
+        lease = await self._lease_with(signed, Role.PROVIDER)
+        digest = layout.voucher_digest(message.escrow_id, message.cumulative)
+        if message.escrow_id != lease.escrow_id:
+            raise VoucherInvalid("the voucher is for another escrow")
+        if message.cumulative > lease.terms.deposit:
+            raise VoucherInvalid(f"the voucher is above the deposit of {lease.terms.deposit} QU")
+        if not qubic.verify(lease.terms.caller_id, digest, message.signature):
+            raise VoucherInvalid("the voucher's signature is not the caller's")
+        event = m.ReceiveVoucher(message.cumulative, message.signature, self.now_ms())
+        await self.leases.feed(lease.lease_id, event)
+        return Ack()
+
+    async def stop(self, signed: Signed) -> object:
+        return await self._from_caller(signed, m.ReceiveStop(signed.message.reason, self.now_ms()))
+
+    async def running(self, signed: Signed) -> object:
+        return await self._from_provider(signed, m.ReceiveRunning(signed.message.age_ms, self.now_ms()))
+
+    async def meter(self, signed: Signed) -> object:
+        return await self._from_provider(signed, m.ReceiveMeter(signed.message.seconds, self.now_ms()))
+
+    async def exited(self, signed: Signed) -> object:
+        message: messages.Exited = signed.message
+        event = m.ReceiveExited(
+            exit_code=message.exit_code,
+            reason=message.reason,
+            sentence=message.sentence,
+            seconds=message.seconds,
+            outputs_sha256=message.outputs_sha256,
+            outputs_bytes=message.outputs_bytes,
+            now=self.now_ms(),
+        )
+        return await self._from_provider(signed, event)
+
+    async def _from_caller(self, signed: Signed, event: Event) -> object:
+        lease = await self._lease_with(signed, Role.PROVIDER)
+        await self.leases.feed(lease.lease_id, event)
+        return Ack()
+
+    async def _from_provider(self, signed: Signed, event: Event) -> object:
+        lease = await self._lease_with(signed, Role.CALLER)
+        await self.leases.feed(lease.lease_id, event)
+        return Ack()
+
+    async def _lease_with(self, signed: Signed, role: Role) -> Lease:
+        """The lease a message speaks of, if its signer is the other side of it."""
+        lease = await self.leases.get(LeaseId(signed.message.lease_id))
+        other = lease.terms.caller if role is Role.PROVIDER else lease.terms.provider
+        if lease.role is not role or signed.signer != other:
+            raise LeaseUnknown("there is no such lease with you")
+        return lease
+
+    # --- files and logs -----------------------------------------------------------------------
+
+    async def serve_files(self, stream: Stream, peer: PeerKey) -> None:
+        with trio.fail_after(HELLO_TIMEOUT_S):
+            signed = await receive_signed(stream, peer, MAX_PUT_BYTES)
+        await self._or_refuse(stream, self._files(stream, signed))
+
+    async def _files(self, stream: Stream, signed: Signed) -> None:
+        match signed.message:
+            case messages.PutInputs():
+                await self._take_inputs(stream, signed)
+            case messages.GetOutputs():
+                await self._give_outputs(stream, signed)
+            case _:
+                raise MessageInvalid("this is the protocol for job files")
+
+    async def _take_inputs(self, stream: Stream, signed: Signed) -> None:
+        lease = await self._lease_with(signed, Role.PROVIDER)
+        put: messages.PutInputs = signed.message
+        order = _checked_order(put, lease)
+        folder = self.files.folder(lease.lease_id)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await send_signed(stream, self.key.sign(Ack()))
+        archive = folder / "inputs.tar"
+        await self.files.receive_file(stream, archive, order.inputs_bytes, order.inputs_sha256)
+        await self.files.in_thread(lambda: write_private(folder / "secrets", put.secrets))
+        await self.files.in_thread(lambda: write_private(folder / "order", put.order))
+        await self.leases.feed(lease.lease_id, m.ReceiveInputs(self.now_ms()))
+        await send_signed(stream, self.key.sign(Ack()))
+
+    async def _give_outputs(self, stream: Stream, signed: Signed) -> None:
+        lease = await self._lease_with(signed, Role.PROVIDER)
+        archive = self.files.path(lease.lease_id, "outputs.tar")
+        if not archive.exists():
+            raise JobMissing("the outputs of this job are not kept here any more")
+        await send_signed(stream, self.key.sign(Ack()))
+        await self.files.send_file(stream, archive, signed.message.offset)
+
+    async def serve_logs(self, stream: Stream, peer: PeerKey) -> None:
+        with trio.fail_after(HELLO_TIMEOUT_S):
+            signed = await receive_signed(stream, peer)
+        await self._or_refuse(stream, self._logs(stream, signed))
+
+    async def _logs(self, stream: Stream, signed: Signed) -> None:
+        if not isinstance(signed.message, messages.GetLogs):
+            raise MessageInvalid("this is the protocol for logs")
+        lease = await self._lease_with(signed, Role.PROVIDER)
+        await send_signed(stream, self.key.sign(Ack()))
+        await self.give_log(lease, signed.message, stream.send_all)
+
+    async def give_log(
+        self, lease: Lease, wanted: messages.GetLogs, write: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        """A job's output from this machine: the kept log, or what the runner has (and will have)."""
+        kept = self.files.path(lease.lease_id, "job.log")
+        if kept.exists():
+            with kept.open("rb") as file:
+                file.seek(wanted.offset)
+                while chunk := await self.files.in_thread(lambda: file.read(MAX_MESSAGE_BYTES)):
+                    await write(chunk)
+            return
+        if self.runner is None:
+            return
+        try:
+            async for chunk in self.runner.logs(lease.lease_id, follow=wanted.follow, offset=wanted.offset):
+                await write(chunk)
+        except JobMissing:
+            log.debug("lease %s has no job yet", lease.lease_id.hex()[:12])
+
+    async def _or_refuse(self, stream: Stream, serving: Awaitable[None]) -> None:
+        try:
+            await serving
+        except (Refused, LeaseUnknown, MessageInvalid, JobMissing) as error:
+            await send_signed(stream, self.key.sign(refusal_of(error)))
+        await stream.send_eof()
+
+
+def lease_id_of(signed_terms: bytes) -> LeaseId:
+    """SHA-256 of the provider's envelope around the terms."""
+    return LeaseId(hashlib.sha256(signed_terms).digest())
+
+
+def _checked_order(put: messages.PutInputs, lease: Lease) -> messages.JobOrder:
+    if lease.phase in TERMINAL:
+        raise LeaseUnknown("this lease has ended")
+    if hashlib.sha256(put.order).digest() != lease.terms.order_sha256:
+        raise MessageInvalid("this is not the job that was quoted")
+    order: Any = messages.decode(put.order, MAX_ORDER_BYTES)
+    if not isinstance(order, messages.JobOrder) or order.image != lease.terms.image:
+        raise MessageInvalid("this is not the job that was quoted")
+    if hashlib.sha256(put.secrets).digest() != order.secrets_sha256:
+        raise MessageInvalid("the secrets are not those of this job")
+    decode_secrets(put.secrets)
+    if order.inputs_bytes > lease.terms.wish.disk_mib * MIB + TAR_SLACK_BYTES:
+        raise MessageInvalid("the input files are larger than the disk that was rented")
+    return order
+
+
+Handler = Callable[[Desk, Signed], Awaitable[object]]
+ANSWERS: Final[dict[type, Handler]] = {
+    messages.QuoteRequest: Desk.quote,
+    messages.Accept: Desk.accept,
+    messages.Funded: Desk.funded,
+    messages.Voucher: Desk.voucher,
+    messages.Stop: Desk.stop,
+    messages.Running: Desk.running,
+    messages.Meter: Desk.meter,
+    messages.Exited: Desk.exited,
+}

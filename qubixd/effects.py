@@ -1,0 +1,369 @@
+"""Performs the lease machine's effects: messages, money, jobs. Each can be repeated without harm.
+
+A QubixError that leaves here means "not yet": the lease loop tries again. Whatever can never
+succeed comes back as an event, so that the machine decides what it means.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from escrow_bridge import layout
+from escrow_bridge.bridge import Bridge, CloseOrder, OpenOrder, RequestCloseOrder
+from escrow_bridge.layout import EscrowView
+from escrow_bridge.qubic import Wallet
+from protocol import lease_model as m
+from protocol import messages
+from protocol.errors import (
+    BalanceTooLow,
+    ChainDisagrees,
+    DiskFull,
+    FilesInvalid,
+    FundingFailed,
+    ImageUnavailable,
+    JobMissing,
+    MessageInvalid,
+    PeerRefused,
+    QubixError,
+    StartFailed,
+)
+from protocol.lease_model import Effect, Event, Lease
+from protocol.messages import MAX_MESSAGE_BYTES
+from protocol.signing import NodeKey, Signed
+from protocol.units import Qu, Tick
+from qubixd.jobfiles import MIB, JobFiles
+from qubixd.leases import Clock, Task
+from qubixd.runner import JobState, Runner, RunSpec
+from qubixd.talk import FILES_PROTOCOL, LOGS_PROTOCOL, ask, receive_signed, send_signed
+from qubixd.wire import Stream, Wire
+
+log = logging.getLogger("qubix.effects")
+
+STOP_GRACE_S: Final = 10.0
+LAG_TICKS: Final = 10
+MAX_RESULT_BYTES: Final = 1 << 30
+"""How much log a caller takes from a provider."""
+GONE: Final = frozenset({"lease.unknown"})
+"""Refusals that say: the peer has forgotten this lease, there is nobody to tell."""
+
+
+@dataclass(frozen=True)
+class Performer:
+    """Everything an effect may touch. An instance is the lease loop's `Perform`."""
+
+    wire: Wire
+    key: NodeKey
+    wallet: Wallet
+    bridge: Bridge
+    runner: Runner | None
+    files: JobFiles
+    now_ms: Clock
+    gpu_uuid_of: Callable[[bytes], str]
+    """GPU digest -> the UUID the runner is given."""
+
+    async def __call__(self, task: Task) -> Event | None:
+        effect: Any = task.effect
+        return await PERFORMERS[type(effect)](self, task, effect)
+
+    # --- messages -----------------------------------------------------------------------------
+
+    async def tell(self, lease: Lease, message: object) -> Signed | None:
+        """Send and have it acknowledged. None when the peer knows nothing of this lease any more."""
+        peer = lease.terms.provider if lease.role is m.Role.CALLER else lease.terms.caller
+        try:
+            return await ask(self.wire, self.key, peer, message, lease.peer_addresses)
+        except PeerRefused as error:
+            if error.refusal_code not in GONE:
+                log.warning("%s was refused: %s", type(message).__name__, error)
+            return None
+
+    async def send_accept(self, task: Task, effect: m.SendAccept) -> Event | None:
+        accept = messages.Accept(effect.signed_terms, self.wire.addresses[:8])
+        terms, addresses = task.lease.terms, task.lease.peer_addresses
+        try:
+            await ask(self.wire, self.key, terms.provider, accept, addresses)
+        except PeerRefused as error:
+            return m.ReceiveRefused(error.refusal_code, str(error), self.now_ms())
+        return m.ReceiveAccepted(self.now_ms())
+
+    async def send_inputs(self, task: Task, effect: m.SendInputs) -> Event | None:
+        lease, files = task.lease, self.files
+        order = files.path(lease.lease_id, "order").read_bytes()
+        secrets = files.path(lease.lease_id, "secrets").read_bytes()
+        stream = await self._open(lease, FILES_PROTOCOL)
+        async with stream:
+            await send_signed(stream, self.key.sign(messages.PutInputs(lease.lease_id, order, secrets)))
+            try:
+                await receive_signed(stream, lease.terms.provider)  # ready to take the archive
+                await files.send_file(stream, files.path(lease.lease_id, "inputs.tar"))
+                await receive_signed(stream, lease.terms.provider)  # it is there and whole
+            except PeerRefused as error:
+                return m.ReceiveRefused(error.refusal_code, str(error), self.now_ms())
+        return None
+
+    async def send_funded(self, task: Task, effect: m.SendFunded) -> Event | None:
+        lease_id = task.lease.lease_id
+        await self.tell(task.lease, messages.Funded(lease_id, effect.escrow_id, effect.open_tick))
+        return None
+
+    async def send_running(self, task: Task, effect: m.SendRunning) -> Event | None:
+        age_ms = max(0, self.now_ms() - effect.started_at)
+        await self.tell(task.lease, messages.Running(task.lease.lease_id, age_ms))
+        return None
+
+    async def send_meter(self, task: Task, effect: m.SendMeter) -> Event | None:
+        await self.tell(task.lease, messages.Meter(task.lease.lease_id, effect.seconds))
+        return None
+
+    async def send_voucher(self, task: Task, effect: m.SendVoucher) -> Event | None:
+        signature = self.wallet.sign(layout.voucher_digest(effect.escrow_id, effect.cumulative))
+        lease_id = task.lease.lease_id
+        await self.tell(
+            task.lease, messages.Voucher(lease_id, effect.escrow_id, effect.cumulative, signature)
+        )
+        return None
+
+    async def send_stop(self, task: Task, effect: m.SendStop) -> Event | None:
+        await self.tell(task.lease, messages.Stop(task.lease.lease_id, effect.reason[:64]))
+        return None
+
+    async def send_exited(self, task: Task, effect: m.SendExited) -> Event | None:
+        message = messages.Exited(
+            lease_id=task.lease.lease_id,
+            exit_code=effect.exit_code,
+            reason=effect.reason[:64],
+            sentence=effect.sentence[:512],
+            seconds=effect.seconds,
+            outputs_sha256=effect.outputs_sha256,
+            outputs_bytes=effect.outputs_bytes,
+        )
+        await self.tell(task.lease, message)
+        return None
+
+    # --- money --------------------------------------------------------------------------------
+
+    async def chain_open(self, task: Task, effect: m.ChainOpen) -> Event | None:
+        terms = task.lease.terms
+        order = OpenOrder(
+            terms.provider_id, task.lease.lease_id, terms.deposit, terms.deadline_ticks, terms.challenge_ticks
+        )
+        try:
+            view = await self.bridge.open_escrow(order, task.scratch, task.save)
+        except (BalanceTooLow, FundingFailed, ChainDisagrees) as error:
+            return m.ChainOpenFailed(error.code, str(error), self.now_ms())
+        return m.ChainOpened(view.escrow_id, view.open_tick, view.deadline_tick, self.now_ms())
+
+    async def chain_verify(self, task: Task, effect: m.ChainVerify) -> Event | None:
+        view = await self._read_patiently(effect)
+        objection = objection_to(view, effect, task.lease)
+        if objection or view is None:
+            return m.ChainOpenFailed("lease.escrow_wrong", objection, self.now_ms())
+        return m.ChainOpened(view.escrow_id, view.open_tick, view.deadline_tick, self.now_ms())
+
+    async def _read_patiently(self, claim: m.ChainVerify) -> EscrowView | None:
+        """The caller's node may be a few ticks ahead of ours."""
+        async for info in self.bridge.ticks():
+            view = await self.bridge.read(claim.escrow_id)
+            if view is not None or info.tick > claim.open_tick + LAG_TICKS:
+                return view
+        raise AssertionError("ticks never end")
+
+    async def chain_close(self, task: Task, effect: m.ChainClose) -> Event | None:
+        order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature)
+        settled = await self.bridge.close(order, task.scratch, task.save)
+        if settled is None:
+            return None  # it was gone before; the escrow's watcher tells how it ended
+        return m.ChainClosed(settled.paid, settled.refunded, self.now_ms())
+
+    async def chain_request_close(self, task: Task, effect: m.ChainRequestClose) -> Event | None:
+        await self.bridge.request_close(RequestCloseOrder(effect.escrow_id), task.scratch, task.save)
+        return None
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    async def run_pull(self, task: Task, effect: m.RunPull) -> Event | None:
+        try:
+            await self._runner.pull(task.lease.terms.image, lambda phase, share: None)
+        except (ImageUnavailable, DiskFull) as error:
+            return self._failed(error)
+        return m.RunPulled(self.now_ms())
+
+    async def run_start(self, task: Task, effect: m.RunStart) -> Event | None:
+        lease_id = task.lease.lease_id
+        try:
+            if (await self._runner.status(lease_id)).state is JobState.ABSENT:
+                await self.files.prepare_workspace(lease_id, task.lease.terms.wish.disk_mib)
+            started_at = await self._runner.start(self._spec(task.lease))
+        except (StartFailed, ImageUnavailable, DiskFull, FilesInvalid, MessageInvalid) as error:
+            return self._failed(error)
+        return m.RunStarted(started_at, self.now_ms())
+
+    async def run_pause(self, task: Task, effect: m.RunPause) -> Event | None:
+        await self._if_there(self._runner.pause(task.lease.lease_id))
+        return None
+
+    async def run_resume(self, task: Task, effect: m.RunResume) -> Event | None:
+        await self._if_there(self._runner.resume(task.lease.lease_id))
+        return None
+
+    async def run_stop(self, task: Task, effect: m.RunStop) -> Event | None:
+        await self._runner.stop(task.lease.lease_id, STOP_GRACE_S)
+        return None
+
+    async def run_collect(self, task: Task, effect: m.RunCollect) -> Event | None:
+        lease_id, disk_mib = task.lease.lease_id, task.lease.terms.wish.disk_mib
+        await self._if_there(self.files.keep_log(lease_id, self._runner.logs(lease_id, follow=False)))
+        try:
+            packed = await self.files.collect_outputs(lease_id, disk_mib)
+        except FilesInvalid as error:
+            log.warning("lease %s: outputs not collected: %s", lease_id.hex()[:12], error)
+            packed = None
+        await self._runner.remove(lease_id)
+        if packed is None:
+            return m.RunCollected(bytes(32), 0, self.now_ms())
+        return m.RunCollected(packed.sha256, packed.size, self.now_ms())
+
+    async def run_discard(self, task: Task, effect: m.RunDiscard) -> Event | None:
+        await self._runner.stop(task.lease.lease_id, STOP_GRACE_S)
+        await self._runner.remove(task.lease.lease_id)
+        await self.files.forget(task.lease.lease_id, ("workspace", "inputs.tar", "secrets"))
+        return None
+
+    async def run_fetch(self, task: Task, effect: m.RunFetch) -> Event | None:
+        lease, size = task.lease, effect.outputs_bytes
+        try:
+            await self._fetch_log(lease)
+            if size:
+                await self._fetch_outputs(lease, effect)
+                target = Path(lease.output_dir)
+                await self.files.deliver_outputs(lease.lease_id, effect.outputs_sha256, target)
+        except (PeerRefused, FilesInvalid, MessageInvalid, DiskFull, OSError) as error:
+            code = error.code if isinstance(error, QubixError) else "disk.unwritable"
+            return m.RunFetched(code, f"the outputs could not be fetched: {error}", self.now_ms())
+        return m.RunFetched("", "", self.now_ms())
+
+    async def _fetch_outputs(self, lease: Lease, effect: m.RunFetch) -> None:
+        limit = lease.terms.wish.disk_mib * MIB + 2 * MIB
+        if effect.outputs_bytes > limit:
+            raise MessageInvalid(f"the provider announces {effect.outputs_bytes} bytes of outputs")
+        target = self.files.path(lease.lease_id, "outputs.tar")
+        stream = await self._open(lease, FILES_PROTOCOL)
+        async with stream:
+            await send_signed(stream, self.key.sign(messages.GetOutputs(lease.lease_id, 0)))
+            await stream.send_eof()
+            await receive_signed(stream, lease.terms.provider)
+            await self.files.receive_file(stream, target, effect.outputs_bytes, effect.outputs_sha256)
+
+    async def _fetch_log(self, lease: Lease) -> None:
+        stream = await self._open(lease, LOGS_PROTOCOL)
+        async with stream:
+            request = messages.GetLogs(lease.lease_id, offset=0, follow=False)
+            await send_signed(stream, self.key.sign(request))
+            await stream.send_eof()
+            await receive_signed(stream, lease.terms.provider)
+            await self.files.keep_log(lease.lease_id, read_all(stream, MAX_RESULT_BYTES))
+
+    async def _open(self, lease: Lease, protocol: str) -> Stream:
+        return await self.wire.open(lease.terms.provider, protocol, lease.peer_addresses)
+
+    @property
+    def _runner(self) -> Runner:
+        assert self.runner is not None, "only providers have jobs to run"
+        return self.runner
+
+    async def _if_there(self, action: Awaitable[None]) -> None:
+        try:
+            await action
+        except JobMissing:
+            log.debug("no job is left to act on")
+
+    def _failed(self, error: QubixError) -> Event:
+        return m.RunFailed(error.code, str(error), self.now_ms())
+
+    def _spec(self, lease: Lease) -> RunSpec:
+        order, wish = self.files.order(lease.lease_id), lease.terms.wish
+        return RunSpec(
+            lease_id=lease.lease_id,
+            image=order.image,
+            script=order.script,
+            env=order.envs,
+            secrets=self.files.secrets(lease.lease_id),
+            workspace=self.files.path(lease.lease_id, "workspace"),
+            gpu_uuids=tuple(self.gpu_uuid_of(digest) for digest in lease.terms.gpu_digests),
+            cpu_millis=wish.cpu_millis,
+            memory_bytes=wish.memory_mib * MIB,
+            disk_bytes=wish.disk_mib * MIB,
+        )
+
+
+async def read_all(stream: Stream, max_bytes: int) -> Any:
+    """The rest of a stream in chunks, cut off at `max_bytes`."""
+    left = max_bytes
+    while left and (chunk := bytes(await stream.receive_some(min(MAX_MESSAGE_BYTES, left)))):
+        left -= len(chunk)
+        yield chunk
+
+
+def objection_to(view: EscrowView | None, claim: m.ChainVerify, lease: Lease) -> str:
+    """Why an escrow is not the one the terms speak of; "" if it is."""
+    terms = lease.terms
+    if view is None:
+        return "the contract has no such escrow"
+    expected = layout.escrow_id(
+        terms.caller_id, terms.provider_id, lease.lease_id, terms.contract_index, claim.open_tick
+    )
+    if claim.escrow_id != expected or view.open_tick != claim.open_tick:
+        return "the escrow was opened for something else"
+    if view.deposit < terms.deposit or view.paid:
+        return f"the escrow holds {view.deposit - view.paid} QU and the terms ask for {terms.deposit} QU"
+    if view.deadline_tick < view.open_tick + terms.deadline_ticks or view.close_tick:
+        return "the escrow ends too early"
+    if view.challenge_ticks < terms.challenge_ticks:
+        return "the escrow's challenge window is too short"
+    return ""
+
+
+def seen_by(lease: Lease) -> EscrowView:
+    """The channel as this lease knows it opened, for a node that missed the rest."""
+    return EscrowView(
+        escrow_id=lease.escrow_id,
+        caller=lease.terms.caller_id,
+        provider=lease.terms.provider_id,
+        deposit=lease.terms.deposit,
+        paid=Qu(0),
+        deadline_tick=lease.deadline_tick,
+        close_tick=Tick(0),
+        challenge_ticks=lease.terms.challenge_ticks,
+        open_tick=lease.open_tick,
+        as_of=lease.open_tick,
+    )
+
+
+Do = Callable[[Performer, Task, Any], Awaitable[Event | None]]
+PERFORMERS: Final[dict[type[Effect], Do]] = {
+    m.SendAccept: Performer.send_accept,
+    m.SendInputs: Performer.send_inputs,
+    m.SendFunded: Performer.send_funded,
+    m.SendRunning: Performer.send_running,
+    m.SendMeter: Performer.send_meter,
+    m.SendVoucher: Performer.send_voucher,
+    m.SendStop: Performer.send_stop,
+    m.SendExited: Performer.send_exited,
+    m.ChainOpen: Performer.chain_open,
+    m.ChainVerify: Performer.chain_verify,
+    m.ChainClose: Performer.chain_close,
+    m.ChainRequestClose: Performer.chain_request_close,
+    m.RunPull: Performer.run_pull,
+    m.RunStart: Performer.run_start,
+    m.RunPause: Performer.run_pause,
+    m.RunResume: Performer.run_resume,
+    m.RunStop: Performer.run_stop,
+    m.RunCollect: Performer.run_collect,
+    m.RunDiscard: Performer.run_discard,
+    m.RunFetch: Performer.run_fetch,
+}
+"""Every effect has its performer; a missing one fails the test that compares both tables."""

@@ -1,0 +1,262 @@
+"""The lease loop: event -> step -> journal -> effects.
+
+The journal commits event, new state and effects in one transaction before anything is done; each
+(lease, lane) then performs its effects one after the other, again and again until they are done.
+Killed at any instant, the next start finds every effect pending or done, and performing one twice
+does no harm. Only active leases are kept in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+import trio
+
+from ledger import journal
+from ledger.journal import OutboxItem, PendingEffect
+from ledger.store import Store
+from protocol import lease_model as m
+from protocol.errors import LeaseUnknown, QubixError
+from protocol.lease import step
+from protocol.lease_model import EFFECTS, EVENTS, REPLACEABLE, STATES, TERMINAL, Effect, Event, Lease
+from protocol.units import LeaseId, UnixMs
+
+log = logging.getLogger("qubix.leases")
+
+MAX_STATE_BYTES: Final = 1 << 20
+CLOCK_SECONDS: Final = 0.5
+SLEPT_MS: Final = 30_000
+"""A clock that jumped this far between two beats means that the machine was asleep."""
+FIRST_RETRY_S: Final = 0.5
+LONGEST_RETRY_S: Final = 15.0
+TRIES_AFTER_END: Final = 8
+"""A message to a peer that is gone is given up after this many tries once the lease has ended."""
+
+Clock = Callable[[], UnixMs]
+Save = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One effect to perform. `scratch` is what an earlier, interrupted try had saved."""
+
+    lease: Lease
+    effect: Effect
+    scratch: bytes
+    save: Save
+
+
+class Perform(Protocol):
+    """Does one effect and returns what came of it. A QubixError means: try again later."""
+
+    async def __call__(self, task: Task, /) -> Event | None: ...
+
+
+@dataclass
+class _Entry:
+    lease: Lease
+    steps: int
+    lock: trio.Lock = field(default_factory=trio.Lock)
+
+
+class Leases:
+    """All active leases of this node, both roles."""
+
+    def __init__(self, store: Store, now_ms: Clock) -> None:
+        self._store = store
+        self._now_ms = now_ms
+        self._entries: dict[LeaseId, _Entry] = {}
+        self._pending: dict[tuple[LeaseId, int], PendingEffect] = {}
+        self._lanes: dict[tuple[LeaseId, str], trio.MemorySendChannel[PendingEffect]] = {}
+        self._listeners: dict[LeaseId | None, set[trio.MemorySendChannel[Lease]]] = defaultdict(set)
+        self._perform: Perform
+        self._nursery: trio.Nursery
+
+    async def run(
+        self, perform: Perform, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Take up what the journal holds, then keep the clock running until cancelled."""
+        self._perform = perform
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._load()
+            task_status.started()
+            await self._beat()
+
+    def active(self) -> tuple[Lease, ...]:
+        return tuple(entry.lease for entry in self._entries.values())
+
+    async def get(self, lease_id: LeaseId) -> Lease:
+        """A lease, active or ended. LeaseUnknown if this node never had it."""
+        entry = self._entries.get(lease_id)
+        if entry:
+            return entry.lease
+        row = await journal.lease(self._store, lease_id)
+        if row is None:
+            raise LeaseUnknown(f"this node has no lease {lease_id.hex()[:16]}")
+        return decode_state(row.state)
+
+    async def add(self, lease: Lease, effects: tuple[Effect, ...], event: Event) -> Lease:
+        """Write a new lease down and begin with its first effects; `event` is what made it."""
+        entry = self._entries.setdefault(lease.lease_id, _Entry(lease, 0))
+        async with entry.lock:
+            if entry.steps == 0:
+                await self._commit(entry, lease, effects, event)
+        return entry.lease
+
+    async def feed(self, lease_id: LeaseId, event: Event) -> Lease:
+        """Let an event happen to a lease. Returns the lease after it."""
+        entry = self._entries.get(lease_id)
+        if entry is None:
+            return await self.get(lease_id)  # ended: nothing happens to it any more
+        async with entry.lock:
+            lease, effects = step(entry.lease, event)
+            if effects or lease != entry.lease:
+                await self._commit(entry, lease, effects, event)
+            return lease
+
+    @contextmanager
+    def listen(self, lease_id: LeaseId | None) -> Iterator[trio.MemoryReceiveChannel[Lease]]:
+        """Every later state of a lease (None: of any lease), in order."""
+        send, receive = trio.open_memory_channel[Lease](1_000)
+        self._listeners[lease_id].add(send)
+        try:
+            yield receive
+        finally:
+            self._listeners[lease_id].discard(send)
+            send.close()
+
+    # --- committing ---------------------------------------------------------------------------
+
+    async def _commit(self, entry: _Entry, lease: Lease, effects: tuple[Effect, ...], event: Event) -> None:
+        with trio.CancelScope(shield=True):
+            pending = await journal.commit(
+                self._store,
+                lease_id=lease.lease_id,
+                role=lease.role,
+                phase=lease.phase,
+                event=EVENTS.encode(event),
+                state=STATES.encode(lease),
+                outbox=[_outbox_item(effect) for effect in effects],
+                now_ms=self._now_ms(),
+                expected_steps=entry.steps,
+            )
+        if lease.phase is not entry.lease.phase or entry.steps == 0:
+            log.info("lease %s: %s %s", lease.lease_id.hex()[:12], lease.phase, lease.reason)
+        entry.lease, entry.steps = lease, entry.steps + 1
+        for effect, item in zip(effects, pending, strict=True):
+            self._enqueue(item, replaces=type(effect) in REPLACEABLE)
+        self._announce(lease)
+        if lease.phase in TERMINAL:
+            self._entries.pop(lease.lease_id, None)
+
+    def _announce(self, lease: Lease) -> None:
+        for channel in (*self._listeners[lease.lease_id], *self._listeners[None]):
+            try:
+                channel.send_nowait(lease)
+            except trio.WouldBlock:
+                log.warning("a front end is too slow to follow lease %s", lease.lease_id.hex()[:12])
+        if not self._listeners[lease.lease_id]:
+            del self._listeners[lease.lease_id]
+
+    async def _load(self) -> None:
+        for row in await journal.leases(self._store):
+            lease = decode_state(row.state)
+            if lease.phase not in TERMINAL:
+                self._entries[lease.lease_id] = _Entry(lease, row.steps)
+        for item in await journal.pending(self._store):
+            self._enqueue(item, replaces=False)
+        for lease_id in list(self._entries):
+            await self.feed(lease_id, m.ClockResumed(self._now_ms()))
+
+    # --- performing ---------------------------------------------------------------------------
+
+    def _enqueue(self, item: PendingEffect, *, replaces: bool) -> None:
+        lease_id = LeaseId(item.lease_id)
+        if replaces:
+            for key, other in list(self._pending.items()):
+                if key[0] == lease_id and (other.lane, other.kind) == (item.lane, item.kind):
+                    del self._pending[key]
+        self._pending[lease_id, item.seq] = item
+        lane = self._lanes.get((lease_id, item.lane))
+        if lane is None:
+            lane, receive = trio.open_memory_channel[PendingEffect](10_000)
+            self._lanes[lease_id, item.lane] = lane
+            self._nursery.start_soon(self._run_lane, lease_id, item.lane, receive)
+        lane.send_nowait(item)
+
+    async def _run_lane(
+        self, lease_id: LeaseId, name: str, items: trio.MemoryReceiveChannel[PendingEffect]
+    ) -> None:
+        """Perform a lane's effects in order; the lane goes when it has nothing left to do."""
+        while True:
+            try:
+                item = items.receive_nowait()
+            except trio.WouldBlock:
+                del self._lanes[lease_id, name]
+                return
+            await self._carry_out(item)
+
+    async def _carry_out(self, item: PendingEffect) -> None:
+        """Try one effect until it is done, outdated, or pointless."""
+        key = (LeaseId(item.lease_id), item.seq)
+        tries = 0
+        while key in self._pending:
+            lease = await self.get(key[0])
+            if lease.phase in TERMINAL and tries >= TRIES_AFTER_END and item.lane == "send":
+                log.info("lease %s: gave up %s", lease.lease_id.hex()[:12], item.kind)
+                break
+            if await self._try(lease, self._pending[key]):
+                break
+            tries += 1
+            await trio.sleep(min(LONGEST_RETRY_S, FIRST_RETRY_S * 2**tries) * random.uniform(0.5, 1))
+        if self._pending.pop(key, None):
+            await journal.done(self._store, *key)
+
+    async def _try(self, lease: Lease, item: PendingEffect) -> bool:
+        async def save(scratch: bytes) -> None:
+            await journal.save_scratch(self._store, item.lease_id, item.seq, scratch)
+            self._pending[lease.lease_id, item.seq] = replace(item, scratch=scratch)
+
+        effect = EFFECTS.decode(item.payload, MAX_STATE_BYTES)
+        try:
+            event = await self._perform(Task(lease, effect, item.scratch, save))
+        except (QubixError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            log.info("lease %s: %s will be tried again: %s", lease.lease_id.hex()[:12], item.kind, error)
+            return False
+        if event is not None:
+            await self.feed(lease.lease_id, event)
+        return True
+
+    # --- time ---------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        before = self._now_ms()
+        while True:
+            await trio.sleep(CLOCK_SECONDS)
+            now = self._now_ms()
+            slept = now - before > SLEPT_MS
+            for lease_id in list(self._entries):
+                await self.feed(lease_id, m.ClockResumed(now) if slept else m.ClockPassed(now))
+            before = now
+
+
+def decode_state(data: bytes) -> Lease:
+    """A lease from the ledger's own bytes."""
+    lease: Lease = STATES.decode(data, MAX_STATE_BYTES)
+    return lease
+
+
+def _outbox_item(effect: Effect) -> OutboxItem:
+    return OutboxItem(
+        lane=m.lane_of(effect),
+        kind=type(effect).__name__,
+        payload=EFFECTS.encode(effect),
+        replaces=type(effect) in REPLACEABLE,
+    )

@@ -1,0 +1,194 @@
+"""Quotes: what a provider promises for a request, and what a caller checks before taking it. Pure.
+
+A quote is the real availability check: it is made from what is free at that moment, signed, and
+kept by nobody. The caller holds it against its own request, the offer it saw and its own limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.errors import CapacityTaken, ConfigInvalid, PriceAboveLimit, QuoteChanged, QuoteExpired, Refused
+from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
+from protocol.units import PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
+
+METER: Final = "seconds"
+VALID_MS: Final = 60_000
+"""How long a quote may be accepted."""
+PULL_SECONDS: Final = Seconds(1_800)
+START_SECONDS: Final = Seconds(120)
+CHALLENGE_SECONDS: Final = 120
+"""The provider has that long to redeem after the caller asked to close."""
+SETTLE_SECONDS: Final = 600
+"""Beyond the rented time, until the escrow expires by itself."""
+TICK_MARGIN: Final = 1.5
+"""Ticks may come faster later than they do now."""
+MIN_CHALLENGE_TICKS: Final = 32
+
+
+@dataclass(frozen=True)
+class House:
+    """What a provider's quotes are made from."""
+
+    network: str
+    contract_index: int
+    provider: PeerKey
+    provider_id: QubicId
+    runner: str
+    price_qu_per_hour: Qu
+    unpaid_intervals: int
+    tick_duration_ms: int
+    free: Capacity
+    open_for_business: bool
+
+
+def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs) -> Terms:
+    """The terms this provider offers, or a Refused whose code and sentence travel to the caller."""
+    if (request.network, request.contract_index) != (house.network, house.contract_index):
+        raise ConfigInvalid(f"this provider settles on {house.network}, contract {house.contract_index}")
+    if not house.open_for_business:
+        raise CapacityTaken("this provider takes no jobs at the moment")
+    if house.price_qu_per_hour > request.max_price_qu_per_hour:
+        raise PriceAboveLimit(f"the price is {house.price_qu_per_hour} QU per hour")
+    if request.max_seconds < 1:
+        raise ConfigInvalid("a lease lasts at least one second")
+    gpus = choose_gpus(house.free, request.wish)
+    challenge_ticks, deadline_ticks = windows(request.max_seconds, house.tick_duration_ms)
+    return Terms(
+        nonce=request.nonce,
+        network=house.network,
+        contract_index=house.contract_index,
+        provider=house.provider,
+        provider_id=house.provider_id,
+        caller=caller,
+        caller_id=request.caller_id,
+        wish=request.wish,
+        gpu_digests=tuple(gpu.digest for gpu in gpus),
+        image=request.image,
+        runner=house.runner,
+        order_sha256=request.order_sha256,
+        meter=METER,
+        price_qu_per_hour=house.price_qu_per_hour,
+        max_seconds=request.max_seconds,
+        interval_seconds=request.interval_seconds,
+        unpaid_intervals=house.unpaid_intervals,
+        deposit=deposit_of(house.price_qu_per_hour, request.max_seconds),
+        deadline_ticks=deadline_ticks,
+        challenge_ticks=challenge_ticks,
+        pull_seconds=PULL_SECONDS,
+        start_seconds=START_SECONDS,
+        quoted_at=now,
+        valid_until=UnixMs(now + VALID_MS),
+    )
+
+
+def check_terms(
+    terms: Terms, request: QuoteRequest, offer: Offer, provider: PeerKey, caller: PeerKey
+) -> None:
+    """The caller's side: QuoteChanged or PriceAboveLimit unless the quote is what was asked and offered."""
+    if terms.price_qu_per_hour > request.max_price_qu_per_hour:
+        raise PriceAboveLimit(
+            f"the quote is {terms.price_qu_per_hour} QU per hour, your limit {request.max_price_qu_per_hour}"
+        )
+    if terms.price_qu_per_hour > offer.price_qu_per_hour:
+        raise QuoteChanged(
+            f"the offer said {offer.price_qu_per_hour} QU per hour, the quote says {terms.price_qu_per_hour}"
+        )
+    for name, quoted, wanted in _must_match(terms, request, offer, provider, caller):
+        if quoted != wanted:
+            raise QuoteChanged(f"the quote differs from what was asked or offered: {name}")
+    if not MIN_CHALLENGE_TICKS <= terms.challenge_ticks < terms.deadline_ticks:
+        raise QuoteChanged("the quote's time windows make no sense")
+
+
+def check_acceptable(terms: Terms, house: House, caller: PeerKey, now: UnixMs) -> None:
+    """The provider's side, when its own quote comes back accepted."""
+    if terms.caller != caller or terms.provider != house.provider:
+        raise Refused("these terms are between other parties")
+    if now > terms.valid_until:
+        raise QuoteExpired("the quote is no longer valid; ask for a new one")
+    if not house.open_for_business:
+        raise CapacityTaken("this provider takes no jobs at the moment")
+    free_digests = {gpu.digest for gpu in house.free.gpus}
+    if not set(terms.gpu_digests) <= free_digests or not _rest_fits(house.free, terms.wish):
+        raise CapacityTaken("somebody else took that capacity first")
+
+
+def choose_gpus(free: Capacity, wish: Wish) -> tuple[Gpu, ...]:
+    """The cards that will serve a wish; CapacityTaken if what is free does not suffice."""
+    fitting = [gpu for gpu in free.gpus if gpu_fits(gpu, wish)]
+    if len(fitting) < wish.gpu_count:
+        raise CapacityTaken(f"{len(fitting)} fitting GPUs are free, {wish.gpu_count} were asked for")
+    if not _rest_fits(free, wish):
+        raise CapacityTaken(
+            f"free are {free.cpu_millis / 1000:g} CPUs, {free.memory_mib} MiB of memory and "
+            f"{free.disk_mib} MiB of disk"
+        )
+    smallest_first = sorted(fitting, key=lambda gpu: (gpu.vram_mib, gpu.digest))
+    return tuple(smallest_first[: wish.gpu_count])
+
+
+def gpu_fits(gpu: Gpu, wish: Wish) -> bool:
+    return gpu.vram_mib >= wish.gpu_vram_mib and plain(wish.gpu_model) in plain(gpu.model)
+
+
+def plain(name: str) -> str:
+    """A model name without case, spaces and separators: "NVIDIA GeForce RTX 4090" -> contains "rtx4090"."""
+    return "".join(char for char in name.casefold() if char.isalnum())
+
+
+def free_of(total: Capacity, taken: Iterable[Terms]) -> Capacity:
+    """What is left of a machine beside its open leases."""
+    leases = list(taken)
+    used = {digest for terms in leases for digest in terms.gpu_digests}
+    return Capacity(
+        gpus=tuple(gpu for gpu in total.gpus if gpu.digest not in used),
+        cpu_millis=max(0, total.cpu_millis - sum(t.wish.cpu_millis for t in leases)),
+        memory_mib=max(0, total.memory_mib - sum(t.wish.memory_mib for t in leases)),
+        disk_mib=max(0, total.disk_mib - sum(t.wish.disk_mib for t in leases)),
+    )
+
+
+def deposit_of(price_qu_per_hour: Qu, max_seconds: Seconds) -> Qu:
+    """The whole rented time, at least 1 QU: the contract opens no empty escrow."""
+    return Qu(max(1, amount_due(price_qu_per_hour, max_seconds)))
+
+
+def windows(max_seconds: Seconds, tick_duration_ms: int) -> tuple[int, int]:
+    """(challenge ticks, deadline ticks after the opening) for a lease of that length."""
+    per_second = 1_000 / max(100, tick_duration_ms)
+    challenge = max(MIN_CHALLENGE_TICKS, math.ceil(CHALLENGE_SECONDS * per_second))
+    lifetime = max_seconds + PULL_SECONDS + START_SECONDS + SETTLE_SECONDS
+    return challenge, challenge + math.ceil(lifetime * per_second * TICK_MARGIN)
+
+
+def _rest_fits(free: Capacity, wish: Wish) -> bool:
+    return (
+        wish.cpu_millis <= free.cpu_millis
+        and wish.memory_mib <= free.memory_mib
+        and wish.disk_mib <= free.disk_mib
+    )
+
+
+def _must_match(
+    terms: Terms, request: QuoteRequest, offer: Offer, provider: PeerKey, caller: PeerKey
+) -> Iterable[tuple[str, object, object]]:
+    yield "the nonce", terms.nonce, request.nonce
+    yield "the network", terms.network, request.network
+    yield "the contract", terms.contract_index, request.contract_index
+    yield "the provider", terms.provider, provider
+    yield "the provider's account", terms.provider_id, offer.qubic_id
+    yield "the caller", (terms.caller, terms.caller_id), (caller, request.caller_id)
+    yield "the machine", terms.wish, request.wish
+    yield "the number of GPUs", len(terms.gpu_digests), request.wish.gpu_count
+    yield "the GPUs", set(terms.gpu_digests) <= {gpu.digest for gpu in offer.capacity.gpus}, True
+    yield "the image", terms.image, request.image
+    yield "the runner", terms.runner, offer.runner
+    yield "the job", terms.order_sha256, request.order_sha256
+    yield "the meter", terms.meter, METER
+    yield "the rented time", terms.max_seconds, request.max_seconds
+    yield "the voucher interval", terms.interval_seconds, request.interval_seconds
+    yield "the deposit", terms.deposit, deposit_of(terms.price_qu_per_hour, request.max_seconds)
