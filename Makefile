@@ -33,7 +33,7 @@ $(READY): requirements/build.txt requirements/lock.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qubix needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/build.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --no-build-isolation -r requirements/lock.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes --no-build-isolation --use-pep517 -r requirements/lock.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@# libp2p brings trio-typing, whose stubs of an old trio would hide trio's own types from mypy.
 	rm -rf .venv/lib/python3*/site-packages/trio-stubs
