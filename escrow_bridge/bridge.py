@@ -8,7 +8,7 @@ itself. Whether an order is done is read from the contract, not from the transac
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -307,7 +307,7 @@ class Bridge:
                 return reading
             await trio.sleep(self._poll_seconds)
 
-    async def ticks(self) -> AsyncIterator[TickInfo]:
+    async def ticks(self) -> AsyncGenerator[TickInfo, None]:
         """Each tick seen, once; silent while the chain cannot be reached."""
         last = Tick(0)
         while True:
@@ -321,7 +321,7 @@ class Bridge:
                     yield info
             await trio.sleep(self._poll_seconds)
 
-    async def watch(self, escrow_id: EscrowId) -> AsyncIterator[EscrowView | None]:
+    async def watch(self, escrow_id: EscrowId) -> AsyncGenerator[EscrowView | None, None]:
         """The channel now and after each change, looked at once a tick; None: it is not in the contract.
 
         Never ends by itself; like `ticks`, to be used with `contextlib.aclosing`.

@@ -1,0 +1,249 @@
+"""Redeeming, closing and learning how a channel ended, against the compiled contract."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from escrow_bridge import layout
+from escrow_bridge.bridge import CloseOrder, FinalizeOrder, RedeemOrder, RequestCloseOrder
+from escrow_bridge.devnet.__main__ import CONTRACT_INDEX
+from escrow_bridge.escrow import Settled
+from escrow_bridge.layout import EscrowView, Procedure
+from escrow_bridge.qubic import Transaction, Wallet, contract_id, sign_transaction
+from protocol.errors import BalanceTooLow, VoucherInvalid
+from protocol.units import EscrowId, Qu, Tick, fee_of, net_of
+from tests.support.chains import FUNDS, TICK_SECONDS, Crash, Store, World, make_world, wallet_of
+
+
+@pytest.fixture
+async def world(nursery: trio.Nursery) -> World:
+    world = make_world()
+    nursery.start_soon(world.tick_for_ever)
+    return world
+
+
+async def test_redeem_pays_the_provider_and_can_be_repeated(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000)
+    bridge, store = world.bridge(world.provider), Store()
+    for cumulative in (100, 250):
+        voucher = world.voucher(escrow.escrow_id, cumulative)
+        view = await bridge.redeem(voucher, b"", store.save)
+        assert view is not None and view.paid == cumulative
+        sent = len(world.chain.broadcasts)
+        assert await bridge.redeem(voucher, store.scratch, store.save) == view
+        assert await bridge.redeem(voucher, b"", store.save) == view
+        assert len(world.chain.broadcasts) == sent
+    assert world.balance(world.provider) == FUNDS + net_of(Qu(250))
+    assert world.locked == 750 + fee_of(Qu(250))
+
+
+async def test_wrong_vouchers_are_refused_before_sending(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000)
+    bridge = world.bridge(world.provider)
+    good = world.voucher(escrow.escrow_id, 100)
+    above = world.voucher(escrow.escrow_id, 1_001)
+    sent = len(world.chain.broadcasts)
+    for wrong, reason in (
+        (replace(good, cumulative=Qu(101)), "not signed"),
+        (replace(good, signature=bytes(64)), "not signed"),
+        (above, "holds 1000 QU"),
+    ):
+        with pytest.raises(VoucherInvalid, match=reason):
+            await bridge.redeem(wrong, b"", Store().save)
+    assert len(world.chain.broadcasts) == sent
+
+
+async def test_an_empty_wallet_is_told_and_somebody_else_can_redeem(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    world = make_world(provider_funds=Qu(0))
+    nursery.start_soon(world.tick_for_ever)
+    escrow = await world.open(1_000)
+    voucher = world.voucher(escrow.escrow_id, 100)
+    with pytest.raises(BalanceTooLow, match="holds 0 QU"):
+        await world.bridge(world.provider).redeem(voucher, b"", Store().save)
+    await world.bridge(world.caller).redeem(voucher, b"", Store().save)
+    assert world.balance(world.provider) == net_of(Qu(100))
+
+
+async def test_close_divides_the_deposit(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000)
+    settled = await world.bridge(world.provider).close(
+        world.closing(escrow.escrow_id, 400), b"", Store().save
+    )
+    assert settled == Settled(Qu(400), Qu(600), certain=True)
+    assert world.balance(world.caller) == FUNDS - 400
+    assert world.balance(world.provider) == FUNDS + net_of(Qu(400))
+    assert world.locked == fee_of(Qu(400))
+
+
+@pytest.mark.parametrize("redeemed", [0, 300])
+async def test_close_without_a_better_voucher_gives_the_rest_back(
+    world: World, autojump_clock: MockClock, redeemed: int
+) -> None:
+    escrow = await world.open(1_000)
+    bridge = world.bridge(world.provider)
+    if redeemed:
+        await bridge.redeem(world.voucher(escrow.escrow_id, redeemed), b"", Store().save)
+    settled = await bridge.close(CloseOrder(escrow.escrow_id, Qu(0), bytes(64)), b"", Store().save)
+    assert settled == Settled(Qu(redeemed), Qu(1_000 - redeemed), certain=True)
+
+
+@pytest.mark.parametrize("quarters", range(0, 29, 3))
+async def test_close_survives_dying_at_any_instant(
+    world: World, autojump_clock: MockClock, quarters: int
+) -> None:
+    escrow = await world.open(1_000)
+    order, store, settled = world.closing(escrow.escrow_id, 400), Store(), []
+    with trio.move_on_after(quarters * TICK_SECONDS / 4 + 0.01):
+        settled.append(await world.bridge(world.provider).close(order, b"", store.save))
+    for _ in range(2):
+        settled.append(await world.bridge(world.provider).close(order, store.scratch, store.save))
+    assert set(settled) == {Settled(Qu(400), Qu(600), certain=True)}
+
+
+@pytest.mark.parametrize("dies_before", [True, False])
+@pytest.mark.parametrize("dies_at", [1, 2, 3])
+async def test_close_survives_lost_transactions_and_dying_at_saves(
+    world: World, autojump_clock: MockClock, dies_at: int, dies_before: bool
+) -> None:
+    escrow = await world.open(1_000)
+    first: list[Tick] = []
+
+    def loses(transaction: Transaction) -> bool:
+        first.append(transaction.tick)
+        return transaction.tick == first[0]
+
+    world.chain.loses = loses
+    order, store = world.closing(escrow.escrow_id, 400), Store(dies_at=dies_at, dies_before=dies_before)
+    with pytest.raises(Crash):
+        await world.bridge(world.provider).close(order, b"", store.save)
+    settled = await world.bridge(world.provider).close(order, store.scratch, store.save)
+    assert settled == Settled(Qu(400), Qu(600), certain=True)
+    assert world.balance(world.provider) == FUNDS + net_of(Qu(400))
+
+
+async def test_close_of_a_gone_escrow_says_so(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000)
+    order = world.closing(escrow.escrow_id, 400)
+    await world.bridge(world.provider).close(order, b"", Store().save)
+    assert await world.bridge(world.provider).close(order, b"", Store().save) is None
+
+
+async def test_close_long_forgotten_by_the_node_is_marked_uncertain(
+    world: World, autojump_clock: MockClock
+) -> None:
+    escrow = await world.open(1_000, deadline_ticks=3_000)
+    order, store = world.closing(escrow.escrow_id, 400), Store()
+    with trio.move_on_after(2 * TICK_SECONDS):
+        await world.bridge(world.provider).close(order, b"", store.save)
+    await world.chain.advance(world.chain.engine.rules.keep_ticks + 10)
+    settled = await world.bridge(world.provider).close(order, store.scratch, store.save)
+    assert settled == Settled(Qu(400), Qu(600), certain=False)
+
+
+async def test_too_late_a_voucher_pays_nothing_and_close_says_what_happened(
+    world: World, autojump_clock: MockClock
+) -> None:
+    escrow = await world.open(1_000, deadline_ticks=40)
+    bridge = world.bridge(world.provider)
+    await world.chain.advance(escrow.deadline_tick - world.chain.engine.tick_info().tick - 2)
+    with pytest.raises(VoucherInvalid, match="too late"):
+        await bridge.redeem(world.voucher(escrow.escrow_id, 100), b"", Store().save)
+    settled = await bridge.close(world.closing(escrow.escrow_id, 100), b"", Store().save)
+    assert settled == Settled(Qu(0), Qu(1_000), certain=True)
+    assert world.balance(world.caller) == FUNDS
+
+
+async def test_caller_closes_waits_and_gets_the_rest_back(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000)
+    caller, provider = world.bridge(world.caller), world.bridge(world.provider)
+    closing = await caller.request_close(RequestCloseOrder(escrow.escrow_id), b"", Store().save)
+    assert closing is not None and closing.close_tick >= world.chain.engine.tick_info().tick
+    assert await caller.request_close(RequestCloseOrder(escrow.escrow_id), b"", Store().save) == closing
+    await provider.redeem(world.voucher(escrow.escrow_id, 70), b"", Store().save)
+    await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
+    assert await caller.read(escrow.escrow_id) is None
+    assert world.balance(world.caller) == FUNDS - 70
+    assert await caller.how_it_ended(escrow) == Settled(Qu(70), Qu(930), certain=True)
+    await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
+
+
+async def test_caller_learns_how_the_provider_closed(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000)
+    provider = world.bridge(world.provider)
+    await provider.redeem(world.voucher(escrow.escrow_id, 100), b"", Store().save)
+    await provider.close(world.closing(escrow.escrow_id, 400), b"", Store().save)
+    ended = await world.bridge(world.caller).how_it_ended(escrow)
+    assert ended == Settled(Qu(400), Qu(600), certain=True)
+
+
+async def test_what_the_contract_ignores_counts_for_nothing(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000, deadline_ticks=40)
+    stranger = wallet_of(2)
+    world.chain.engine.host.credit(stranger.public_key, 10)
+    forged = replace(world.voucher(escrow.escrow_id, 900), signature=bytes(64))
+    elsewhere = world.voucher(EscrowId(bytes(32)), 800)
+    for procedure, order in ((Procedure.REDEEM, forged), (Procedure.REDEEM, elsewhere)):
+        send(world, stranger, procedure, order)
+    send(world, stranger, Procedure.CLOSE, world.voucher(escrow.escrow_id, 700))
+    await world.chain.advance(escrow.deadline_tick - world.chain.engine.tick_info().tick - 1)
+    send(world, stranger, Procedure.REDEEM, world.voucher(escrow.escrow_id, 600))
+    await world.chain.advance(30)
+    caller = world.bridge(world.caller)
+    assert await caller.read(escrow.escrow_id) is None
+    assert await caller.how_it_ended(escrow) == Settled(Qu(0), Qu(1_000), certain=True)
+    assert world.balance(world.caller) == FUNDS
+
+
+def send(world: World, wallet: Wallet, procedure: Procedure, order: RedeemOrder) -> None:
+    payload = layout.pay_input(order.escrow_id, order.cumulative, order.signature)
+    tick = Tick(world.chain.engine.tick_info().tick + 3)
+    raw = sign_transaction(wallet, contract_id(CONTRACT_INDEX), Qu(0), tick, procedure, payload)
+    assert world.chain.engine.submit(raw) is None
+
+
+async def test_how_it_ended_is_unknown_once_the_ticks_are_forgotten(
+    world: World, autojump_clock: MockClock
+) -> None:
+    escrow = await world.open(1_000, deadline_ticks=40)
+    await world.chain.advance(world.chain.engine.rules.keep_ticks + 60)
+    assert await world.bridge(world.caller).how_it_ended(escrow) is None
+
+
+async def test_watch_tells_each_change_once(
+    world: World, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    escrow = await world.open(1_000)
+    seen: list[EscrowView | None] = []
+
+    async def settle() -> None:
+        bridge = world.bridge(world.provider)
+        await bridge.redeem(world.voucher(escrow.escrow_id, 100), b"", Store().save)
+        world.chain.reachable = False
+        await trio.sleep(3 * TICK_SECONDS)
+        world.chain.reachable = True
+        await bridge.close(world.closing(escrow.escrow_id, 400), b"", Store().save)
+
+    nursery.start_soon(settle)
+    async with aclosing(world.bridge(world.caller).watch(escrow.escrow_id)) as views:
+        async for view in views:
+            seen.append(view)
+            if view is None:
+                break
+    assert [view and view.paid for view in seen] == [0, 100, None]
+
+
+async def test_ticks_come_once_each_and_in_order(world: World, autojump_clock: MockClock) -> None:
+    seen: list[Tick] = []
+    async with aclosing(world.bridge(world.caller).ticks()) as infos:
+        async for info in infos:
+            seen.append(info.tick)
+            if len(seen) == 5:
+                break
+    assert seen == list(range(seen[0], seen[0] + 5))
