@@ -22,6 +22,8 @@ from qubixd.runner import ExitReason, RunSpec
 T = TypeVar("T")
 
 MAX_SECRETS_BYTES: Final = 65_536
+MAX_ARGUMENT_BYTES: Final = 120_000
+"""Script, and each variable with its value: Linux takes no single one above 128 KiB."""
 LEASE_ID_BYTES: Final = 32
 DISK_CHECK_SECONDS: Final = 5.0
 """How often a running job's workspace is measured."""
@@ -55,8 +57,8 @@ def check_spec(spec: RunSpec) -> None:
             raise StartFailed(f"{uuid!r} is not the UUID of a GPU")
     if min(spec.cpu_millis, spec.memory_bytes, spec.disk_bytes, spec.pids_max) <= 0:
         raise StartFailed("a job needs CPU, memory, disk and process limits above zero")
-    if "\0" in spec.script:
-        raise StartFailed("the job's script contains a NUL character")
+    if "\0" in spec.script or len(spec.script.encode()) > MAX_ARGUMENT_BYTES:
+        raise StartFailed(f"the job's script contains a NUL or is longer than {MAX_ARGUMENT_BYTES} bytes")
 
 
 def check_image_name(image: str) -> None:
@@ -70,8 +72,8 @@ def _check_variable(name: str, value: str) -> None:
         raise StartFailed(f"{name[:80]!r} cannot be the name of an environment variable")
     if name.startswith(RESERVED_ENV_PREFIXES):
         raise StartFailed(f"a job may not set {name}; export it inside the script if it is needed there")
-    if "\0" in value:
-        raise StartFailed(f"the value of {name} contains a NUL character")
+    if "\0" in value or len(value.encode()) > MAX_ARGUMENT_BYTES:
+        raise StartFailed(f"the value of {name} contains a NUL or is longer than {MAX_ARGUMENT_BYTES} bytes")
 
 
 def prepared(script: str) -> str:

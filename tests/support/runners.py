@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import aclosing
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -80,3 +81,30 @@ class Bench:
     async def remove_all(self) -> None:
         for lease_id in await self.runner.leases():
             await self.runner.remove(lease_id)
+
+
+@asynccontextmanager
+async def unix_door(path: Path, to: str) -> AsyncIterator[None]:
+    """Passes connections at `path` on to the unix socket `to`; leaving cuts them all."""
+
+    async def copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        async for data in source:
+            await sink.send_all(data)
+        await sink.send_eof()
+
+    async def serve(inner: trio.SocketStream) -> None:
+        try:
+            async with inner, await trio.open_unix_socket(to) as outer, trio.open_nursery() as nursery:
+                nursery.start_soon(copy, inner, outer)
+                nursery.start_soon(copy, outer, inner)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # one side hung up, as the sides of a door may
+
+    listening = trio.socket.socket(socket.AF_UNIX)
+    await listening.bind(str(path))
+    listening.listen()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(listening)])
+        yield
+        nursery.cancel_scope.cancel()
+    path.unlink()
