@@ -115,7 +115,10 @@ public:
         memcpy(static_cast<void*>(old), static_cast<const void*>(this), sizeof *this);
         reset();
         for (sint64 i = old->nextElementIndex(-1); i != NULL_INDEX; i = old->nextElementIndex(i))
-            elements[claim(old->elements[i].key)] = old->elements[i];
+        {
+            const sint64 slot = claim(old->elements[i].key);
+            if (slot != NULL_INDEX) elements[slot] = old->elements[i];
+        }
         free(old);
     }
 
