@@ -18,6 +18,7 @@ from libp2p.abc import IMuxedConn, INetConn, INetStream
 from libp2p.custom_types import StreamHandlerFn
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
@@ -38,8 +39,9 @@ from qubixd.wire_libp2p.yamux import Budget, Yamux
 
 log = logging.getLogger(__name__)
 
-logging.getLogger("libp2p").setLevel(logging.CRITICAL)
-"""Its ERROR is what any stranger can cause (a refused dial, a broken frame); we report ourselves."""
+for _name in ("libp2p", "libp2p.network.auto_connector", "multiaddr"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+"""Their ERROR is what any stranger can cause (a refused dial, a broken frame); we report ourselves."""
 
 MAX_RPC_BYTES: Final = 65_536
 MAX_TOPIC_BYTES: Final = 128
@@ -122,6 +124,14 @@ class YamuxOnly(MuxerMultistream):
         return Yamux(conn, peer_id, self._limits, self._budget)
 
 
+class NoAutoConnector(AutoConnector):
+    """Peers are chosen by us."""
+
+    @replaces(AutoConnector, pitfall="11: with no connection it dials any 75 known addresses")
+    async def maybe_connect(self) -> None:
+        return None
+
+
 class GuardedSwarm(Swarm):
     """Connections: who may have one, how they are dialled, what their streams may break."""
 
@@ -135,6 +145,7 @@ class GuardedSwarm(Swarm):
     def prepare(self, limits: Limits) -> None:
         """Set the counters this class adds."""
         self.limits = limits
+        self.auto_connector = NoAutoConnector(self)
         self._inbound: Counter[str] = Counter()
         self._handshakes: Counter[str] = Counter()
         self._handlers: Counter[ID] = Counter()
