@@ -1,0 +1,95 @@
+"""What only the process runner has: a supervisor that can die, limits of the system, a log of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from protocol.units import LeaseId
+from qubixd.runner import ExitReason
+from qubixd.runner.process import ProcessRunner
+from qubixd.runner.process_supervisor import LOG_BYTES_MAX, LOG_CUT_NOTE
+from tests.support.runners import LIMIT_SECONDS, MIB, Bench
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench.make(lambda: ProcessRunner(tmp_path / "state"), "none", tmp_path / "workspace")
+    yield made
+    await made.remove_all()
+
+
+def record(bench: Bench, lease_id: LeaseId) -> dict[str, int]:
+    found: dict[str, int] = json.loads(
+        (bench.workspace.parent / "state/process" / lease_id.hex() / "started").read_text()
+    )
+    return found
+
+
+async def test_job_whose_supervisor_died_is_lost_and_ended(bench: Bench) -> None:
+    spec = bench.spec("echo ready; sleep 600")
+    await bench.runner.start(spec)
+    await bench.until_said(spec.lease_id, "ready")
+    pids = record(bench, spec.lease_id)
+    os.kill(pids["supervisor_pid"], signal.SIGKILL)
+    with trio.fail_after(LIMIT_SECONDS):
+        ended = await bench.runner.wait(spec.lease_id)
+        while psutil.pid_exists(pids["pid"]) and psutil.Process(pids["pid"]).status() != "zombie":
+            await trio.sleep(0.02)
+    assert ended.reason is ExitReason.LOST
+    bench.reopen()
+    assert await bench.runner.wait(spec.lease_id) == ended
+
+
+async def test_process_with_a_reused_id_is_left_alone(bench: Bench) -> None:
+    """The record names a process that began at another time: this test's own."""
+    spec = bench.spec("sleep 600")
+    await bench.runner.start(spec)
+    path = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "started"
+    real = path.read_text()
+    path.write_text(json.dumps(json.loads(real) | {"pid": os.getpid(), "started_at": 1_000}))
+    await bench.runner.pause(spec.lease_id)  # would stop this very process
+    path.write_text(real)
+    with trio.fail_after(LIMIT_SECONDS):
+        await bench.runner.stop(spec.lease_id, grace_seconds=5)
+
+
+async def test_what_the_script_leaves_behind_ends_with_it(bench: Bench) -> None:
+    ended, said = await bench.run("sleep 600 & echo $!")
+    assert ended.code == 0
+    left = int(said)
+    with trio.fail_after(LIMIT_SECONDS):
+        while psutil.pid_exists(left) and psutil.Process(left).status() != "zombie":
+            await trio.sleep(0.02)
+
+
+async def test_secrets_are_in_no_argument_nor_file(bench: Bench) -> None:
+    secret = "kept-from-every-record-5512"
+    spec = bench.spec("echo ready; sleep 600", secrets={"TOKEN": secret})
+    await bench.runner.start(spec)
+    await bench.until_said(spec.lease_id, "ready")
+    supervisor = psutil.Process(record(bench, spec.lease_id)["supervisor_pid"])
+    family = [supervisor, *supervisor.children(recursive=True)]
+    assert len(family) >= 2
+    assert not any(secret in argument for process in family for argument in process.cmdline())
+    assert secret not in str(supervisor.environ())
+    state = bench.workspace.parent / "state"
+    assert not [path for path in state.rglob("*") if path.is_file() and secret in path.read_text()]
+
+
+async def test_memory_and_file_limits_are_the_system_s(bench: Bench) -> None:
+    _, said = await bench.run("ulimit -d; ulimit -f; ulimit -c", memory_bytes=64 * MIB, disk_bytes=3 * MIB)
+    assert said.split() == [str(64 * 1024), str(4 * MIB // 512), "0"]
+
+
+async def test_log_is_capped_and_says_so(bench: Bench) -> None:
+    ended, said = await bench.run(f"head -c {LOG_BYTES_MAX + 5 * MIB} /dev/zero | tr '\\0' x; echo end")
+    assert ended.code == 0
+    assert said == "x" * LOG_BYTES_MAX + LOG_CUT_NOTE.decode()
