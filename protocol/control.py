@@ -49,7 +49,7 @@ class MarketArgs:
 
 @dataclass(frozen=True)
 class RunArgs:
-    """Take a lease and run a job. Events carry a LeaseView at every change; `ok` is the last one.
+    """Take a lease and run a job. Events come at every change of the lease; `ok` is like the last one.
 
     `job_yaml` is the job file's text, `base_dir` the absolute folder its paths start from.
     With `detach` the answer comes as soon as the lease exists here.
@@ -240,11 +240,11 @@ ANSWERS: Final[dict[str, type]] = {
     "status": StatusView,
     "offer": OfferAnswer,
     "market": MarketView,
-    "run": LeaseView,
+    "run": RunEvent,
     "ps": PsView,
     "logs": Done,
-    "stop": LeaseView,
-    "wait": LeaseView,
+    "stop": RunEvent,
+    "wait": RunEvent,
     "wallet": WalletView,
     "shutdown": Done,
 }

@@ -1,0 +1,217 @@
+"""The `qubix` command: one parser, one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from protocol.errors import QubixError, UsageError
+from tui import run, show, up, verbs
+from tui.safe import safe_line
+
+Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
+Arguments = Callable[[argparse.ArgumentParser], None]
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """For verbs that take none of their own."""
+
+
+def _offer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--price", type=_amount, metavar="QU_PER_HOUR", help="set the price of this machine")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--withdraw", action="store_const", const=True, help="take no new jobs")
+    choice.add_argument(
+        "--restore", dest="withdraw", action="store_const", const=False, help="take jobs again"
+    )
+
+
+def _market_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gpu", default="", metavar="MODEL", help="only machines with this GPU, e.g. RTX4090"
+    )
+    parser.add_argument("--limit", type=_count, default=100, metavar="N", help="at most N offers (100)")
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="job.yaml", help="the job file")
+    parser.add_argument("--max-price", type=_amount, metavar="QU_PER_HOUR", help="refuse dearer offers")
+    parser.add_argument("--output", metavar="DIR", help="folder for the output files; new or empty")
+    parser.add_argument("--provider", default="", metavar="P", help="a peer id or the start of a name")
+    parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
+
+
+def _ps_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-a", "--all", action="store_true", help="ended leases too")
+
+
+def _logs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lease", metavar="LEASE", help="a lease, or the start of its id")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
+
+
+def _stop_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lease", metavar="LEASE", help="a lease, or the start of its id")
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runner", choices=("auto", "docker", "process"), default="auto", help="what runs it"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the files and logs of the demo")
+
+
+async def _demo(options: argparse.Namespace) -> int:
+    from tui.demo import demo
+
+    return await demo(options)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One word of the command line. `examples` go below its --help."""
+
+    help: str
+    examples: tuple[str, ...]
+    arguments: Arguments
+    handler: Handler
+
+
+VERBS: dict[str, Verb] = {
+    "up": Verb(
+        "start this machine's daemon",
+        (
+            "qubix up --chain node://127.0.0.1:21841 --contract-index 28 --detach",
+            "qubix up --provider --price 360000 --chain node://127.0.0.1:21841 --contract-index 28",
+        ),
+        up.add_arguments,
+        up.up,
+    ),
+    "down": Verb("end the daemon; running jobs go on", ("qubix down",), _no_arguments, verbs.down),
+    "status": Verb("show the daemon, its network and peers", ("qubix status",), _no_arguments, verbs.status),
+    "offer": Verb(
+        "show or change what this machine offers",
+        ("qubix offer", "qubix offer --price 500000", "qubix offer --withdraw"),
+        _offer_arguments,
+        verbs.offer,
+    ),
+    "market": Verb(
+        "show the offers known here, cheapest first",
+        ("qubix market", "qubix market --gpu RTX4090"),
+        _market_arguments,
+        verbs.market,
+    ),
+    "run": Verb(
+        "rent a machine and run a job on it",
+        ("qubix run job.yaml", "qubix run job.yaml --max-price 400000 --output results --detach"),
+        _run_arguments,
+        run.run,
+    ),
+    "ps": Verb("show leases", ("qubix ps", "qubix ps -a --json"), _ps_arguments, verbs.ps),
+    "logs": Verb(
+        "show what a job prints", ("qubix logs 3fa9c1", "qubix logs -f 3fa9c1"), _logs_arguments, verbs.logs
+    ),
+    "stop": Verb("end a job and pay for the time used", ("qubix stop 3fa9c1",), _stop_arguments, verbs.stop),
+    "wallet": Verb("show the wallet and what is in escrow", ("qubix wallet",), _no_arguments, verbs.wallet),
+    "demo": Verb(
+        "run a whole rental on this machine, on a private network",
+        ("qubix demo", "qubix demo --runner process --keep"),
+        _demo_arguments,
+        _demo,
+    ),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes as UsageError instead of printing and exiting on its own."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` shows how")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    everywhere = _Parser(add_help=False)
+    everywhere.add_argument(
+        "--data-dir", default=argparse.SUPPRESS, metavar="DIR", help="the node's directory"
+    )
+    everywhere.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
+    top = _Parser(
+        prog="qubix",
+        description="Rent and offer computing time with no company in the middle.",
+        epilog="`qubix VERB --help` shows examples. `qubix demo` shows it all on this machine.",
+        parents=[everywhere],
+        allow_abbrev=False,
+    )
+    words = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    for name, verb in VERBS.items():
+        sub = words.add_parser(
+            name,
+            help=verb.help,
+            description=f"{verb.help[0].upper()}{verb.help[1:]}.",
+            epilog="examples:\n" + "\n".join(f"  {line}" for line in verb.examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[everywhere],
+            allow_abbrev=False,
+        )
+        verb.arguments(sub)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. 0 done, 130 interrupted, else the error's own."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a narrow locale must not end a command
+    try:
+        return _dispatch(words)
+    except QubixError as error:
+        report(error, as_json="--json" in words)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return run.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    top = make_parser()
+    options = top.parse_args(words, argparse.Namespace(data_dir=None, json=False))
+    if options.verb is None:
+        top.print_help(sys.stderr)
+        return UsageError.exit_code
+    return asyncio.run(VERBS[options.verb].handler(options))
+
+
+def report(error: QubixError, *, as_json: bool) -> None:
+    """One line for a person, or one object for a program."""
+    if as_json:
+        show.print_json({"error": {"code": error.code, "message": str(error)}})
+    else:
+        print(f"error: {safe_line(str(error), 2_000)} [{safe_line(error.code)}]", file=sys.stderr)
+
+
+def _amount(text: str) -> int:
+    """A whole number of QU; `_` and `,` may group its digits."""
+    digits = text.replace("_", "").replace(",", "")
+    if not (digits.isascii() and digits.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of QU")
+    return int(digits)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 10000")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""`qubix demo`: a whole rental on this machine, on real parts and with test money.
+
+A private Qubic network, a provider and a caller run as processes of their own on loopback. The caller
+finds the provider's offer, locks a deposit in the escrow contract, has a job run on a data file, pays
+for it by vouchers and gets the rest back. Then everything is counted and checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import string
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from protocol.control import MarketArgs, MarketView, OfferView
+from protocol.errors import EngineUnreachable, ImageUnavailable, NoOffer, QubixError
+from tui import demo_job, show
+from tui.client import Client, connect
+from tui.demo_image import ensure_image
+from tui.demo_rental import Rental, rent
+from tui.demo_screen import Screen
+from tui.places import control_socket
+from tui.processes import Child, module_command, start
+
+PRICE_QU_PER_HOUR: Final = 360_000
+"""100 QU a second: the sums come out round."""
+CALLER_QU: Final = 1_000_000
+PROVIDER_QU: Final = 10_000
+TICK_SECONDS: Final = 0.5
+DEVNET_SECONDS: Final = 300.0
+"""The first start compiles the contract, perhaps with a compiler that is new to this machine."""
+DAEMON_SECONDS: Final = 90.0
+DISCOVER_SECONDS: Final = 60.0
+POLL_SECONDS: Final = 0.2
+SEED_LETTERS: Final = 55
+PARTS: Final = ("network", "provider", "caller")
+
+
+async def demo(options: argparse.Namespace) -> int:
+    """The exit code: 0 if the job ran and every sum is right."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel_me())
+    screen, began = Screen(as_json=options.json), time.monotonic()
+    directory = Path(tempfile.mkdtemp(prefix="qubix-demo-"))
+    children: list[Child] = []
+    try:
+        screen.say("qubix demo: a whole rental on this machine, with test money on a private network")
+        report = await _play(options.runner, directory, children, screen, began)
+    except QubixError:
+        screen.logs_of(_suspects(directory, children))
+        raise
+    finally:
+        screen.quiet()
+        for child in reversed(children):
+            child.end()
+        _tidy(directory, screen, keep=options.keep)
+    if options.json:
+        show.print_json(report)
+    return 0 if report["ok"] else 1
+
+
+def _suspects(directory: Path, children: list[Child]) -> dict[str, Path]:
+    """Logs worth a look after a failure: of what did not start, of what has died, else of the daemons."""
+    logs = {name: directory / f"{name}.log" for name in PARTS}
+    running = {child.name for child in children if child.process.poll() is None}
+    failed = {name: log for name, log in logs.items() if name not in running and log.exists()}
+    return failed or {name: logs[name] for name in running - {"network"}}
+
+
+def _cancel_me() -> Any:
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancel
+
+
+def _tidy(directory: Path, screen: Screen, *, keep: bool) -> None:
+    if keep:
+        screen.say(f"Files and logs are in {directory}")
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _play(
+    runner: str, directory: Path, children: list[Child], screen: Screen, began: float
+) -> dict[str, Any]:
+    """The demo from the first step to the report."""
+    runner, image = await _choose_runner(runner, screen)
+    data = directory / demo_job.DATA_NAME
+    with screen.step("data", "writing a data file") as said:
+        await asyncio.to_thread(demo_job.write_data, data)
+        readings = demo_job.CARDS * demo_job.READINGS_PER_CARD
+        said.append(f"{data.name}: {readings:,} readings, {data.stat().st_size / 1e6:.1f} MB")
+    expected = await asyncio.to_thread(demo_job.expected_result, data)
+    stage = Stage(directory, children, screen, runner)
+    await stage.set_up()
+    async with connect(stage.socket("caller")) as caller, connect(stage.socket("provider")) as provider:
+        discover_seconds = await _discover(caller, screen)
+        rental = await rent(caller, provider, directory, demo_job.job_file(image), screen)
+    return _report(rental, runner, expected, screen, discover_seconds, began)
+
+
+async def _choose_runner(wanted: str, screen: Screen) -> tuple[str, str]:
+    """(runner, image): a container if one can be had, else a plain process, and a sentence why."""
+    if wanted != "process":
+        try:
+            with screen.step("image", "packing a container image from this machine's programs") as said:
+                image = await asyncio.to_thread(ensure_image)
+                said.append(f"{image}, packed from this machine's programs")
+            return "docker", image
+        except (EngineUnreachable, ImageUnavailable) as error:
+            screen.quiet()
+            if wanted == "docker":
+                raise
+            screen.say(f"The job runs as a plain process, without a container: {error}.")
+    return "process", "qubix-demo:none"
+
+
+@dataclass
+class Stage:
+    """The three processes. `set_up` starts them one after the other: each needs the one before."""
+
+    directory: Path
+    children: list[Child]
+    screen: Screen
+    runner: str
+
+    async def set_up(self) -> None:
+        seeds = {name: self._secret_file(f"{name}.seed", _seed()) for name in ("caller", "provider")}
+        with self.screen.step("network", "starting a private Qubic network (compiles the contract)") as said:
+            funds = ((seeds["caller"], CALLER_QU), (seeds["provider"], PROVIDER_QU))
+            options = [word for seed, amount in funds for word in ("--fund-seed-file", f"{seed}={amount}")]
+            ticks = ("--port", "0", "--tick-seconds", str(TICK_SECONDS), "--json")
+            network = await self._start("network", "escrow_bridge.devnet", DEVNET_SECONDS, *ticks, *options)
+            said.append("a private Qubic network with the escrow contract")
+        nodes = ",".join(network.ready["nodes"])
+        chain = ("--chain", f"node://{nodes}", "--contract-index", str(network.ready["contract_index"]))
+        with self.screen.step("provider", "starting the provider's daemon") as said:
+            offers = ("--provider", "--price", str(PRICE_QU_PER_HOUR), "--runner", self.runner)
+            provider = await self._daemon("provider", seeds["provider"], *chain, *offers)
+            said.append(f"offers this machine for {PRICE_QU_PER_HOUR // 3_600} QU a second")
+        with self.screen.step("caller", "starting the caller's daemon") as said:
+            meet = [word for address in provider.ready["addresses"] for word in ("--bootstrap", address)]
+            await self._daemon("caller", seeds["caller"], *chain, *meet)
+            said.append(f"a second daemon, with {CALLER_QU:,} QU in its wallet")
+
+    def socket(self, name: str) -> Path:
+        return control_socket(self.directory / name)
+
+    async def _daemon(self, name: str, seed: Path, *options: str) -> Child:
+        passphrase = self._secret_file(f"{name}.passphrase", secrets.token_hex(16))
+        keys = ("--wallet-seed-file", str(seed), "--passphrase-file", str(passphrase))
+        place = (
+            "--data-dir",
+            str(self.directory / name),
+            "--listen",
+            "127.0.0.1:0",
+            "--name",
+            f"demo-{name}",
+        )
+        rest = ("--interval", "1", "--json")
+        return await self._start(name, "qubixd", DAEMON_SECONDS, *place, *keys, *options, *rest)
+
+    async def _start(self, name: str, module: str, seconds: float, *options: str) -> Child:
+        command = module_command(module, *options)
+        child = await start(name, command, self.directory / f"{name}.log", seconds, self._environment())
+        self.children.append(child)
+        return child
+
+    def _environment(self) -> dict[str, str]:
+        """This process's, without the settings of the person's own node."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("QUBIX_")}
+        return own | {"XDG_CONFIG_HOME": str(self.directory / "config")}
+
+    def _secret_file(self, name: str, content: str) -> Path:
+        path = self.directory / name
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(content)
+        return path
+
+
+def _seed() -> str:
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(SEED_LETTERS))
+
+
+async def _discover(caller: Client, screen: Screen) -> float:
+    """Wait until the provider's offer has reached the caller; the seconds that took."""
+    began = time.monotonic()
+    with screen.step("discover", "waiting for the provider's offer to arrive") as said:
+        while not (offers := await _foreign_offers(caller)):
+            if time.monotonic() - began > DISCOVER_SECONDS:
+                raise NoOffer(
+                    f"the provider's offer did not reach the caller in {DISCOVER_SECONDS:g} seconds"
+                )
+            await asyncio.sleep(POLL_SECONDS)
+        offer = offers[0]
+        said.append(
+            f"the caller sees {offer.name}'s signed offer: {show.qu(offer.price_qu_per_hour)} QU per hour"
+        )
+    return time.monotonic() - began
+
+
+async def _foreign_offers(caller: Client) -> list[OfferView]:
+    view: MarketView = await caller.call("market", MarketArgs())
+    return [offer for offer in view.offers if not offer.own and not offer.withdrawn]
+
+
+def _report(
+    rental: Rental, runner: str, expected: bytes, screen: Screen, discover_seconds: float, began: float
+) -> dict[str, Any]:
+    """Count and check everything; show it; the object that `--json` prints."""
+    lease, output = rental.lease, rental.output
+    digest = hashlib.sha256(output).hexdigest() if output else ""
+    screen.result(
+        demo_job.RESULT_NAME,
+        output.decode(errors="replace").splitlines()[:4],
+        digest,
+        matches=output == expected,
+    )
+    screen.balance_sheet(rental.money)
+    wrong = [*rental.money.mistakes()]
+    if lease.phase != "done" or lease.exit_code != 0:
+        wrong.append(f"the lease ended as {lease.phase} with exit code {lease.exit_code}: {lease.sentence}")
+    if output != expected:
+        wrong.append("the result is not what the same computation gives here")
+    for sentence in wrong:
+        screen.say(f"WRONG: {sentence}", show.BAD)
+    seconds = {"discover": discover_seconds, **rental.seconds, "total": time.monotonic() - began}
+    return {
+        "ok": not wrong,
+        "runner": lease.runner or runner,
+        "lease_id": lease.lease_id,
+        "state": lease.phase,
+        "deposit": lease.deposit,
+        "paid": lease.paid,
+        "provider_received": rental.money.provider_received,
+        "fee": rental.money.fee,
+        "refunded": lease.refunded,
+        "vouchers": lease.vouchers,
+        "exit_code": lease.exit_code,
+        "output_sha256": digest,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }

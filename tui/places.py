@@ -1,0 +1,19 @@
+"""Where a node keeps its files, as the daemon sees it too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_dir(chosen: str | None) -> Path:
+    """The node's directory: what was asked for, else QUBIX_DATA_DIR, else XDG_DATA_HOME/qubix."""
+    named = chosen or os.environ.get("QUBIX_DATA_DIR")
+    if named:
+        return Path(named).expanduser().absolute()
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home).absolute() / "qubix"
+
+
+def control_socket(directory: Path) -> Path:
+    return directory / "control.sock"

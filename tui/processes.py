@@ -1,0 +1,113 @@
+"""Starts other parts of qubix as processes of their own and waits for the line that says they are ready.
+
+Each prints one JSON object on standard output when it is ready, and `error: <sentence> [<code>]` as its
+last words on standard error when it cannot start. Standard error goes to a log file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from protocol.errors import QubixError, StartFailed
+from tui.client import error_of
+from tui.safe import safe_line
+
+MAX_READY_BYTES: Final = 65_536
+STOP_SECONDS: Final = 10.0
+LOG_TAIL_BYTES: Final = 16_384
+_LAST_WORDS: Final = re.compile(r"error: (?P<sentence>.+) \[(?P<code>[a-z_.]+)\]")
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process started here. `ready` is the object it printed when it was ready."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    ready: dict[str, Any]
+
+    def end(self) -> None:
+        """Ask it to end, wait, and kill it if it does not."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def module_command(module: str, *options: str) -> list[str]:
+    """Command that runs one of our modules, never one that happens to lie in the working directory."""
+    return [sys.executable, "-P", "-m", module, *options]
+
+
+async def start(
+    name: str, command: Sequence[str], log: Path, seconds: float, env: Mapping[str, str] | None = None
+) -> Child:
+    """Start `command`, in a session of its own, and wait until it is ready.
+
+    The error it names if it ends instead, StartFailed if it says nothing in time.
+    """
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            env=env,
+        )
+    try:
+        return Child(name, process, log, await _ready(name, process, log, seconds))
+    except BaseException:
+        Child(name, process, log, {}).end()
+        raise
+
+
+async def _ready(name: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> dict[str, Any]:
+    assert process.stdout is not None
+    reading = asyncio.create_task(asyncio.to_thread(process.stdout.readline, MAX_READY_BYTES))
+    done, _ = await asyncio.wait({reading}, timeout=seconds)
+    if not done:
+        raise StartFailed(f"the {name} was not ready after {seconds:g} seconds; see {log}")
+    line = reading.result()
+    if not line:
+        raise last_words(name, log, await asyncio.to_thread(process.wait))
+    with suppress(ValueError):
+        ready = json.loads(line)
+        if isinstance(ready, dict):
+            return ready
+    raise StartFailed(f"the {name} said {safe_line(line.decode(errors='replace'), 80)!r} instead of JSON")
+
+
+def last_words(name: str, log: Path, exit_code: int) -> QubixError:
+    """The error a process that has ended named at the end of its log."""
+    for line in reversed(log_tail(log)):
+        match = _LAST_WORDS.fullmatch(line)
+        if match:
+            return error_of(match["code"], match["sentence"], exit_code if 0 < exit_code < 256 else 1)
+    return StartFailed(f"the {name} ended with exit code {exit_code}; its log is {log}")
+
+
+def log_tail(log: Path, lines: int = 15) -> list[str]:
+    """The last lines of a log, harmless to print."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [safe_line(line) for line in text.splitlines()[-lines:]]

@@ -1,0 +1,172 @@
+"""`qubix run`: hand a job file to the daemon, follow it to its end, say what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+from rich.status import Status
+from rich.text import Text
+
+from protocol import jobspec
+from protocol.control import LeaseView, RunArgs, RunEvent
+from protocol.errors import FilesInvalid, JobFailed, JobFileInvalid, QubixError
+from protocol.lease_model import TERMINAL
+from tui import show
+from tui.client import connect, error_of
+from tui.places import control_socket, data_dir
+from tui.safe import safe_line
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+async def run(options: argparse.Namespace) -> int:
+    args = request(options)
+    follower = Follower(options)
+    async with connect(control_socket(data_dir(options.data_dir))) as client:
+        try:
+            async with aclosing(client.stream("run", args)) as items:
+                async for event in items:
+                    follower.take(event)
+        except asyncio.CancelledError:
+            return follower.interrupted()
+        finally:
+            follower.close()
+    return follower.end()
+
+
+def request(options: argparse.Namespace) -> RunArgs:
+    """The checked request. A broken job file, a missing secret and a used output folder end here."""
+    path = Path(options.job)
+    text = _read_text(path)
+    try:
+        job = jobspec.parse(text)
+    except JobFileInvalid as error:
+        raise JobFileInvalid(f"{path}: {error}") from error
+    price = job.max_price_qu_per_hour if options.max_price is None else options.max_price
+    return RunArgs(
+        job_yaml=text,
+        base_dir=str(path.absolute().parent),
+        output_dir=str(_output_dir(options.output, job.name)),
+        secrets=_secrets(job.secrets),
+        max_price_qu_per_hour=price,
+        provider=options.provider,
+        detach=options.detach,
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(jobspec.MAX_FILE_BYTES + 1).decode()
+    except UnicodeDecodeError as error:
+        raise JobFileInvalid(f"{path} is not UTF-8 text") from error
+    except OSError as error:
+        raise JobFileInvalid(f"cannot read the job file {path}: {error.strerror}") from error
+
+
+def _secrets(names: tuple[str, ...]) -> dict[str, str]:
+    for name in names:
+        if name not in os.environ:
+            raise JobFileInvalid(f"the job needs the secret {name}; set it in the environment and run again")
+    return {name: os.environ[name] for name in names}
+
+
+def _output_dir(chosen: str | None, name: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = Path(chosen) if chosen else Path(f"{name}-{stamp}")
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FilesInvalid(f"the output folder {path} is not empty; name another with --output")
+    return path.absolute()
+
+
+class Follower:
+    """Turns what the daemon tells of one job into progress, JSON lines and an exit code."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.lease: LeaseView | None = None
+        self._json: bool = options.json
+        self._detach: bool = options.detach
+        self._console = show.console(sys.stderr)
+        self._live = sys.stderr.isatty() and not self._json
+        self._phase = ""
+        self._since = time.monotonic()
+        self._spinner: Status | None = None
+        self._told_loss = False
+
+    def take(self, event: RunEvent) -> None:
+        """An event; the answer comes last and looks the same."""
+        self.lease = event.lease or self.lease
+        if self._json:
+            show.print_json({"event": event})
+        if self._live:
+            self._progress(event)
+
+    def close(self) -> None:
+        """Take the spinner off the screen."""
+        if self._spinner:
+            self._spinner.stop()
+            self._spinner = None
+
+    def interrupted(self) -> int:
+        """Ctrl-C: the job is not ours to end by accident."""
+        self.close()
+        if self.lease is None:
+            self._console.print(Text("Nothing was started and nothing is owed."))
+        elif self.lease.phase not in TERMINAL:
+            short = show.short_id(self.lease.lease_id)
+            self._console.print(Text(f"The job goes on. `qubix logs -f {short}` shows what it says,"))
+            self._console.print(Text(f"`qubix ps` what it costs, `qubix stop {short}` ends it."))
+        return INTERRUPTED
+
+    def end(self) -> int:
+        """Show the result; the error that ended the lease, if one did, is raised."""
+        assert self.lease is not None, "the daemon answers `run` with a lease"
+        if self._json:
+            show.print_json(self.lease)
+        elif self._detach:
+            short = show.short_id(self.lease.lease_id)
+            show.console(sys.stdout).print(
+                Text(f"Lease {short} is open; `qubix logs -f {short}` follows it.")
+            )
+        else:
+            show.console(sys.stdout).print(show.lease_sheet(self.lease))
+        error = failure(self.lease)
+        if error and not self._json:
+            raise error
+        return error.exit_code if error else 0
+
+    def _progress(self, event: RunEvent) -> None:
+        if event.phase != self._phase:
+            self._finish_phase()
+            self._phase, self._since = event.phase, time.monotonic()
+        if event.lease and not self._told_loss:
+            self._told_loss = True
+            self._console.print(Text(f"  at most {show.qu(event.lease.max_loss_qu)} QU can be lost", "dim"))
+        text = Text(safe_line(f"{event.phase}  {event.detail}".strip(), 70))
+        if event.lease and event.lease.promised:
+            text.append(f"  {show.qu(event.lease.promised)} QU", "bold")
+        if self._spinner is None:
+            self._spinner = self._console.status(text)
+            self._spinner.start()
+        self._spinner.update(text)
+
+    def _finish_phase(self) -> None:
+        if self._phase:
+            seconds = time.monotonic() - self._since
+            self._console.print(Text(f"✓ {safe_line(self._phase, 60)}  {seconds:.1f} s", show.GOOD))
+
+
+def failure(lease: LeaseView) -> QubixError | None:
+    """Why an ended lease did not do what it was for: the error its reason names, else JobFailed's kind."""
+    if lease.phase not in TERMINAL or (lease.phase == "done" and not lease.exit_code):
+        return None
+    sentence = lease.sentence or f"the job ended with exit code {lease.exit_code}"
+    code = lease.reason if lease.phase != "done" else JobFailed.code
+    return error_of(code, sentence, JobFailed.exit_code)

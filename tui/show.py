@@ -1,0 +1,187 @@
+"""How things look in a terminal: tables, sums of money, ages. Nothing here trusts a string.
+
+Every string goes through `cell`, so neither markup nor control characters of a peer take effect.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from protocol.control import LeaseView, OfferView, StatusView, WalletView
+from tui.safe import safe_line
+
+ID_CHARS = 8
+GOOD, BAD, BUSY = "green", "red", "cyan"
+
+
+def console(file: TextIO) -> Console:
+    """A console that takes no markup and invents no colours of its own."""
+    return Console(file=file, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on one line of standard output. Dataclasses become objects."""
+    sys.stdout.write(json.dumps(msgspec.to_builtins(value)) + "\n")
+    sys.stdout.flush()
+
+
+def cell(text: str, style: str = "", max_chars: int = 64) -> Text:
+    return Text(safe_line(text, max_chars) or "-", style=style, overflow="ellipsis", no_wrap=True)
+
+
+def qu(amount: int) -> str:
+    return f"{amount:,}"
+
+
+def duration(seconds: int) -> str:
+    """7s, 4m05s, 3h20m, 2d04h."""
+    minutes, rest = divmod(max(0, seconds), 60)
+    hours, minutes_rest = divmod(minutes, 60)
+    if not minutes:
+        return f"{rest}s"
+    if not hours:
+        return f"{minutes}m{rest:02}s"
+    return f"{hours}h{minutes_rest:02}m" if hours < 24 else f"{hours // 24}d{hours % 24:02}h"
+
+
+def size(mib: int) -> str:
+    if mib < 1_024:
+        return f"{mib} MB"
+    return f"{mib / 1_024:.{0 if mib >= 10_240 else 1}f} GB"
+
+
+def short_id(text: str) -> str:
+    return text[:ID_CHARS]
+
+
+def short_peer(peer_id: str) -> str:
+    """The tail: all peer ids of one key type begin alike."""
+    return f"…{peer_id[-ID_CHARS:]}" if len(peer_id) > ID_CHARS else peer_id
+
+
+def phase_style(phase: str) -> str:
+    return {"done": GOOD, "failed": BAD, "cancelled": BAD}.get(phase, BUSY)
+
+
+def table(columns: Iterable[str], rows: Iterable[Sequence[Text]], right: Iterable[str] = ()) -> Table:
+    numbers = set(right)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in columns:
+        made.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def sheet(pairs: Iterable[tuple[str, str | Text]]) -> Table:
+    """Labels and values below each other."""
+    made = Table.grid(padding=(0, 2))
+    for label, value in pairs:
+        made.add_row(Text(label, style="dim"), value if isinstance(value, Text) else Text(safe_line(value)))
+    return made
+
+
+def offers_table(offers: Sequence[OfferView]) -> Table:
+    rows = [
+        (
+            cell(offer.name + (" (this machine)" if offer.own else ""), max_chars=28),
+            cell(_gpu(offer), max_chars=22),
+            cell(f"{offer.cpu_millis / 1000:g}"),
+            cell(size(offer.memory_mib)),
+            cell(offer.runner),
+            cell(offer.region),
+            cell(qu(offer.price_qu_per_hour), "bold"),
+            cell(short_peer(offer.peer_id), "dim"),
+        )
+        for offer in offers
+    ]
+    columns = ("provider", "gpu", "cpus", "memory", "runner", "region", "QU/hour", "peer")
+    return table(columns, rows, right=("cpus", "memory", "QU/hour"))
+
+
+def _gpu(offer: OfferView) -> str:
+    if not offer.gpus:
+        return "none"
+    count = f"{offer.gpus} x " if offer.gpus > 1 else ""
+    return f"{count}{offer.gpu_class} {size(offer.vram_mib)}"
+
+
+def leases_table(leases: Sequence[LeaseView]) -> Table:
+    rows = [
+        (
+            cell(short_id(lease.lease_id)),
+            cell(lease.role),
+            cell(lease.name, max_chars=20),
+            cell(lease.phase, phase_style(lease.phase)),
+            cell(duration(lease.seconds)),
+            cell(qu(lease.paid if lease.settled else lease.promised), "bold"),
+            cell(qu(lease.deposit)),
+            cell(short_peer(lease.peer_id), "dim"),
+        )
+        for lease in leases
+    ]
+    columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
+    return table(columns, rows, right=("time", "used QU", "deposit QU"))
+
+
+def lease_sheet(lease: LeaseView) -> Table:
+    """What became of a job: for the end of `run`."""
+    pairs: list[tuple[str, str | Text]] = [
+        ("lease", short_id(lease.lease_id)),
+        ("state", cell(lease.phase, phase_style(lease.phase))),
+    ]
+    if lease.sentence and lease.phase != "done":
+        pairs.append(("because", lease.sentence))
+    if lease.exit_code is not None:
+        pairs.append(("exit code", str(lease.exit_code)))
+    if lease.deposit:
+        pairs += [("time", duration(lease.seconds)), ("cost", _cost(lease))]
+    if lease.outputs_sha256.strip("0") and lease.phase == "done":
+        pairs.append(("outputs", lease.output_dir))
+    return sheet(pairs)
+
+
+def _cost(lease: LeaseView) -> str:
+    if not lease.settled:
+        return f"{qu(lease.promised)} of {qu(lease.deposit)} QU promised so far"
+    return f"{qu(lease.paid)} QU ({qu(lease.refunded)} of the {qu(lease.deposit)} QU deposit came back)"
+
+
+def wallet_sheet(wallet: WalletView) -> Table:
+    return sheet(
+        [
+            ("identity", wallet.identity),
+            ("balance", Text(f"{qu(wallet.balance)} QU", style="bold")),
+            ("in escrow", f"{qu(wallet.escrowed)} QU not yet promised to anyone"),
+            ("spent", f"{qu(wallet.spent)} QU as a caller"),
+            ("earned", f"{qu(wallet.earned)} QU as a provider, after the fee"),
+            ("tick", qu(wallet.tick)),
+        ]
+    )
+
+
+def status_sheet(status: StatusView) -> Table:
+    role = f"yes, jobs run with {status.runner}" if status.provider else "no"
+    dropped = {name: n for name, n in status.counters.items() if n and name.startswith("offer.")}
+    pairs: list[tuple[str, str | Text]] = [
+        ("peer id", status.peer_id),
+        ("addresses", " ".join(status.addresses)),
+        ("peers", str(status.peers)),
+        ("network", f"{status.network}, contract {status.contract_index}, tick {qu(status.tick)}"),
+        ("wallet", status.identity),
+        ("provider", role),
+        ("offers", f"{status.offers} known"),
+        ("data", status.data_dir),
+    ]
+    if dropped:
+        pairs.append(("dropped", ", ".join(f"{name} {count}" for name, count in dropped.items())))
+    return sheet(pairs)

@@ -1,0 +1,81 @@
+"""`qubix up`: become the daemon, or start it in the background and wait until it is ready."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.text import Text
+
+from tui import show
+from tui.places import data_dir
+from tui.processes import Child, module_command, start
+
+READY_SECONDS = 60.0
+
+PASSED_ON: tuple[tuple[str, str, str], ...] = (
+    ("--listen", "HOST:PORT", "address to listen on"),
+    ("--chain", "URL", "the Qubic network: node://HOST:PORT[,HOST:PORT]"),
+    ("--contract-index", "N", "index of the escrow contract on that network"),
+    ("--network", "NAME", "name of that network"),
+    ("--price", "QU_PER_HOUR", "price of this machine"),
+    ("--runner", "auto|docker|process", "what runs jobs here"),
+    ("--name", "NAME", "name to offer under"),
+    ("--region", "REGION", "where this machine is"),
+    ("--wallet-seed-file", "PATH", "file with the wallet's seed (55 letters, mode 0600)"),
+    ("--passphrase-file", "PATH", "file with the passphrase of the keystore"),
+    ("--interval", "SECONDS", "how often callers sign a voucher"),
+    ("--docker-host", "URL", "the Docker engine"),
+    ("--config", "FILE", "settings file (TOML)"),
+)
+"""Options of the daemon that are handed on unread; it checks them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", action="store_true", help="offer this machine")
+    parser.add_argument("--detach", action="store_true", help="run in the background")
+    parser.add_argument("--bootstrap", action="append", default=[], metavar="MULTIADDR", help="a known node")
+    for flag, metavar, text in PASSED_ON:
+        parser.add_argument(flag, metavar=metavar, help=text)
+
+
+def daemon_command(options: argparse.Namespace, *, json: bool) -> list[str]:
+    """The daemon's command line for what was asked of `up`."""
+    command = module_command("qubixd", "--data-dir", str(data_dir(options.data_dir)))
+    if options.provider:
+        command.append("--provider")
+    for address in options.bootstrap:
+        command += ["--bootstrap", address]
+    for flag, _, _ in PASSED_ON:
+        value = getattr(options, flag.removeprefix("--").replace("-", "_"))
+        if value is not None:
+            command += [flag, value]
+    return [*command, "--json"] if json else command
+
+
+async def up(options: argparse.Namespace) -> int:
+    if not options.detach:
+        sys.stdout.flush()
+        command = daemon_command(options, json=options.json)
+        os.execv(command[0], command)
+    directory = data_dir(options.data_dir)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    child = await _start(options, directory)
+    if options.json:
+        show.print_json({**child.ready, "pid": child.process.pid, "log": str(child.log)})
+        return 0
+    console = show.console(sys.stdout)
+    console.print(Text(f"The daemon runs (process {child.process.pid}); its log is {child.log}"))
+    console.print(Text("Next: `qubix status`, `qubix market`, `qubix run job.yaml`; `qubix down` ends it."))
+    return 0
+
+
+async def _start(options: argparse.Namespace, directory: Path) -> Child:
+    command = daemon_command(options, json=True)
+    log = directory / "daemon.log"
+    if options.json or not sys.stderr.isatty():
+        return await start("daemon", command, log, READY_SECONDS)
+    with show.console(sys.stderr).status(Text("starting the daemon")):
+        return await start("daemon", command, log, READY_SECONDS)

@@ -1,0 +1,132 @@
+"""What the short verbs do: ask the daemon one thing, show the answer as a table or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import aclosing
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from protocol.control import (
+    Done,
+    LogChunk,
+    LogsArgs,
+    MarketArgs,
+    MarketView,
+    OfferAnswer,
+    OfferArgs,
+    PsArgs,
+    PsView,
+    RunEvent,
+    ShutdownArgs,
+    StatusArgs,
+    StatusView,
+    StopArgs,
+    WalletArgs,
+    WalletView,
+)
+from protocol.errors import ConfigInvalid, LeaseUnknown
+from tui import show
+from tui.client import connect
+from tui.places import control_socket, data_dir
+from tui.safe import SafeStream, safe_line
+
+
+async def ask(options: argparse.Namespace, verb: str, args: object) -> Any:
+    """One question to the daemon of this node."""
+    async with connect(control_socket(data_dir(options.data_dir))) as client:
+        return await client.call(verb, args)
+
+
+def tell(options: argparse.Namespace, answer: object, screen: RenderableType) -> int:
+    """Show an answer the way the person asked for."""
+    if options.json:
+        show.print_json(answer)
+    else:
+        out().print(screen)
+    return 0
+
+
+def out() -> Console:
+    return show.console(sys.stdout)
+
+
+async def status(options: argparse.Namespace) -> int:
+    view: StatusView = await ask(options, "status", StatusArgs())
+    return tell(options, view, show.status_sheet(view))
+
+
+async def wallet(options: argparse.Namespace) -> int:
+    view: WalletView = await ask(options, "wallet", WalletArgs())
+    return tell(options, view, show.wallet_sheet(view))
+
+
+async def market(options: argparse.Namespace) -> int:
+    view: MarketView = await ask(options, "market", MarketArgs(options.gpu, options.limit))
+    none_here = "No offers here yet. They arrive within seconds of a connection; `qubix status` shows peers."
+    return tell(options, view, show.offers_table(view.offers) if view.offers else Text(none_here))
+
+
+async def offer(options: argparse.Namespace) -> int:
+    if options.price is not None and options.withdraw is True:
+        raise ConfigInvalid("--price and --withdraw contradict each other; give one of them")
+    answer: OfferAnswer = await ask(options, "offer", OfferArgs(options.price, options.withdraw))
+    if answer.offer is None:
+        return tell(
+            options, answer, Text("This machine offers nothing; start it with `qubix up --provider`.")
+        )
+    if answer.offer.withdrawn:
+        return tell(options, answer, Text("The offer is withdrawn; `qubix offer --restore` puts it back."))
+    return tell(options, answer, show.offers_table([answer.offer]))
+
+
+async def ps(options: argparse.Namespace) -> int:
+    view: PsView = await ask(options, "ps", PsArgs(options.all))
+    none_here = "No leases." if options.all else "No open leases; `qubix ps -a` shows ended ones too."
+    return tell(options, view, show.leases_table(view.leases) if view.leases else Text(none_here))
+
+
+async def stop(options: argparse.Namespace) -> int:
+    event: RunEvent = await ask(options, "stop", StopArgs(options.lease))
+    lease = event.lease
+    if lease is None:
+        raise LeaseUnknown(f"there is no lease {options.lease} here")
+    return tell(options, lease, Text(f"Lease {show.short_id(lease.lease_id)}: {safe_line(event.detail)}."))
+
+
+async def down(options: argparse.Namespace) -> int:
+    answer: Done = await ask(options, "shutdown", ShutdownArgs())
+    return tell(options, answer, Text("The daemon ends. Running jobs go on; `qubix up` takes them up again."))
+
+
+async def logs(options: argparse.Namespace) -> int:
+    """Raw bytes into a file or pipe; into a terminal only what cannot harm it."""
+    args, safe, total = LogsArgs(options.lease, options.follow), SafeStream(), 0
+    async with (
+        connect(control_socket(data_dir(options.data_dir))) as client,
+        aclosing(client.stream("logs", args)) as items,
+    ):
+        async for item in items:
+            if isinstance(item, LogChunk):
+                total += len(item.data)
+                _write_log(options, item.data, safe)
+    _write_log(options, b"", safe, final=True)
+    if options.json:
+        show.print_json({"lease": options.lease, "bytes": total})
+    return 0
+
+
+def _write_log(options: argparse.Namespace, data: bytes, safe: SafeStream, *, final: bool = False) -> None:
+    if options.json:
+        text = safe.decode(data, final=final)
+        if text:
+            sys.stdout.write(json.dumps({"log": text}) + "\n")
+    elif sys.stdout.isatty():
+        sys.stdout.write(safe.feed(data, final=final))
+    else:
+        sys.stdout.buffer.write(data)
+    sys.stdout.flush()
