@@ -38,7 +38,7 @@ def engine_client() -> docker.DockerClient:
         client.ping()
     except DockerException as error:
         where = os.environ.get("DOCKER_HOST", "its usual socket")
-        raise Unavailable(f"no Docker engine answers at {where}: {error}") from error
+        raise Unavailable(f"no Docker engine answers at {where}") from error
     return client
 
 
@@ -148,6 +148,13 @@ def docker_engine() -> Iterator[docker.DockerClient]:
         _skip_or_fail(str(error))
     yield client
     client.close()
+
+
+@pytest.fixture(autouse=True)
+def engine_or_skip(request: pytest.FixtureRequest) -> None:
+    """Skips tests marked `docker` before they begin: pytest-trio drops the reason of a later skip."""
+    if request.node.get_closest_marker("docker"):
+        request.getfixturevalue("docker_engine")
 
 
 @pytest.fixture(scope="session")
