@@ -14,6 +14,8 @@ from typing import Final
 
 from protocol import lease_caller, lease_provider
 from protocol.lease_model import Effect, Event, Lease, Role
+from protocol.messages import Terms
+from protocol.units import Qu, Seconds, amount_due
 
 TABLES: Final = {Role.CALLER: lease_caller.TABLE, Role.PROVIDER: lease_provider.TABLE}
 
@@ -24,3 +26,16 @@ def step(lease: Lease, event: Event) -> tuple[Lease, tuple[Effect, ...]]:
     if entry is None or lease.phase not in entry[0]:
         return lease, ()
     return entry[1](lease, event)
+
+
+def max_loss(role: Role, terms: Terms) -> Qu:
+    """The most one side can lose if the other vanishes at the worst moment, in QU.
+
+    Caller: it signs only for time its own watch has seen, so at most one interval and the watch's slack.
+    Provider: the intervals that may run unpaid, the one that is running, and a second to notice.
+    """
+    if role is Role.CALLER:
+        seconds = terms.interval_seconds + lease_caller.METER_SLACK_MS // 1_000
+    else:
+        seconds = terms.interval_seconds * (terms.unpaid_intervals + 1) + 1
+    return Qu(min(amount_due(terms.price_qu_per_hour, Seconds(seconds)), terms.deposit))

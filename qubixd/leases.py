@@ -75,6 +75,8 @@ class Leases:
         self._pending: dict[tuple[LeaseId, int], PendingEffect] = {}
         self._lanes: dict[tuple[LeaseId, str], trio.MemorySendChannel[PendingEffect]] = {}
         self._listeners: dict[LeaseId | None, set[trio.MemorySendChannel[Lease]]] = defaultdict(set)
+        self.on_change: list[Callable[[Lease], None]] = []
+        """Called at once after every change of a lease; must not block."""
         self._perform: Perform
         self._nursery: trio.Nursery
 
@@ -157,6 +159,8 @@ class Leases:
             self._entries.pop(lease.lease_id, None)
 
     def _announce(self, lease: Lease) -> None:
+        for notice in self.on_change:
+            notice(lease)
         for channel in (*self._listeners[lease.lease_id], *self._listeners[None]):
             try:
                 channel.send_nowait(lease)

@@ -15,6 +15,10 @@ from typing import Final
 
 import trio
 
+import ledger.offers
+import ledger.settings
+from ledger.offers import OfferRow
+from ledger.store import Store
 from protocol import messages, signing
 from protocol.errors import QubixError, WireError
 from protocol.messages import GetOffers, Offer
@@ -56,6 +60,7 @@ class OfferBook:
         self._contract_index = contract_index
         self._entries: dict[PeerKey, Entry] = {}
         self._last_sequence: dict[PeerKey, tuple[int, UnixMs]] = {}
+        self._fresh: dict[PeerKey, Entry] = {}
         self.dropped: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -83,6 +88,11 @@ class OfferBook:
             del self._entries[provider]
         for provider in [p for p, (_, until) in self._last_sequence.items() if until <= now]:
             del self._last_sequence[provider]
+
+    def take_fresh(self) -> tuple[Entry, ...]:
+        """Entries taken in since the last call, for keeping."""
+        fresh, self._fresh = self._fresh, {}
+        return tuple(fresh.values())
 
     def _objection(self, raw: bytes, now: UnixMs) -> str | None:
         if len(raw) > messages.MAX_OFFER_BYTES:
@@ -114,7 +124,7 @@ class OfferBook:
     def _store(self, provider: PeerKey, offer: Offer, raw: bytes) -> str | None:
         if provider not in self._entries and len(self._entries) >= MAX_OFFERS:
             return "offer.book_full"
-        self._entries[provider] = Entry(provider, offer, raw)
+        self._entries[provider] = self._fresh[provider] = Entry(provider, offer, raw)
         self._last_sequence[provider] = (offer.sequence, UnixMs(offer.issued_at + MAX_LIFE_MS))
         return None
 
@@ -133,7 +143,7 @@ class OfferService:
         book: OfferBook,
         now_ms: Callable[[], UnixMs],
         make_offer: Callable[[int, UnixMs, UnixMs], Offer | None],
-        next_sequence: int,
+        store: Store,
     ) -> None:
         self.book = book
         self.own: Entry | None = None
@@ -141,7 +151,7 @@ class OfferService:
         self._key = key
         self._now_ms = now_ms
         self._make_offer = make_offer
-        self._sequence = next_sequence
+        self._store = store
         self._changed = trio.Event()
         self._met: tuple[trio.MemorySendChannel[PeerKey], trio.MemoryReceiveChannel[PeerKey]]
         self._met = trio.open_memory_channel(256)
@@ -150,6 +160,9 @@ class OfferService:
         wire.on_peer(self._meet)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        for kept in await ledger.offers.known(self._store):
+            self.book.consider(kept.record, self._now_ms())
+        self.book.take_fresh()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._advertise)
             nursery.start_soon(self._sweep)
@@ -178,10 +191,11 @@ class OfferService:
 
     async def _publish_own(self) -> None:
         now = self._now_ms()
-        offer = self._make_offer(self._sequence, now, UnixMs(now + LIFE_MS))
-        if offer is None:
+        if self._make_offer(0, now, now) is None:
             return
-        self._sequence += 1
+        sequence = await ledger.settings.next_number(self._store, "offer", at_least=now)
+        offer = self._make_offer(sequence, now, UnixMs(now + LIFE_MS))
+        assert offer is not None
         raw = self._key.sign(offer)
         self.own = Entry(self._key.public, offer, raw)
         self.book.consider(raw, now)
@@ -190,7 +204,11 @@ class OfferService:
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(SWEEP_SECONDS)
-            self.book.sweep(self._now_ms())
+            now = self._now_ms()
+            self.book.sweep(now)
+            if fresh := self.book.take_fresh():
+                await ledger.offers.remember(self._store, [_row(entry) for entry in fresh])
+                await ledger.offers.forget_expired(self._store, now)
 
     async def _fetch_snapshots(self) -> None:
         async for peer in self._met[1]:
@@ -220,6 +238,10 @@ class OfferService:
         for entry in _first(self.book.entries(self._now_ms()), min(limit, SNAPSHOT_LIMIT)):
             await send_frame(stream, entry.raw)
         await stream.send_eof()
+
+
+def _row(entry: Entry) -> OfferRow:
+    return OfferRow(entry.provider, entry.offer.sequence, entry.offer.expires_at, entry.raw)
 
 
 def _first(entries: Iterable[Entry], count: int) -> list[Entry]:

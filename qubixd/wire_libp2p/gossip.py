@@ -86,9 +86,10 @@ class Gossip:
         pubsub.wait_turn = self._wait_turn
         pubsub.read_frames = read_frames
 
-    async def subscribe(self, topic: str, validator: GossipValidator) -> None:
+    def subscribe(self, topic: str, validator: GossipValidator) -> None:
+        """Join from now on; peers learn of it in the background."""
         self._validators[topic] = validator
-        await self.pubsub.subscribe(topic)
+        self.pubsub.manager.run_task(self.pubsub.subscribe, topic)
 
     async def publish(self, topic: str, data: bytes) -> None:
         if len(data) > MAX_GOSSIP_BYTES:

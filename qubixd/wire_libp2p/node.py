@@ -96,7 +96,7 @@ class Libp2pWire:
         self._callbacks.append(callback)
 
     def subscribe(self, topic: str, validator: GossipValidator) -> None:
-        self._swarm.manager.run_task(self.gossip.subscribe, topic, validator)
+        self.gossip.subscribe(topic, validator)
 
     async def publish(self, topic: str, data: bytes) -> None:
         await self.gossip.publish(topic, data)
@@ -272,6 +272,7 @@ def _build(config: WireConfig, node_seed: bytes, limits: Limits) -> Libp2pWire:
             low_watermark=0,
             max_connections_per_peer=limits.connections,
             inbound_upgrade_timeout=limits.handshake_seconds,
+            inbound_stream_protocol_negotiation_timeout=limits.handshake_seconds,
         ),
     )
     swarm.prepare(limits)

@@ -16,14 +16,18 @@ from typing import Any, Final, TypeVar
 import trio
 from libp2p.abc import IMuxedConn, INetConn, INetStream
 from libp2p.custom_types import StreamHandlerFn
+from libp2p.exceptions import ParseError
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.exceptions import IOException
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
+from libp2p.protocol_muxer.exceptions import MultiselectCommunicatorError
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.pubsub import rpc_queue
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
@@ -31,6 +35,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.tools.anyio_service.api import ServiceAPI
 from libp2p.tools.anyio_service.trio_manager import TrioManager
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
 from qubixd.wire_libp2p.identity import key_of
@@ -46,6 +51,8 @@ for _name in ("libp2p", "libp2p.network.auto_connector", "multiaddr"):
 MAX_RPC_BYTES: Final = 65_536
 MAX_TOPIC_BYTES: Final = 128
 MAX_SUBSCRIPTIONS: Final = 100
+_MAX_LINE: Final = 1_024
+"""Of multistream-select: a protocol name and its end of line."""
 _OUTBOUND_RPCS: Final = 256
 _SEEN_SECONDS: Final = 600.0
 _SEEN_MAX: Final = 100_000
@@ -108,6 +115,20 @@ async def running(service: ServiceAPI) -> AsyncIterator[None]:
             yield
         finally:
             nursery.cancel_scope.cancel()
+
+
+async def _read_short_line(self: MultiselectCommunicator) -> str:
+    """One multistream-select line; a longer or garbled one ends the negotiation."""
+    try:
+        line = await read_varint_prefixed_bytes_limited(self.read_writer, _MAX_LINE)
+        return line.decode().removesuffix("\n")
+    except (ParseError, IOException, UnicodeDecodeError) as error:
+        raise MultiselectCommunicatorError("the peer sent no line of multistream-select") from error
+
+
+if not hasattr(MultiselectCommunicator, "read"):
+    raise ImportError("libp2p's MultiselectCommunicator.read is gone; it closed: lines without an end")
+MultiselectCommunicator.read = _read_short_line  # type: ignore[method-assign]  # it takes lines of any length
 
 
 class YamuxOnly(MuxerMultistream):

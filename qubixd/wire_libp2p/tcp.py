@@ -18,6 +18,8 @@ from libp2p.transport.tcp.tcp import TCP, TCPListener
 from multiaddr import Multiaddr
 
 _CHUNK: Final = 131_072
+_MOST: Final = 65_535
+"""The largest noise message; nothing larger is ever read at once."""
 
 
 class BufferedTcp(TrioTCPStream):
@@ -28,6 +30,8 @@ class BufferedTcp(TrioTCPStream):
         self._buffer = bytearray()
 
     async def read(self, n: int | None = None) -> bytes:
+        if n is not None and n > _MOST:
+            raise ConnectionClosedError(f"the peer announced {n} bytes", transport="tcp")
         while len(self._buffer) < (n or 1):
             chunk = await super().read(_CHUNK)
             if not chunk:

@@ -1,0 +1,176 @@
+"""`qubixd`: arguments -> frozen Config -> trio.run. Opens the node's resources and keeps it running."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import trio
+
+import ledger.settings
+from escrow_bridge.chain import Chain
+from escrow_bridge.node import open_node_chain
+from escrow_bridge.qubic import Wallet
+from ledger.store import open_store
+from protocol.errors import ConfigInvalid, EngineUnreachable, QubixError
+from protocol.signing import NodeKey
+from protocol.units import UnixMs
+from qubixd import hardware, identity
+from qubixd.config import Config, load
+from qubixd.control import open_control
+from qubixd.jobfiles import disk_errors
+from qubixd.machine import machine_of
+from qubixd.node import Node, Parts, check_process_runner, run_node
+from qubixd.runner import Runner
+from qubixd.runner.docker import DockerRunner
+from qubixd.runner.process import ProcessRunner
+from qubixd.threads import in_threads
+from qubixd.wire_libp2p import WireConfig, open_wire, peer_id_of
+
+log = logging.getLogger("qubix")
+
+NODE_SCHEME: Final = "node://"
+
+
+def main() -> None:
+    """Entry point of the `qubixd` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run a node; the exit code. Trouble is one sentence with its code on standard error."""
+    _log_to_stderr()
+    exit_code = 0
+    try:
+        trio.run(_serve, load(argv, os.environ))
+    except* QubixError as group:
+        error = first_error(group)
+        sys.stderr.write(f"error: {error} [{error.code}]\n")
+        exit_code = error.exit_code
+    except* KeyboardInterrupt:
+        exit_code = 130
+    return exit_code
+
+
+def first_error(group: BaseExceptionGroup[QubixError]) -> QubixError:
+    """The first of a group's errors; the others are of the same end."""
+    inner = group.exceptions[0]
+    return first_error(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+async def _serve(config: Config) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        async with open_parts(config) as parts:
+            await _with_front_door(config, parts)
+        nursery.cancel_scope.cancel()
+
+
+async def _with_front_door(config: Config, parts: Parts) -> None:
+    """Run the node, with its control socket for as long as it runs."""
+    async with trio.open_nursery() as nursery:
+        node = await nursery.start(run_node, config, parts)
+        async with open_control(node):
+            _announce(node)
+            await node.stopped.wait()
+
+
+@asynccontextmanager
+async def open_parts(config: Config) -> AsyncIterator[Parts]:
+    """Every resource of a real node, closed in reverse order."""
+    _make_root(config)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(config.root / "ledger.sqlite"))
+        await ledger.settings.bind_network(store, f"{config.network}/{config.contract_index}")
+        secrets = await trio.to_thread.run_sync(identity.load_or_create, config)
+        chain = await stack.enter_async_context(_open_chain(config))
+        runner = await _pick_runner(config) if config.provider else None
+        detected = await trio.to_thread.run_sync(hardware.detect, config.root)
+        wire_config = WireConfig(config.listen_host, config.listen_port, config.bootstrap)
+        wire = await stack.enter_async_context(open_wire(wire_config, secrets.node_seed))
+        yield Parts(
+            key=NodeKey(secrets.node_seed),
+            wallet=Wallet(secrets.wallet_seed),
+            store=store,
+            wire=wire,
+            chain=chain,
+            runner=runner,
+            machine=machine_of(detected),
+            in_thread=in_threads(),
+            now_ms=lambda: UnixMs(time.time_ns() // 1_000_000),
+        )
+
+
+def _make_root(config: Config) -> None:
+    try:
+        with disk_errors():
+            config.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise ConfigInvalid(f"the data directory {config.root} cannot be used: {error.strerror}") from error
+
+
+@asynccontextmanager
+async def _open_chain(config: Config) -> AsyncIterator[Chain]:
+    if not config.chain.startswith(NODE_SCHEME):
+        raise ConfigInvalid(f"--chain must be node://HOST:PORT[,HOST:PORT...], not {config.chain!r}")
+    async with open_node_chain(config.chain.removeprefix(NODE_SCHEME).split(",")) as chain:
+        yield chain
+
+
+async def _pick_runner(config: Config) -> Runner:
+    if config.docker_host:
+        os.environ["DOCKER_HOST"] = config.docker_host
+    docker = DockerRunner(config.root / "runner")
+    if config.runner in ("auto", "docker"):
+        try:
+            await docker.check()
+        except EngineUnreachable:
+            if config.runner == "docker":
+                raise
+        else:
+            return docker
+    check_process_runner(config)
+    process = ProcessRunner(config.root / "runner")
+    await process.check()
+    log.warning("no Docker engine answers: jobs run as plain processes, for a trial on this machine only")
+    return process
+
+
+def _announce(node: Node) -> None:
+    ready = {
+        "ready": True,
+        "control": str(node.config.control_socket),
+        "addresses": list(node.parts.wire.addresses),
+        "peer_id": peer_id_of(node.parts.key.public),
+        "identity": node.parts.wallet.identity,
+        "runner": node.parts.runner.name if node.parts.runner else "",
+    }
+    if node.config.json:
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+    log.info("ready: %s, wallet %s", " ".join(node.parts.wire.addresses), node.parts.wallet.identity)
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            log.info("stopping on %s; running jobs go on", signal.Signals(number).name)
+            scope.cancel()
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    logging.getLogger("libp2p").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

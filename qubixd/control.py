@@ -1,0 +1,304 @@
+"""The daemon's side of the control API (protocol/control.py): a unix socket only its owner can open."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from protocol import control, jobspec, messages
+from protocol import lease_model as m
+from protocol.errors import (
+    AlreadyRunning,
+    ConfigInvalid,
+    JobFileInvalid,
+    LeaseUnknown,
+    MessageInvalid,
+    QubixError,
+    WireError,
+)
+from protocol.lease_model import TERMINAL, Lease, Role
+from protocol.units import MAX_QU, Qu, Tick
+from qubixd.node import Node
+from qubixd.quotes import plain
+from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
+from qubixd.views import PHASE_WORDS, lease_view, offer_view, wallet_view
+from qubixd.wire import Stream, receive_frame
+from qubixd.wire_libp2p import peer_id_of
+
+log = logging.getLogger("qubix.control")
+
+MIN_PREFIX: Final = 4
+MAX_UNIX_PATH_BYTES: Final = 100
+"""The system's limit is 104 to 108."""
+Emit = Callable[[object], Awaitable[None]]
+"""Sends one event of the request being served."""
+
+
+@asynccontextmanager
+async def open_control(node: Node) -> AsyncIterator[Path]:
+    """Listen on the node's control socket until the block ends. AlreadyRunning, ConfigInvalid."""
+    path = node.config.control_socket
+    listener = await _listen(path)
+    async with trio.open_nursery() as nursery:
+        handler = partial(_serve_connection, node)
+        nursery.start_soon(partial(trio.serve_listeners, handler, [listener]))
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+            nursery.cancel_scope.cancel()
+
+
+async def _listen(path: Path) -> trio.SocketListener:
+    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
+        raise ConfigInvalid(f"the path of the control socket is too long: {path}; choose another --data-dir")
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        await _refuse_if_alive(path)
+        path.unlink()
+    listening = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        await listening.bind(str(path))
+    finally:
+        os.umask(before)
+    listening.listen(64)
+    return trio.SocketListener(listening)
+
+
+async def _refuse_if_alive(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        stream = await trio.open_unix_socket(str(path))
+        await stream.aclose()
+        raise AlreadyRunning(f"a daemon already answers at {path}")
+
+
+async def _serve_connection(node: Node, stream: Stream) -> None:
+    connection = _Connection(node, stream, trio.Lock())
+    try:
+        async with stream, trio.open_nursery() as nursery:
+            while (data := await receive_frame(stream, control.MAX_FRAME_BYTES)) is not None:
+                nursery.start_soon(connection.serve, data)
+            nursery.cancel_scope.cancel()
+    except* (WireError, trio.BrokenResourceError, trio.ClosedResourceError):
+        log.debug("a front end went away")
+
+
+@dataclass(frozen=True)
+class _Connection:
+    node: Node
+    stream: Stream
+    sending: trio.Lock
+
+    async def serve(self, data: bytes) -> None:
+        """One request, to its answer."""
+        request_id = 0
+        try:
+            request, args = control.read_request(data)
+            request_id = request.id
+            answer = await VERBS[request.verb](self.node, args, partial(self._send_event, request_id))
+            await self._send({"id": request_id, "ok": control.to_body(answer)})
+        except QubixError as error:
+            body = {"code": error.code, "message": str(error), "exit_code": error.exit_code}
+            await self._send({"id": request_id, "error": body})
+
+    async def _send_event(self, request_id: int, event: object) -> None:
+        await self._send({"id": request_id, "event": control.to_body(event)})
+
+    async def _send(self, frame: dict[str, Any]) -> None:
+        async with self.sending:
+            await self.stream.send_all(control.pack(frame))
+
+
+# --- verbs ------------------------------------------------------------------------------------
+
+
+async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.StatusView:
+    parts, config, wire = node.parts, node.config, node.parts.wire
+    counters = wire.counters
+    totals = {name: value for name, value in vars(counters).items() if isinstance(value, int)}
+    return control.StatusView(
+        api_version=control.API_VERSION,
+        peer_id=peer_id_of(parts.key.public),
+        addresses=list(wire.addresses),
+        peers=len(wire.peers()),
+        provider=config.provider,
+        runner=parts.runner.name if parts.runner else "",
+        network=config.network,
+        contract_index=config.contract_index,
+        tick=node.watchers.tick.tick if node.watchers.tick else 0,
+        identity=parts.wallet.identity,
+        offers=len(node.offers.book),
+        data_dir=str(config.root),
+        counters=totals | counters.by_reason | dict(node.offers.book.dropped),
+    )
+
+
+async def offer(node: Node, args: control.OfferArgs, emit: Emit) -> control.OfferAnswer:
+    if args.price_qu_per_hour is not None or args.withdraw is not None:
+        _change_shop(node, args)
+    own = node.offers.own
+    view = offer_view(own, node.parts.key.public, node.parts.now_ms()) if own else None
+    return control.OfferAnswer(view)
+
+
+def _change_shop(node: Node, args: control.OfferArgs) -> None:
+    if not node.config.provider:
+        raise ConfigInvalid("this daemon offers nothing; start it with --provider")
+    if args.price_qu_per_hour is not None:
+        if args.price_qu_per_hour > MAX_QU:
+            raise ConfigInvalid(f"a price is at most {MAX_QU} QU per hour")
+        node.shop.price_qu_per_hour = Qu(args.price_qu_per_hour)
+    if args.withdraw is not None:
+        node.shop.open_for_business = not args.withdraw
+    node.offers.changed()
+
+
+async def market(node: Node, args: control.MarketArgs, emit: Emit) -> control.MarketView:
+    now, own, wanted = node.parts.now_ms(), node.parts.key.public, plain(args.gpu)
+    entries = sorted(
+        node.offers.book.entries(now), key=lambda entry: (entry.offer.price_qu_per_hour, entry.provider)
+    )
+    views = (offer_view(entry, own, now) for entry in entries)
+    return control.MarketView([view for view in views if wanted in plain(view.gpu_class)][: args.limit])
+
+
+async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent:
+    job = jobspec.parse(args.job_yaml)
+    if set(args.secrets) != set(job.secrets):
+        raise JobFileInvalid(f"secrets: values are needed for exactly {', '.join(job.secrets) or 'none'}")
+    if not Path(args.base_dir).is_absolute() or not Path(args.output_dir).is_absolute():
+        raise MessageInvalid("base_dir and output_dir must be absolute paths")
+    lease = await _hire(node, args, job, emit)
+    if args.detach:
+        return _run_event(lease)
+    return await _follow(node, lease, emit)
+
+
+async def _hire(node: Node, args: control.RunArgs, job: jobspec.Job, emit: Emit) -> Lease:
+    async def tell(phase: str, detail: str) -> None:
+        await emit(control.RunEvent(phase, detail, None))
+
+    await tell("packing", "packing the input files")
+    submission = await node.files.submit(job, Path(args.base_dir), args.secrets)
+    max_price = None if args.max_price_qu_per_hour is None else Qu(min(args.max_price_qu_per_hour, MAX_QU))
+    try:
+        return await node.hiring.hire(
+            job,
+            submission,
+            max_price=max_price,
+            provider=args.provider,
+            output_dir=args.output_dir,
+            report=tell,
+        )
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await node.files.discard(submission)
+        raise
+
+
+async def wait(node: Node, args: control.WaitArgs, emit: Emit) -> control.RunEvent:
+    return await _follow(node, await find_lease(node, args.lease), emit)
+
+
+async def _follow(node: Node, lease: Lease, emit: Emit) -> control.RunEvent:
+    """An event for the present state and for every later one, until the end."""
+    with node.leases.listen(lease.lease_id) as changes:
+        lease = await node.leases.get(lease.lease_id)
+        await emit(_run_event(lease))
+        while lease.phase not in TERMINAL:
+            lease = await changes.receive()
+            await emit(_run_event(lease))
+    return _run_event(lease)
+
+
+async def ps(node: Node, args: control.PsArgs, emit: Emit) -> control.PsView:
+    leases = await node.all_leases()
+    return control.PsView([lease_view(one) for one in leases if args.all or one.phase not in TERMINAL])
+
+
+async def logs(node: Node, args: control.LogsArgs, emit: Emit) -> control.Done:
+    lease = await find_lease(node, args.lease)
+
+    async def write(data: bytes) -> None:
+        await emit(control.LogChunk(data))
+
+    kept_here = node.files.path(lease.lease_id, "job.log").exists()
+    wanted = messages.GetLogs(lease.lease_id, offset=0, follow=args.follow)
+    if lease.role is Role.PROVIDER or kept_here:
+        await node.desk.give_log(lease, wanted, write)
+    else:
+        await _logs_from_provider(node, lease, wanted, write)
+    return control.Done()
+
+
+async def _logs_from_provider(
+    node: Node, lease: Lease, wanted: messages.GetLogs, write: Callable[[bytes], Awaitable[None]]
+) -> None:
+    parts = node.parts
+    stream = await parts.wire.open(lease.terms.provider, LOGS_PROTOCOL, lease.peer_addresses)
+    async with stream:
+        await send_signed(stream, parts.key.sign(wanted))
+        await stream.send_eof()
+        await receive_signed(stream, lease.terms.provider)
+        while chunk := bytes(await stream.receive_some(messages.MAX_MESSAGE_BYTES)):
+            await write(chunk)
+
+
+async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEvent:
+    lease = await find_lease(node, args.lease)
+    return _run_event(await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms())))
+
+
+async def wallet(node: Node, args: control.WalletArgs, emit: Emit) -> control.WalletView:
+    balance = await node.parts.chain.balance(node.parts.wallet.public_key)
+    tick = node.watchers.tick.tick if node.watchers.tick else Tick(0)
+    return wallet_view(node.parts.wallet.identity, balance.amount, tick, await node.all_leases())
+
+
+async def shutdown(node: Node, args: control.ShutdownArgs, emit: Emit) -> control.Done:
+    node.stop_soon()
+    return control.Done()
+
+
+async def find_lease(node: Node, prefix: str) -> Lease:
+    """The one lease whose id begins so. LeaseUnknown if there is none or more than one."""
+    if len(prefix) < MIN_PREFIX:
+        raise LeaseUnknown(
+            f"give at least the first {MIN_PREFIX} characters of a lease id; see `qubix ps -a`"
+        )
+    found = [one for one in await node.all_leases() if one.lease_id.hex().startswith(prefix.lower())]
+    if len(found) != 1:
+        count = "several leases begin" if found else "no lease here begins"
+        raise LeaseUnknown(f"{count} with {prefix[:64]!r}; see `qubix ps -a`")
+    return found[0]
+
+
+def _run_event(lease: Lease) -> control.RunEvent:
+    detail = lease.sentence if lease.phase in TERMINAL else PHASE_WORDS[lease.phase]
+    return control.RunEvent(lease.phase, detail, lease_view(lease))
+
+
+Verb = Callable[[Node, Any, Emit], Awaitable[object]]
+VERBS: Final[dict[str, Verb]] = {
+    "status": status,
+    "offer": offer,
+    "market": market,
+    "run": run,
+    "ps": ps,
+    "logs": logs,
+    "stop": stop,
+    "wait": wait,
+    "wallet": wallet,
+    "shutdown": shutdown,
+}
+assert VERBS.keys() == control.VERBS.keys()

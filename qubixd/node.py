@@ -1,0 +1,258 @@
+"""The composition root: puts a node together from its parts and runs its services in one nursery.
+
+`run_node` is the same for the program and for tests; they differ in the Parts they bring.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from escrow_bridge.bridge import DEFAULT_TICK_OFFSET, Bridge
+from escrow_bridge.chain import Chain
+from escrow_bridge.qubic import Wallet
+from ledger import journal
+from ledger.store import RunSync, Store
+from protocol.errors import ConfigInvalid
+from protocol.lease_model import TERMINAL, Lease
+from protocol.messages import Offer
+from protocol.signing import NodeKey
+from protocol.units import Qu, Seconds, UnixMs
+from qubixd.config import Config
+from qubixd.desk import Desk
+from qubixd.effects import Performer
+from qubixd.hiring import Hiring
+from qubixd.jobfiles import JobFiles
+from qubixd.leases import Clock, Leases, decode_state
+from qubixd.machine import Machine
+from qubixd.offers import OfferBook, OfferService
+from qubixd.quotes import House, free_of
+from qubixd.runner import Runner
+from qubixd.views import holds_capacity
+from qubixd.watch import Watchers
+from qubixd.wire import Wire
+
+log = logging.getLogger("qubix.node")
+
+KEEP_FILES_MS: Final = 24 * 3_600_000
+"""How long an ended lease's outputs and log stay here."""
+TIDY_SECONDS: Final = 600
+DEFAULT_POLL_S: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Opened resources of one node; whoever opened them closes them."""
+
+    key: NodeKey
+    wallet: Wallet
+    store: Store
+    wire: Wire
+    chain: Chain
+    runner: Runner | None
+    machine: Machine
+    in_thread: RunSync
+    now_ms: Clock
+    tick_offset: int = DEFAULT_TICK_OFFSET
+    poll_seconds: float = DEFAULT_POLL_S
+
+
+@dataclass
+class Shop:
+    """What a provider decides: mutable, because a person may change it while the node runs."""
+
+    price_qu_per_hour: Qu
+    open_for_business: bool
+
+
+@dataclass(frozen=True)
+class Node:
+    """A running node, as the control API uses it."""
+
+    config: Config
+    parts: Parts
+    shop: Shop
+    leases: Leases
+    offers: OfferService
+    hiring: Hiring
+    desk: Desk
+    files: JobFiles
+    watchers: Watchers
+    stop_soon: Callable[[], None] = field(compare=False)
+    stopped: trio.Event = field(compare=False, default_factory=trio.Event)
+
+    async def all_leases(self) -> list[Lease]:
+        """Active and ended, oldest first."""
+        return [decode_state(row.state) for row in await journal.leases(self.parts.store)]
+
+
+async def run_node(
+    config: Config, parts: Parts, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run until cancelled or stopped. Hands out the Node once every service is ready."""
+    leases = Leases(parts.store, parts.now_ms)
+    bridge = Bridge(
+        parts.chain,
+        parts.wallet,
+        config.contract_index,
+        tick_offset=parts.tick_offset,
+        poll_seconds=parts.poll_seconds,
+    )
+    watchers = Watchers(leases, bridge, parts.runner, parts.now_ms)
+    files = JobFiles(config.root, parts.in_thread)
+    price = parts.machine.suggested_price if config.price is None else Qu(config.price)
+    shop = Shop(price, open_for_business=config.provider)
+    house = _house_of(config, parts, shop, leases, watchers)
+    book = OfferBook(config.network, config.contract_index)
+    offers = OfferService(
+        parts.wire, parts.key, book, parts.now_ms, _offer_of(config, parts, house), parts.store
+    )
+    desk = Desk(parts.key, leases, files, parts.runner, parts.now_ms, house, trio.Lock())
+    performer = Performer(
+        wire=parts.wire,
+        key=parts.key,
+        wallet=parts.wallet,
+        bridge=bridge,
+        runner=parts.runner,
+        files=files,
+        now_ms=parts.now_ms,
+        gpu_uuid_of=parts.machine.gpu_uuids.__getitem__,
+    )
+    hiring = Hiring(
+        wire=parts.wire,
+        key=parts.key,
+        wallet=parts.wallet,
+        chain=parts.chain,
+        book=book,
+        leases=leases,
+        files=files,
+        now_ms=parts.now_ms,
+        network=config.network,
+        contract_index=config.contract_index,
+        interval_seconds=Seconds(config.interval),
+    )
+    async with trio.open_nursery() as nursery:
+        node = Node(
+            config,
+            parts,
+            shop,
+            leases,
+            offers,
+            hiring,
+            desk,
+            files,
+            watchers,
+            stop_soon=nursery.cancel_scope.cancel,
+        )
+        await _start(node, performer, nursery)
+        task_status.started(node)
+    node.stopped.set()
+
+
+async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> None:
+    """Order matters: watchers need leases in memory, peers are answered once both are there."""
+    ready = trio.Event()
+    node.leases.on_change.append(_after_change(node, ready))
+    await nursery.start(node.leases.run, performer)
+    await nursery.start(node.watchers.run)
+    ready.set()
+    node.desk.open(node.parts.wire)
+    await nursery.start(node.offers.run)
+    nursery.start_soon(_open_shop, node)
+    nursery.start_soon(_tidy, node)
+
+
+def _after_change(node: Node, ready: trio.Event) -> Callable[[Lease], None]:
+    taken: set[bytes] = set()
+
+    def changed(lease: Lease) -> None:
+        if ready.is_set():
+            node.watchers.look(lease)
+        if holds_capacity(lease) != (lease.lease_id in taken):
+            taken.symmetric_difference_update({lease.lease_id})
+            node.offers.changed()
+
+    return changed
+
+
+def _house_of(
+    config: Config, parts: Parts, shop: Shop, leases: Leases, watchers: Watchers
+) -> Callable[[], House]:
+    def house() -> House:
+        tick = watchers.tick
+        taken = (lease.terms for lease in leases.active() if holds_capacity(lease))
+        return House(
+            network=config.network,
+            contract_index=config.contract_index,
+            provider=parts.key.public,
+            provider_id=parts.wallet.public_key,
+            runner=parts.runner.name if parts.runner else "",
+            price_qu_per_hour=shop.price_qu_per_hour,
+            unpaid_intervals=config.unpaid_intervals,
+            tick_duration_ms=tick.tick_duration_ms if tick else 1_000,
+            free=free_of(parts.machine.capacity, taken),
+            # Without a chain in sight a lease could neither be verified nor settled.
+            open_for_business=shop.open_for_business and parts.runner is not None and tick is not None,
+        )
+
+    return house
+
+
+def _offer_of(
+    config: Config, parts: Parts, house: Callable[[], House]
+) -> Callable[[int, UnixMs, UnixMs], Offer | None]:
+    def make(sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
+        if not config.provider:
+            return None
+        now = house()
+        return Offer(
+            sequence=sequence,
+            issued_at=issued_at,
+            expires_at=expires_at,
+            withdrawn=not now.open_for_business,
+            network=config.network,
+            contract_index=config.contract_index,
+            qubic_id=parts.wallet.public_key,
+            name=config.name,
+            region=config.region,
+            gpu_class=parts.machine.gpu_class,
+            runner=now.runner,
+            price_qu_per_hour=now.price_qu_per_hour,
+            capacity=now.free,
+            addresses=parts.wire.addresses[:8],
+        )
+
+    return make
+
+
+async def _open_shop(node: Node) -> None:
+    """The offer says withdrawn until the chain has been seen."""
+    await node.watchers.first_tick.wait()
+    node.offers.changed()
+
+
+async def _tidy(node: Node) -> None:
+    """Delete the files of leases that ended long ago, and the workspaces of all that ended."""
+    while True:
+        now = node.parts.now_ms()
+        for row in await journal.leases(node.parts.store, TERMINAL):
+            lease = decode_state(row.state)
+            if now - lease.ended_at > KEEP_FILES_MS:
+                await node.files.forget(lease.lease_id, (".",))
+            else:
+                await node.files.forget(lease.lease_id, ("workspace", "inputs.tar", "secrets"))
+        await trio.sleep(TIDY_SECONDS)
+
+
+def check_process_runner(config: Config) -> None:
+    """The process runner isolates nothing: only this very machine may be its caller."""
+    host = config.listen_host.strip("[]")
+    if config.provider and host not in ("localhost", "::1") and not host.startswith("127."):
+        raise ConfigInvalid(
+            f"without Docker jobs run as plain processes, which is for a trial on this machine only; "
+            f"listen on 127.0.0.1 instead of {host}, or start Docker"
+        )

@@ -1,0 +1,100 @@
+"""Leases and offers as front ends see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from protocol.control import LeaseView, OfferView, WalletView
+from protocol.lease import max_loss
+from protocol.lease_model import BEFORE_RUNNING, TERMINAL, Lease, Phase, Role
+from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of
+from qubixd.offers import Entry
+from qubixd.wire_libp2p import peer_id_of
+
+
+def offer_view(entry: Entry, own: PeerKey, now: UnixMs) -> OfferView:
+    offer = entry.offer
+    return OfferView(
+        peer_id=peer_id_of(entry.provider),
+        name=offer.name,
+        region=offer.region,
+        gpu_class=offer.gpu_class,
+        gpus=len(offer.capacity.gpus),
+        vram_mib=max((gpu.vram_mib for gpu in offer.capacity.gpus), default=0),
+        cpu_millis=offer.capacity.cpu_millis,
+        memory_mib=offer.capacity.memory_mib,
+        disk_mib=offer.capacity.disk_mib,
+        runner=offer.runner,
+        price_qu_per_hour=offer.price_qu_per_hour,
+        sequence=offer.sequence,
+        expires_in_s=max(0, (offer.expires_at - now) // 1_000),
+        own=entry.provider == own,
+        withdrawn=offer.withdrawn,
+    )
+
+
+def lease_view(lease: Lease) -> LeaseView:
+    terms = lease.terms
+    other = terms.provider if lease.role is Role.CALLER else terms.caller
+    return LeaseView(
+        lease_id=lease.lease_id.hex(),
+        role=lease.role,
+        phase=lease.phase,
+        reason=lease.reason,
+        sentence=lease.sentence,
+        name=lease.name,
+        peer_id=peer_id_of(other),
+        runner=terms.runner,
+        image=terms.image,
+        gpu=f"{terms.wish.gpu_count} x {terms.wish.gpu_model or 'GPU'}" if terms.wish.gpu_count else "CPU",
+        price_qu_per_hour=terms.price_qu_per_hour,
+        interval_seconds=terms.interval_seconds,
+        max_loss_qu=max_loss(lease.role, terms),
+        deposit=terms.deposit,
+        promised=lease.promised,
+        paid=lease.paid,
+        provider_received=net_of(lease.paid),
+        fee=fee_of(lease.paid),
+        refunded=lease.refunded,
+        vouchers=lease.vouchers,
+        seconds=lease.seconds,
+        exit_code=lease.exit_code if lease.exited and lease.started_at else None,
+        outputs_sha256=lease.outputs_sha256.hex() if lease.outputs_bytes else "",
+        output_dir=lease.output_dir,
+        escrow_id=lease.escrow_id.hex(),
+        opened_at_ms=lease.opened_at,
+        ended_at_ms=lease.ended_at,
+        settled=lease.settled,
+    )
+
+
+def wallet_view(identity: str, balance: Qu, tick: Tick, leases: Iterable[Lease]) -> WalletView:
+    escrowed = spent = earned = 0
+    for lease in leases:
+        if lease.role is Role.PROVIDER:
+            earned += net_of(lease.paid) if lease.settled else 0
+        elif lease.phase in TERMINAL or lease.settled:
+            spent += lease.paid
+        elif lease.escrow_id:
+            escrowed += lease.terms.deposit - lease.promised
+    return WalletView(identity, balance, escrowed, spent, earned, tick)
+
+
+PHASE_WORDS = {
+    Phase.QUOTED: "the provider writes the acceptance down",
+    Phase.FUNDING: "the deposit is being locked in the escrow",
+    Phase.PROVISIONING: "the provider prepares the job",
+    Phase.RUNNING: "the job is running",
+    Phase.PAUSED: "the job is paused",
+    Phase.STOPPING: "the job has ended, its outputs are fetched",
+    Phase.SETTLING: "the escrow is being settled",
+    Phase.DONE: "done",
+    Phase.FAILED: "failed",
+    Phase.CANCELLED: "cancelled",
+}
+
+
+def holds_capacity(lease: Lease) -> bool:
+    """Does this lease take a part of this machine?"""
+    taken = BEFORE_RUNNING | {Phase.RUNNING, Phase.PAUSED, Phase.STOPPING}
+    return lease.role is Role.PROVIDER and lease.phase in taken

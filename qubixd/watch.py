@@ -1,0 +1,133 @@
+"""Watchers: what happens by itself, the end of a job and the changes of an escrow, becomes events.
+
+One watcher per running job and per open escrow, started whenever a lease has come to need it, also
+for leases found in the journal at start: that is how containers are re-adopted and the chain is read
+again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from escrow_bridge.bridge import Bridge
+from escrow_bridge.chain import TickInfo
+from escrow_bridge.escrow import Settled
+from escrow_bridge.layout import EscrowView
+from protocol import lease_model as m
+from protocol.errors import JobMissing, QubixError
+from protocol.lease_model import TERMINAL, Lease, Role
+from protocol.units import LeaseId, Qu, Tick, UnixMs
+from qubixd.effects import seen_by
+from qubixd.leases import Clock, Leases
+from qubixd.runner import Runner
+
+log = logging.getLogger("qubix.watch")
+
+RETRY_S: Final = 2.0
+
+Watch = Callable[[Lease], Awaitable[None]]
+
+
+class Watchers:
+    def __init__(self, leases: Leases, bridge: Bridge, runner: Runner | None, now_ms: Clock) -> None:
+        self._leases = leases
+        self._bridge = bridge
+        self._runner = runner
+        self._now_ms = now_ms
+        self._jobs: set[LeaseId] = set()
+        self._escrows: set[LeaseId] = set()
+        self._nursery: trio.Nursery
+        self.tick: TickInfo | None = None
+        self.first_tick = trio.Event()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for lease in self._leases.active():
+                self.look(lease)
+            task_status.started()
+            await self._follow_ticks()
+
+    def look(self, lease: Lease) -> None:
+        """Start the watchers that a lease needs and does not have. Called after every change."""
+        if lease.phase in TERMINAL:
+            return
+        if lease.role is Role.PROVIDER and lease.started_at and not lease.exited:
+            self._once(self._jobs, lease, self._watch_job)
+        if lease.escrow_id and not lease.settled:
+            self._once(self._escrows, lease, self._watch_escrow)
+
+    def _once(self, watched: set[LeaseId], lease: Lease, watch: Watch) -> None:
+        if lease.lease_id in watched:
+            return
+        watched.add(lease.lease_id)
+        self._nursery.start_soon(self._guard, watched, lease, watch)
+
+    async def _guard(self, watched: set[LeaseId], lease: Lease, watch: Watch) -> None:
+        try:
+            while not await self._settled_down(lease, watch):
+                await trio.sleep(RETRY_S)
+        finally:
+            watched.discard(lease.lease_id)
+
+    async def _settled_down(self, lease: Lease, watch: Watch) -> bool:
+        try:
+            await watch(lease)
+        except QubixError as error:
+            log.warning("lease %s: %s", lease.lease_id.hex()[:12], error)
+            return False
+        return True
+
+    async def _watch_job(self, lease: Lease) -> None:
+        assert self._runner is not None
+        try:
+            ended = await self._runner.wait(lease.lease_id)
+        except JobMissing:
+            event = await self._lost(lease.lease_id)
+        else:
+            event = m.RunExited(ended.code, ended.reason, ended.started_at, ended.finished_at, self._now_ms())
+        await self._leases.feed(lease.lease_id, event)
+
+    async def _lost(self, lease_id: LeaseId) -> m.RunExited:
+        """The engine has forgotten the job: what was metered so far is all that is owed."""
+        lease = await self._leases.get(lease_id)
+        ended = UnixMs(lease.started_at + lease.paused_ms + lease.seconds * 1_000)
+        return m.RunExited(-1, "lost", lease.started_at, ended, self._now_ms())
+
+    async def _watch_escrow(self, lease: Lease) -> None:
+        seen = seen_by(lease)
+        async for view in self._bridge.watch(lease.escrow_id):
+            if view is None:
+                break
+            seen = view
+            if view.close_tick:
+                await self._leases.feed(lease.lease_id, m.ChainClosing(self._now_ms()))
+        ended = await self._how_it_ended(lease, seen)
+        event = m.ChainClosed(ended.paid, ended.refunded, self._now_ms())
+        await self._leases.feed(lease.lease_id, event)
+
+    async def _how_it_ended(self, lease: Lease, seen: EscrowView) -> Settled:
+        ended = await self._bridge.how_it_ended(seen)
+        if ended is not None:
+            return ended
+        promised = max(seen.paid, (await self._leases.get(lease.lease_id)).promised)
+        log.warning(
+            "lease %s: the ticks in which its escrow ended can no longer be read; assuming the last "
+            "voucher of %d QU was taken",
+            lease.lease_id.hex()[:12],
+            promised,
+        )
+        return Settled(promised, Qu(lease.terms.deposit - promised), certain=False)
+
+    async def _follow_ticks(self) -> None:
+        async for info in self._bridge.ticks():
+            self.tick = info
+            self.first_tick.set()
+            for lease in self._leases.active():
+                if lease.role is Role.PROVIDER and lease.deadline_tick:
+                    await self._leases.feed(lease.lease_id, m.TickPassed(Tick(info.tick), self._now_ms()))
