@@ -9,7 +9,7 @@ from escrow_bridge.devnet.compiler import QUBIX_HEADER
 from escrow_bridge.devnet.host import Host, contract_id
 
 FOLDER: Final = Path(__file__).parent / "contracts"
-QUIET, MONEY, CALLER, LAYOUT, MAPS, NUMBERS, QUBIX = 1, 2, 3, 4, 5, 6, 7
+QUIET, MONEY, CALLER, LAYOUT, MAPS, NUMBERS, QUBIX, OPENER = range(1, 9)
 CONTRACTS: Final = {
     QUIET: FOLDER / "Quiet.h",
     MONEY: FOLDER / "Money.h",
@@ -18,6 +18,7 @@ CONTRACTS: Final = {
     MAPS: FOLDER / "Maps.h",
     NUMBERS: FOLDER / "Numbers.h",
     QUBIX: QUBIX_HEADER,
+    OPENER: FOLDER / "Opener.h",
 }
 FIRST_TICK: Final = 1_000
 EPOCH: Final = 7

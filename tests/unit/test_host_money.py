@@ -17,7 +17,7 @@ from tests.support.probes import (
     MONEY,
     NOBODY,
     NULL_ID,
-    QUBIX,
+    OPENER,
     QUIET,
     new_chain,
     run,
@@ -220,8 +220,8 @@ def test_nobody_can_send_as_a_contract(chain: Host, source: bytes) -> None:
 
 
 def test_money_to_an_index_without_a_contract_stays_there(chain: Host) -> None:
-    assert chain.apply(ALICE, contract_id(QUBIX + 1), 10, 1, b"")
-    assert chain.balance(contract_id(QUBIX + 1)) == 10
+    assert chain.apply(ALICE, contract_id(OPENER + 1), 10, 1, b"")
+    assert chain.balance(contract_id(OPENER + 1)) == 10
 
 
 def test_entities_count_their_moves(chain: Host) -> None:

@@ -1,0 +1,47 @@
+"""The bytes of the escrow contract's structs are those the golden file says."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+from escrow_bridge.qubic import k12
+from tests.support import contract_layout
+from tests.support.escrow import VOUCHER_TAG, Desk
+from tests.support.probes import QUBIX
+
+LAYOUT = contract_layout.measured()
+
+
+def test_the_compiled_header_has_the_golden_layout() -> None:
+    assert json.loads(contract_layout.GOLDEN.read_text()) == LAYOUT
+
+
+def test_the_golden_file_misses_no_public_struct() -> None:
+    header = contract_layout.QUBIX_HEADER.read_text()
+    registered = ["Open", "TopUp", "Redeem", "Close", "RequestClose", "Finalize", "GetEscrow", "GetInfo"]
+    assert all(f"({name}, " in header for name in registered)
+    expected = {f"{name}_{end}" for name in registered for end in ("input", "output")}
+    assert LAYOUT.keys() == expected | {"Channel", "EscrowKey", "Voucher", "Totals", "StateData"}
+
+
+@pytest.mark.parametrize(("name", "size"), [("EscrowKey", 104), ("Voucher", 48), ("Channel", 96)])
+def test_what_is_hashed_has_no_padding(name: str, size: int) -> None:
+    fields = LAYOUT[name]["fields"]
+    assert isinstance(fields, dict)
+    assert sum(length for _, length in fields.values()) == LAYOUT[name]["size"] == size
+
+
+def test_the_state_has_the_size_the_readme_says() -> None:
+    assert LAYOUT["StateData"]["size"] == len(Desk().host.state(QUBIX)) == 525_384
+
+
+def test_a_voucher_is_the_hash_of_48_bytes() -> None:
+    """A transaction hashes 80 and more, so a voucher's signature fits none."""
+    desk = Desk()
+    escrow = desk.opened()
+    message = VOUCHER_TAG + escrow + struct.pack("<q", 5)
+    assert len(message) == 48
+    assert desk.voucher(escrow, 5)[40:] == desk.caller.sign(k12(message))

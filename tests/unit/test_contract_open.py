@@ -1,0 +1,173 @@
+"""The escrow contract: opening a channel and adding to it."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from escrow_bridge.devnet.host import contract_id
+from escrow_bridge.qubic import k12
+from tests.support.escrow import (
+    CAPACITY,
+    MAX_CHALLENGE,
+    MAX_DEADLINE,
+    MAX_DEPOSIT,
+    MIN_CHALLENGE,
+    MIN_DEADLINE,
+    REQUEST_CLOSE,
+    TOP_UP,
+    Channel,
+    Code,
+    Desk,
+)
+from tests.support.probes import ALICE, FIRST_TICK, MONEY, NULL_ID, OPENER, QUBIX, run
+
+TERMS = bytes(range(32))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_a_channel_is_what_was_asked_for(desk: Desk) -> None:
+    code, escrow = desk.open(5_000, deadline=700, challenge=33, terms=TERMS)
+    assert code == Code.OK
+    assert desk.channel(escrow) == Channel(
+        desk.caller.public_key, desk.provider.public_key, 5_000, 0, FIRST_TICK + 700, 0, 33, FIRST_TICK
+    )
+    assert desk.balances() == (-5_000, 0, 0, 5_000)
+    desk.check()
+
+
+def test_the_escrow_id_can_be_known_beforehand(desk: Desk) -> None:
+    _, escrow = desk.open(terms=TERMS)
+    parties = desk.caller.public_key + desk.provider.public_key
+    assert escrow == k12(parties + TERMS + struct.pack("<II", QUBIX, FIRST_TICK))
+
+
+def test_the_escrow_id_holds_the_tick_it_opened_in(desk: Desk) -> None:
+    first = desk.opened()
+    assert desk.close(first, 0) == Code.OK
+    desk.tick_to(FIRST_TICK + 1)
+    assert desk.opened() != first
+
+
+@pytest.mark.parametrize(
+    ("deposit", "expected"), [(0, Code.BAD_DEPOSIT), (1, Code.OK), (MAX_DEPOSIT, Code.OK)]
+)
+def test_deposits(desk: Desk, deposit: int, expected: Code) -> None:
+    desk.host.credit(desk.caller.public_key, MAX_DEPOSIT)
+    assert desk.open(deposit)[0] == expected
+    desk.check()
+
+
+@pytest.mark.parametrize(
+    ("ticks", "expected"),
+    [
+        (-1, Code.BAD_DEADLINE),
+        (MIN_DEADLINE - 1, Code.BAD_DEADLINE),
+        (MIN_DEADLINE, Code.OK),
+        (MAX_DEADLINE, Code.OK),
+        (MAX_DEADLINE + 1, Code.BAD_DEADLINE),
+        (2**32 - 1 - FIRST_TICK, Code.BAD_DEADLINE),
+    ],
+)
+def test_deadlines(desk: Desk, ticks: int, expected: Code) -> None:
+    assert desk.open(deadline=ticks)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("ticks", "expected"),
+    [
+        (0, Code.BAD_CHALLENGE),
+        (MIN_CHALLENGE - 1, Code.BAD_CHALLENGE),
+        (MIN_CHALLENGE, Code.OK),
+        (MAX_CHALLENGE, Code.OK),
+        (MAX_CHALLENGE + 1, Code.BAD_CHALLENGE),
+        (2**32 - 1, Code.BAD_CHALLENGE),
+    ],
+)
+def test_challenge_windows(desk: Desk, ticks: int, expected: Code) -> None:
+    assert desk.open(challenge=ticks)[0] == expected
+
+
+def test_parties_must_be_two_users(desk: Desk) -> None:
+    for provider in (desk.caller.public_key, NULL_ID, contract_id(QUBIX), contract_id(MONEY)):
+        assert desk.open(provider=provider) == (Code.BAD_PARTY, NULL_ID)
+    assert desk.balances() == (0, 0, 0, 0)
+
+
+def test_a_contract_cannot_be_the_caller(desk: Desk) -> None:
+    """Nobody holds its key, and signatures of the lowest contract ids can be forged."""
+    desk.host.apply(ALICE, contract_id(OPENER), 500, 0, b"")
+    asked = desk.provider.public_key + TERMS + struct.pack("<IIq", FIRST_TICK + 100, 20, 400)
+    assert run(desk.host, OPENER, 1, asked)[32:36] == bytes([Code.BAD_PARTY, 0, 0, 0])
+    assert desk.host.balance(contract_id(OPENER)) == 500, "a contract gets its money back too"
+    desk.check()
+
+
+def test_the_same_channel_opens_once_in_a_tick(desk: Desk) -> None:
+    assert desk.open(100)[0] == Code.OK
+    assert desk.open(200) == (Code.ALREADY_OPEN, NULL_ID)
+    assert desk.open(200, terms=TERMS)[0] == Code.OK
+    assert desk.balances() == (-300, 0, 0, 300)
+
+
+def test_a_full_map_refuses_and_gives_the_money_back(desk: Desk) -> None:
+    for number in range(CAPACITY):
+        assert desk.open(1, terms=number.to_bytes(32, "little"))[0] == Code.OK
+    assert desk.open(1, terms=b"\xff" * 32) == (Code.FULL, NULL_ID)
+    assert desk.balances() == (-CAPACITY, 0, 0, CAPACITY)
+    desk.tick_to(FIRST_TICK + 1_008)
+    desk.tick_to(FIRST_TICK + 1_009)
+    assert desk.info().closed == CAPACITY, "one sweep refunds a full map"
+    assert desk.balances() == (0, 0, 0, 0)
+    assert desk.open(1)[0] == Code.OK
+
+
+def top_up(desk: Desk, escrow: bytes, amount: int) -> Code:
+    return desk.code(desk.caller, TOP_UP, escrow, amount)
+
+
+def test_a_top_up_raises_the_deposit_and_nothing_else(desk: Desk) -> None:
+    escrow = desk.opened(100)
+    before = desk.channel(escrow)
+    desk.tick_to(FIRST_TICK + 5)
+    assert top_up(desk, escrow, 50) == Code.OK
+    after = desk.channel(escrow)
+    assert before and after
+    assert (after.deposit, after.deadline_tick) == (150, before.deadline_tick)
+    assert desk.redeem(escrow, 150) == Code.OK
+    desk.check()
+
+
+def test_a_top_up_is_the_callers(desk: Desk) -> None:
+    escrow = desk.opened(100)
+    for wallet in (desk.provider, desk.stranger):
+        assert desk.code(wallet, TOP_UP, escrow, 50) == Code.NOT_CALLER
+    assert desk.code(desk.caller, TOP_UP, TERMS, 50) == Code.UNKNOWN_ESCROW
+    assert desk.balances() == (-100, 0, 0, 100)
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [(0, Code.BAD_DEPOSIT), (1, Code.OK), (MAX_DEPOSIT - 100, Code.OK), (MAX_DEPOSIT - 99, Code.BAD_DEPOSIT)],
+)
+def test_a_deposit_never_exceeds_what_one_transfer_can_refund(
+    desk: Desk, amount: int, expected: Code
+) -> None:
+    desk.host.credit(desk.caller.public_key, MAX_DEPOSIT)
+    escrow = desk.opened(100)
+    assert top_up(desk, escrow, amount) == expected
+    desk.check()
+
+
+def test_no_top_up_while_closing_or_after_the_deadline(desk: Desk) -> None:
+    closing, expiring = desk.opened(100, deadline=100), desk.open(100, deadline=33, terms=TERMS)[1]
+    assert desk.code(desk.caller, REQUEST_CLOSE, closing) == Code.OK
+    assert top_up(desk, closing, 50) == Code.CLOSING
+    desk.tick_to(FIRST_TICK + 33)
+    assert top_up(desk, expiring, 50) == Code.TOO_LATE
+    assert desk.balances() == (-100, 0, 0, 100), "the closing one was refunded meanwhile"
