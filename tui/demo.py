@@ -201,9 +201,7 @@ async def _discover(caller: Client, screen: Screen) -> float:
                 )
             await asyncio.sleep(POLL_SECONDS)
         offer = offers[0]
-        said.append(
-            f"the caller sees {offer.name}'s signed offer: {show.qu(offer.price_qu_per_hour)} QU per hour"
-        )
+        said.append(f"{offer.name} asks {show.qu(offer.price_qu_per_hour)} QU an hour")
     return time.monotonic() - began
 
 

@@ -13,7 +13,7 @@ from statistics import median_low
 from typing import Final
 
 CARDS: Final = 8
-READINGS_PER_CARD: Final = 40_000
+READINGS_PER_CARD: Final = 25_000
 SEED: Final = 20_250_401
 HOT_MILLICELSIUS: Final = 80_000
 DATA_NAME: Final = "readings.csv"

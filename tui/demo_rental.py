@@ -42,6 +42,7 @@ STAGES: Final = {
     "settle": frozenset({"stopping", "settling"}),
 }
 """The demo's names for the phases of a lease, in order; "" is before there is one."""
+ENDED: Final = "ended"
 DOING: Final = {
     "quote": "asking the provider for a quote",
     "fund": "locking the deposit in the escrow contract",
@@ -109,12 +110,12 @@ class _Watch:
     def take(self, event: RunEvent) -> None:
         self.lease = event.lease or self.lease
         phase = self.lease.phase if self.lease else ""
-        stage = next((name for name, phases in STAGES.items() if phase in phases), "")
+        stage = next((name for name, phases in STAGES.items() if phase in phases), ENDED)
         if stage != self._stage:
             self._enter(stage)
         if stage == "run" and self._log is None and self.lease:
             self._log = asyncio.create_task(self._follow_log(self.lease.lease_id))
-        if stage:
+        if stage != ENDED:
             self._screen.now(stage, self._doing(stage))
 
     async def finish(self) -> None:
@@ -145,18 +146,18 @@ class _Watch:
     def _enter(self, stage: str) -> None:
         now = time.monotonic()
         self.seconds[self._stage] += now - self._since
-        self._screen.done(self._stage, self._did(), now - self._since)
-        self._stage, self._since = stage or self._stage, now
-        if not stage:
+        if stage == ENDED:
             self._screen.quiet()
+        self._screen.done(self._stage, self._did(), now - self._since)
+        self._stage, self._since = stage, now
 
     def _did(self) -> str:
         assert self.lease is not None
         lease = self.lease
         return {
-            "quote": f"both sides signed the terms; at most {show.qu(lease.max_loss_qu)} QU can be lost",
+            "quote": f"terms signed by both; at most {show.qu(lease.max_loss_qu)} QU at risk",
             "fund": f"{show.qu(lease.deposit)} QU are locked in the escrow contract",
-            "provision": f"the data file is there, the job is started ({lease.runner})",
+            "provision": f"the data file is there, the job has started ({lease.runner})",
             "run": f"the job ran {lease.seconds} s",
             "settle": "result fetched, escrow closed, the rest came back",
         }[self._stage]

@@ -117,9 +117,7 @@ class Screen:
             self.say(f"  {line}")
         self.say(f"  sha256 {sha256}", "dim")
         if matches:
-            self.say(
-                "  The same, computed a second time here from the same data, gives the same bytes.", show.GOOD
-            )
+            self.say("  Computed a second time here, from the same data: the same bytes.", show.GOOD)
         else:
             self.say("  This is NOT what the same computation gives here.", show.BAD)
 
@@ -129,10 +127,8 @@ class Screen:
         self.say("What happened to the money", "bold")
         self._console.print(_uses(money))
         self._console.print(_wallets(money))
-        self.say(
-            f"  The caller signed {money.vouchers} vouchers while the job ran, each for the time used so far."
-            f" Had one side vanished, the other would have lost at most {show.qu(money.max_loss)} QU."
-        )
+        self.say(f"  The caller signed {money.vouchers} vouchers, each for the time used up to then.")
+        self.say(f"  Had one side vanished, the other had lost at most {show.qu(money.max_loss)} QU.")
 
 
 def _uses(money: Money) -> Table:
@@ -157,7 +153,7 @@ def _wallets(money: Money) -> Table:
     wallets.add_column("wallet", footer="sum")
     wallets.add_column("before", justify="right")
     wallets.add_column("after", justify="right")
-    wallets.add_column("change", justify="right", footer=f"{sum(changes) + money.fee:+,}")
+    wallets.add_column("change", justify="right", footer=f"{sum(changes) + money.fee:,}")
     for name, (before, after) in (("caller", money.caller), ("provider", money.provider)):
         wallets.add_row(name, show.qu(before), show.qu(after), f"{after - before:+,}")
     wallets.add_row("fee in the contract", "", "", f"{money.fee:+,}")
