@@ -45,7 +45,7 @@ class Peer:
 
     def __init__(self, address: Address, timing: Timing, on_connected: Callable[[], object]) -> None:
         self.name = f"{address[0]}:{address[1]}"
-        self.trouble = "not connected yet"
+        self.trouble = "no greeting yet"
         self._address = address
         self._timing = timing
         self._on_connected = on_connected
@@ -76,7 +76,7 @@ class Peer:
                 reader = MessageReader(stream)
                 with trio.fail_after(self._timing.connect_seconds):
                     await self._greeting(reader)
-                greeted, self._stream = True, stream
+                greeted, self._stream, self.trouble = True, stream, "the connection broke"
                 self._on_connected()
                 await self._read(reader)
         except trio.TooSlowError:
@@ -118,10 +118,24 @@ class Peer:
         try:
             with trio.fail_after(self._timing.answer_seconds):
                 async with self._send_lock:
-                    await _send_whole(stream, message)
+                    await self._send_whole(stream, message)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return False
         return True
+
+    async def _send_whole(self, stream: trio.SocketStream, message: bytes) -> None:
+        try:
+            await stream.send_all(message)
+        except BaseException:
+            # Half a message may be out: nothing sent after it would be understood.
+            await self._drop(stream)
+            raise
+
+    async def _drop(self, stream: trio.SocketStream) -> None:
+        """Give a connection up; `run` makes the next one."""
+        if self._stream is stream:
+            self._stream = None
+        await trio.aclose_forcefully(stream)
 
     async def ask(self, kind: Kind, payload: bytes, until: frozenset[int]) -> list[Message]:
         """All replies to a request up to the first of a kind in `until`. Raises NoAnswer."""
@@ -132,7 +146,7 @@ class Peer:
             except _TooSlow:
                 # The connection may be half open; a fresh one tells.
                 if stream is not None:
-                    await trio.aclose_forcefully(stream)
+                    await self._drop(stream)
                 raise
             if replies[-1].kind != Kind.TRY_AGAIN:
                 return replies
@@ -147,27 +161,19 @@ class Peer:
         try:
             with receiver, trio.fail_after(self._timing.answer_seconds):
                 if not await self.send(encode(kind, dejavu, payload)):
-                    raise NoAnswer("the connection broke")
-                return await _collect(receiver, until)
+                    raise NoAnswer(self.trouble)
+                return await self._collect(receiver, until)
         except trio.TooSlowError:
             raise _TooSlow(f"no answer within {self._timing.answer_seconds:g} s") from None
         finally:
             self._waiting.pop(dejavu, None)
 
-
-async def _send_whole(stream: trio.SocketStream, message: bytes) -> None:
-    try:
-        await stream.send_all(message)
-    except BaseException:
-        # Half a message may be out: nothing sent after it would be understood.
-        await trio.aclose_forcefully(stream)
-        raise
-
-
-async def _collect(receiver: trio.MemoryReceiveChannel[Message], until: frozenset[int]) -> list[Message]:
-    replies: list[Message] = []
-    async for message in receiver:
-        replies.append(message)
-        if message.kind in until:
-            return replies
-    raise NoAnswer("the connection broke")
+    async def _collect(
+        self, receiver: trio.MemoryReceiveChannel[Message], until: frozenset[int]
+    ) -> list[Message]:
+        replies: list[Message] = []
+        async for message in receiver:
+            replies.append(message)
+            if message.kind in until:
+                return replies
+        raise NoAnswer(self.trouble)

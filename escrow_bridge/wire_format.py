@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 import trio
@@ -113,9 +113,23 @@ _ENTITY: Final = struct.Struct("<32sqqIIIIIi768x")
 """Key, incoming, outgoing, counts in and out, last ticks in and out, tick, index, 24 x 32 siblings."""
 
 
-def pack_entity(owner: QubicId, balance: Qu, tick: Tick) -> bytes:
-    """An entity record that shows `balance` as its only income; index -1 marks an unknown owner."""
-    return _ENTITY.pack(owner, balance, 0, 0, 0, 0, 0, tick, 0 if balance else -1)
+@dataclass(frozen=True)
+class EntityRecord:
+    """What a node knows of an account. Balance = incoming - outgoing."""
+
+    incoming: int
+    outgoing: int
+    incoming_count: int
+    outgoing_count: int
+    last_incoming_tick: int
+    last_outgoing_tick: int
+
+
+def pack_entity(owner: QubicId, record: EntityRecord | None, tick: Tick) -> bytes:
+    """None: an unknown account, shown by the index -1. The siblings are zero."""
+    if record is None:
+        return _ENTITY.pack(owner, 0, 0, 0, 0, 0, 0, tick, -1)
+    return _ENTITY.pack(owner, *astuple(record), tick, 0)
 
 
 def parse_entity(payload: bytes, owner: QubicId) -> tuple[Qu, Tick]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from escrow_bridge.chain import Outcome, TickInfo
 from escrow_bridge.devnet.host import Host
 from escrow_bridge.qubic import Transaction, parse_transaction, signature_valid, transaction_digest
-from escrow_bridge.wire_format import SLOTS
+from escrow_bridge.wire_format import SLOTS, EntityRecord
 from protocol.errors import MessageInvalid, UsageError
 from protocol.units import Qu, QubicId, Tick
 
@@ -129,6 +129,11 @@ class Engine:
 
     def balance(self, owner: QubicId) -> Qu:
         return Qu(self.host.balance(owner))
+
+    def entity(self, owner: QubicId) -> EntityRecord | None:
+        """None: this account never sent or received anything."""
+        known = self.host.entity(owner)
+        return None if known is None else EntityRecord(*astuple(known))
 
     def past(self, tick: Tick) -> dict[bytes, bytes] | None:
         """Digest -> raw transaction of a past tick, in slot order; None if it is not past or too old."""

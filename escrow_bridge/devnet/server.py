@@ -48,7 +48,7 @@ class Server:
     _seen: dict[bytes, None] = field(default_factory=dict)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
-        """One connection from greeting to end. A full node accepts and says nothing, as real ones do."""
+        """One connection from greeting to end; beyond MAX_CONNECTIONS there is no greeting."""
         self.connections += 1
         try:
             if self.connections <= MAX_CONNECTIONS:
@@ -109,7 +109,7 @@ def _tick_info(engine: Engine, payload: bytes) -> Replies:
 
 def _entity(engine: Engine, payload: bytes) -> Replies:
     owner = wire.parse_owner(payload)
-    yield Kind.ENTITY, wire.pack_entity(owner, engine.balance(owner), engine.tick_info().tick)
+    yield Kind.ENTITY, wire.pack_entity(owner, engine.entity(owner), engine.tick_info().tick)
 
 
 def _tick_data(engine: Engine, payload: bytes) -> Replies:

@@ -1,0 +1,117 @@
+"""The bridge over real sockets against the devnet process: every way a channel can end, no QU lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import trio
+
+from escrow_bridge import layout
+from escrow_bridge.bridge import Bridge, CloseOrder, FinalizeOrder, OpenOrder, RedeemOrder, RequestCloseOrder
+from escrow_bridge.chain import Chain
+from escrow_bridge.escrow import Settled, read_info
+from escrow_bridge.layout import EscrowView
+from escrow_bridge.node import open_node_chain
+from escrow_bridge.qubic import Wallet, contract_id
+from protocol.units import LeaseId, Qu, fee_of, net_of
+from tests.support.chains import Store, wallet_of
+from tests.support.devnet_process import devnet_process
+
+FUNDS = Qu(1_000_000)
+CALLER, PROVIDER = wallet_of(0), wallet_of(1)
+DEPOSIT = Qu(1_000)
+TICK_SECONDS = 0.05
+
+
+@dataclass
+class Market:
+    chain: Chain
+    contract_index: int
+
+    def bridge(self, wallet: Wallet) -> Bridge:
+        return Bridge(self.chain, wallet, self.contract_index, tick_offset=6, poll_seconds=TICK_SECONDS / 2)
+
+    async def open(self, terms: int, deadline_ticks: int = 400) -> EscrowView:
+        order = OpenOrder(PROVIDER.public_key, LeaseId(bytes([terms] * 32)), DEPOSIT, deadline_ticks, 20)
+        return await self.bridge(CALLER).open_escrow(order, b"", Store().save)
+
+    async def balances(self) -> tuple[int, int, int]:
+        """(caller, provider, contract)."""
+        owners = (CALLER.public_key, PROVIDER.public_key, contract_id(self.contract_index))
+        caller, provider, contract = [(await self.chain.balance(owner)).amount for owner in owners]
+        return caller, provider, contract
+
+
+@pytest.fixture
+async def market() -> AsyncIterator[Market]:
+    funds = [(CALLER.public_key, FUNDS), (PROVIDER.public_key, FUNDS)]
+    async with (
+        devnet_process(funds, tick_seconds=TICK_SECONDS) as devnet,
+        open_node_chain([devnet.node]) as chain,
+    ):
+        yield Market(chain, devnet.contract_index)
+
+
+def voucher(escrow: EscrowView, cumulative: int) -> RedeemOrder:
+    signature = CALLER.sign(layout.voucher_digest(escrow.escrow_id, Qu(cumulative)))
+    return RedeemOrder(escrow.escrow_id, Qu(cumulative), signature)
+
+
+def closing(escrow: EscrowView, cumulative: int) -> CloseOrder:
+    order = voucher(escrow, cumulative)
+    return CloseOrder(order.escrow_id, order.cumulative, order.signature)
+
+
+async def test_every_ending_conserves_the_money(market: Market) -> None:
+    with trio.fail_after(60):
+        opened = [await market.open(terms, deadline) for terms, deadline in ((1, 400), (2, 400), (3, 32))]
+        assert await market.balances() == (FUNDS - 3 * DEPOSIT, FUNDS, 3 * DEPOSIT)
+        async with trio.open_nursery() as nursery:
+            for ending, escrow in zip((by_provider, by_caller, by_expiry), opened, strict=True):
+                nursery.start_soon(ending, market, escrow)
+        paid = [Qu(400), Qu(250), Qu(0)]
+        fees = sum(fee_of(amount) for amount in paid)
+        assert await market.balances() == (
+            FUNDS - sum(paid),
+            FUNDS + sum(net_of(amount) for amount in paid),
+            fees,
+        )
+        info = await read_info(market.chain, market.contract_index)
+        assert (info.open_balance, info.fees_undistributed, info.volume) == (0, fees, sum(paid))
+        assert (info.opened, info.closed) == (3, 3)
+
+
+async def by_provider(market: Market, escrow: EscrowView) -> None:
+    provider = market.bridge(PROVIDER)
+    view = await provider.redeem(voucher(escrow, 100), b"", Store().save)
+    assert view is not None and view.paid == 100
+    settled = await provider.close(closing(escrow, 400), b"", Store().save)
+    assert settled == Settled(Qu(400), Qu(600), certain=True)
+    assert await market.bridge(CALLER).how_it_ended(escrow) == settled
+
+
+async def by_caller(market: Market, escrow: EscrowView) -> None:
+    caller = market.bridge(CALLER)
+    closing_view = await caller.request_close(RequestCloseOrder(escrow.escrow_id), b"", Store().save)
+    assert closing_view is not None and closing_view.close_tick > 0
+    await market.bridge(PROVIDER).redeem(voucher(escrow, 250), b"", Store().save)
+    await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
+    assert await caller.how_it_ended(escrow) == Settled(Qu(250), Qu(750), certain=True)
+
+
+async def by_expiry(market: Market, escrow: EscrowView) -> None:
+    async for view in market.bridge(CALLER).watch(escrow.escrow_id):
+        if view is None:
+            break
+    assert await market.bridge(CALLER).how_it_ended(escrow) == Settled(Qu(0), DEPOSIT, certain=True)
+
+
+async def test_many_orders_at_once_share_a_connection(market: Market) -> None:
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for terms in range(20):
+                nursery.start_soon(market.open, terms)
+        caller, provider, contract = await market.balances()
+        assert (caller, provider, contract) == (FUNDS - 20 * DEPOSIT, FUNDS, 20 * DEPOSIT)
