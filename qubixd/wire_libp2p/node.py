@@ -107,9 +107,10 @@ class Libp2pWire:
             assert peer is not None, "only Ed25519 peers have connections"
             try:
                 await handler(stream, peer)
-                stream.finish()
-            finally:
+            except BaseException:
                 stream.abort("the handler ended early")
+                raise
+            stream.finish()
 
         self._served.add(protocol)
         self._host.set_stream_handler(TProtocol(protocol), handle)

@@ -194,6 +194,7 @@ class GuardedSwarm(Swarm):
     async def _run_handler(self, handler: StreamHandlerFn, stream: INetStream, peer: ID) -> None:
         try:
             await handler(stream)
+            await stream.close()
         except Exception as error:
             self.on_handler_error(peer, stream, error)
             await stream.reset()

@@ -100,6 +100,17 @@ async def test_closing_without_end_breaks_the_other_side() -> None:
         await assert_echoes(b, a)
 
 
+async def test_what_a_handler_sent_before_it_returned_arrives() -> None:
+    async def talks(stream: Stream, peer: PeerKey) -> None:
+        await stream.send_all(FIVE_MB[:200_000])
+
+    async with node(1) as a, node(2) as b:
+        a.serve("/talks/1", talks)
+        async with await b.open(a.peer_key, "/talks/1", a.addresses) as stream:
+            await assert_echoes(b, a)  # by now everything has arrived
+            assert await read_all(stream) == FIVE_MB[:200_000]
+
+
 @pytest.mark.slow
 async def test_a_reader_that_stalls_for_six_seconds_loses_nothing() -> None:
     async def slow_reader(stream: Stream, peer: PeerKey) -> None:

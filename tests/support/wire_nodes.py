@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +13,7 @@ from libp2p.abc import ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as x25519_key_pair
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
@@ -130,8 +131,9 @@ class Hostile:
         return PeerKey(self.keys.public_key.to_bytes())
 
     async def frame(self, kind: int, flags: int, stream_id: int, length: int, body: bytes = b"") -> None:
-        """Any yamux frame, past the muxer."""
-        await self.secure.write(struct.pack("!BBHII", 0, kind, flags, stream_id, length) + body)
+        """Any yamux frame, past the muxer; nothing happens once the node has hung up."""
+        with suppress(ConnectionClosedError):
+            await self.secure.write(struct.pack("!BBHII", 0, kind, flags, stream_id, length) + body)
 
     async def stream(self, protocol: str) -> YamuxStream:
         """A stream on which the protocol was agreed."""
@@ -147,9 +149,9 @@ class Hostile:
         return stream
 
     async def gossip(self, *messages: rpc_pb2.Message) -> YamuxStream:
-        """A pubsub stream that has said it and is still open."""
+        """A pubsub stream that has said it, one RPC per message, and is still open."""
         stream = await self.stream("/meshsub/1.1.0")
-        await stream.send(rpc(*messages))
+        await stream.send(b"".join(rpc(message) for message in messages))
         return stream
 
     def message(self, data: bytes, number: int, topic: str = TOPIC) -> rpc_pb2.Message:
@@ -168,8 +170,8 @@ def selection(protocol: str) -> bytes:
     return encode_uvarint(len(line)) + line
 
 
-def rpc(*messages: rpc_pb2.Message) -> bytes:
-    payload = rpc_pb2.RPC(publish=messages).SerializeToString()
+def rpc(message: rpc_pb2.Message) -> bytes:
+    payload = rpc_pb2.RPC(publish=[message]).SerializeToString()
     return encode_uvarint(len(payload)) + payload
 
 

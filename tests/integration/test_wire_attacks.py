@@ -1,0 +1,481 @@
+"""Hostile peers against a running node. After every attack the node still serves an honest peer: a
+stream that was open all along, a new stream, and gossip.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+import trio
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.utils.varint import encode_uvarint
+
+from protocol.units import PeerKey
+from qubixd.wire import MAX_GOSSIP_BYTES, Stream, Verdict, Wire
+from qubixd.wire_libp2p import Limits
+from qubixd.wire_libp2p.yamux_stream import (
+    DATA,
+    INITIAL_WINDOW,
+    PING,
+    SYN,
+    WINDOW_UPDATE,
+    YamuxStream,
+)
+from tests.support.wire_nodes import (
+    ECHO,
+    FAST,
+    TOPIC,
+    Hostile,
+    Inbox,
+    assert_echoes,
+    connected,
+    gossip_until,
+    hostile,
+    node,
+    select,
+    selection,
+    tcp_to,
+    until,
+)
+
+pytestmark = pytest.mark.attack
+
+LIMITS = replace(
+    FAST,
+    connections=14,
+    inbound_connections=12,
+    connections_per_ip=8,
+    handshakes=8,
+    handshakes_per_ip=6,
+    handshake_seconds=1.0,
+    ban_seconds=1.0,
+    gossip_burst=60,
+)
+HOSTILE_IP = "127.0.0.66"
+
+
+@dataclass
+class Arena:
+    """The node under attack and an honest peer with an open stream."""
+
+    node: Wire
+    honest: Wire
+    inbox: Inbox
+    stream: Stream
+
+    def judged(self, prefix: bytes) -> int:
+        """How many messages with this prefix reached the node's validator."""
+        return sum(data.startswith(prefix) for data, _ in self.inbox.messages)
+
+
+@asynccontextmanager
+async def arena(limits: Limits = LIMITS) -> AsyncIterator[Arena]:
+    """Runs an attack and then asserts that nothing honest was harmed."""
+    inbox, back = Inbox(), Inbox()
+    async with node(1, limits=limits) as victim, node(2, victim.addresses) as honest:
+        victim.subscribe(TOPIC, inbox)
+        honest.subscribe(TOPIC, back)
+        await connected((victim, honest))
+        stream = await honest.open(victim.peer_key, ECHO)
+        yield Arena(victim, honest, inbox, stream)
+        await stream.send_all(b"open all along")
+        assert await stream.receive_some() == b"open all along"
+        await assert_echoes(honest, victim)
+        await gossip_until(honest, inbox, b"honest")
+        await gossip_until(victim, back, b"victim")
+
+
+# Before and during the handshake
+
+
+@pytest.mark.parametrize("protocol", ["/plaintext/2.0.0", "/tls/1.0.0", "/secio/1.0.0", "/yamux/1.0.0"])
+async def test_only_noise_is_spoken_on_a_bare_connection(protocol: str) -> None:
+    async with arena() as at, await tcp_to(at.node) as tcp:
+        assert await select(tcp, protocol) == b"na"
+
+
+async def test_only_yamux_is_spoken_after_noise() -> None:
+    async with arena() as at, await tcp_to(at.node) as tcp:
+        assert await select(tcp, "/noise") == b"/noise"
+        await tcp.send_all(os.urandom(200))
+        assert await tcp.receive_some() == b""
+
+
+async def test_half_open_connections_take_no_honest_place() -> None:
+    async with arena() as at, AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(await tcp_to(at.node, HOSTILE_IP)) for _ in range(60)]
+        for tcp in silent[:10]:
+            with trio.move_on_after(0.1):
+                await tcp.send_all(selection("/multistream/1.0.0"))
+        async with node(3) as late:
+            await assert_echoes(late, at.node)
+        for tcp in silent:  # all are dropped: most at once, the first few when their time is over
+            with trio.fail_after(5):
+                await _until_closed(tcp)
+
+
+async def _until_closed(tcp: trio.SocketStream) -> None:
+    try:
+        while await tcp.receive_some():
+            pass
+    except trio.BrokenResourceError:
+        pass
+
+
+async def test_a_flood_of_connections_stops_at_the_cap_and_leaves_no_trace() -> None:
+    async with arena() as at:
+        async with AsyncExitStack() as stack:
+            refused = 0
+            for number in range(20):
+                try:
+                    await stack.enter_async_context(hostile(at.node, 100 + number, HOSTILE_IP))
+                except Exception:
+                    refused += 1
+            assert refused >= 12 and len(at.node.peers()) <= 9
+            async with node(3) as late:
+                await assert_echoes(late, at.node)
+        await until(lambda: len(at.node.peers()) == 1)
+        for number in range(15):  # every slot came back, again and again
+            async with hostile(at.node, 130 + number, HOSTILE_IP) as enemy:
+                await enemy.stream(ECHO)
+
+
+async def test_one_peer_holds_two_connections_at_most() -> None:
+    async with arena() as at, AsyncExitStack() as stack:
+        enemies = [await stack.enter_async_context(hostile(at.node, 66)) for _ in range(4)]
+        for old in enemies[:2]:
+            await old.gone()
+        await enemies[3].stream(ECHO)
+
+
+# Yamux
+
+
+async def _announce_two_gigabytes(enemy: Hostile) -> None:
+    await enemy.frame(DATA, SYN, 1, 2**31)
+
+
+async def _fill_beyond_the_window(enemy: Hostile) -> None:
+    stream = await enemy.stream("/test/never/1")
+    for _ in range(8):
+        await enemy.frame(DATA, 0, stream.stream_id, 60_000, bytes(60_000))
+
+
+async def _unknown_version(enemy: Hostile) -> None:
+    await enemy.secure.write(b"\x09" + bytes(11))
+
+
+async def _unknown_type(enemy: Hostile) -> None:
+    await enemy.frame(77, 0, 1, 0)
+
+
+async def _streams_of_the_other_side(enemy: Hostile) -> None:
+    await enemy.frame(WINDOW_UPDATE, SYN, 2, 0)
+
+
+async def _one_stream_twice(enemy: Hostile) -> None:
+    await enemy.frame(WINDOW_UPDATE, SYN, 1, 0)
+    await enemy.frame(WINDOW_UPDATE, SYN, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        _announce_two_gigabytes,
+        _fill_beyond_the_window,
+        _unknown_version,
+        _unknown_type,
+        _streams_of_the_other_side,
+        _one_stream_twice,
+    ],
+)
+async def test_who_breaks_yamux_loses_the_connection(
+    attack: Callable[[Hostile], Awaitable[None]],
+) -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        at.node.serve("/test/never/1", _never_reads)
+        await attack(enemy)
+        await enemy.gone()
+
+
+async def test_a_peer_that_pings_but_does_not_read_is_cut() -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        pings = b"".join(
+            bytes([0, PING]) + SYN.to_bytes(2, "big") + bytes(4) + n.to_bytes(4, "big") for n in range(5_000)
+        )
+        enemy.secure.read = trio.sleep_forever  # type: ignore[method-assign,assignment]  # a peer that stops reading
+        with trio.move_on_after(20):
+            while not enemy.muxed.is_closed and enemy.key in at.node.peers():
+                await enemy.secure.write(pings)
+        await until(lambda: enemy.key not in at.node.peers())
+
+
+async def test_a_thousand_streams_from_one_peer_are_refused_beyond_the_cap() -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        streams = [await enemy.muxed.open_stream() for _ in range(1_000)]
+        cap = LIMITS.streams_per_peer
+        await until(lambda: sum(stream.broken is None for stream in streams) <= cap)
+        await until(
+            lambda: all(stream.broken or stream.fin_received for stream in streams)
+        )  # none negotiates
+
+
+async def _never_reads(stream: Stream, peer: PeerKey) -> None:
+    await trio.sleep_forever()
+
+
+async def _tiny_reads(stream: Stream, peer: PeerKey) -> None:
+    for _ in range(3_000):
+        await stream.receive_some(1)
+    await stream.send_all(b"!")
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("handler", [_never_reads, _tiny_reads])
+async def test_what_nobody_reads_fills_one_window_and_no_more(
+    handler: Callable[[Stream, PeerKey], Awaitable[None]],
+) -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        at.node.serve("/test/slow/1", handler)
+        stream = await enemy.stream("/test/slow/1")
+        before = stream.send_window
+        with trio.move_on_after(1.0):
+            await stream.send(bytes(20_000_000))
+        if handler is _tiny_reads:
+            assert await stream.receive(1) == b"!"
+        assert before <= INITIAL_WINDOW and stream.send_window == 0  # it got no more than it had
+
+
+async def test_unread_data_of_all_peers_together_is_bounded() -> None:
+    async with arena(replace(LIMITS, unread_bytes=600_000)) as at, hostile(at.node) as enemy:
+        at.node.serve("/test/never/1", _never_reads)
+        streams = [await enemy.stream("/test/never/1") for _ in range(8)]
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(_send_until_broken, stream)
+            await until(lambda: sum(stream.broken is not None for stream in streams) >= 4)
+            nursery.cancel_scope.cancel()
+        for stream in streams:
+            await stream.reset()
+
+
+async def _send_until_broken(stream: YamuxStream) -> None:
+    with trio.move_on_after(30):
+        try:
+            await stream.send(bytes(1_000_000))
+        except Exception:
+            return
+
+
+# Stream handlers
+
+
+async def _bug(stream: Stream, peer: PeerKey) -> None:
+    await stream.receive_some()
+    raise ValueError("a bug of ours")
+
+
+async def _bugs(stream: Stream, peer: PeerKey) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_bug, stream, peer)
+
+
+@pytest.mark.parametrize("handler", [_bug, _bugs])
+async def test_a_failing_handler_of_ours_costs_its_stream(
+    handler: Callable[[Stream, PeerKey], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        at.node.serve("/test/bug/1", handler)
+        stream = await enemy.stream("/test/bug/1")
+        await stream.send(b"x")
+        await until(lambda: stream.broken is not None)
+        warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert len(warnings) == 1 and "/test/bug/1" in warnings[0].getMessage()
+        assert at.node.counters.handler_errors == 1
+        await enemy.stream(ECHO)
+
+
+GARBAGE = [
+    ("/ipfs/ping/1.0.0", b"short"),
+    ("/ipfs/ping/1.0.0", os.urandom(1_000)),
+    ("/ipfs/id/1.0.0", os.urandom(1_000)),
+    ("/qubix/peers/1", os.urandom(1_000)),
+    ("/qubix/peers/1", b"\x00\x00\x00\x03\x91\xa1x"),
+    ("/meshsub/1.1.0", os.urandom(1_000)),
+    ("/meshsub/1.1.0", b"\x05\xff\xff\xff\xff\xff"),
+    ("/meshsub/1.1.0", b"\xff" * 50),
+    ("/meshsub/1.1.0", encode_uvarint(2**30) + bytes(1_000)),
+    ("/meshsub/1.1.0", b"\x40half of it"),
+]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "garbage"), GARBAGE, ids=[f"{p}-{i}" for i, (p, _) in enumerate(GARBAGE)]
+)
+@pytest.mark.parametrize("ending", ["finish", "reset"])
+async def test_garbage_in_any_protocol_costs_its_stream(protocol: str, garbage: bytes, ending: str) -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        for _ in range(3):
+            stream = await enemy.stream(protocol)
+            await stream.send(garbage)
+            stream.finish() if ending == "finish" else await stream.reset()
+            with trio.move_on_after(2):
+                await until(lambda stream=stream: bool(stream.broken or stream.fin_received))  # type: ignore[misc]  # mypy cannot infer defaults of a lambda
+        await enemy.stream(ECHO)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x02\xff\n", b"\x00", b"\xff" * 12, selection("/x" * 30_000), encode_uvarint(2**50) + b"/x"]
+)
+async def test_garbage_instead_of_a_protocol_name_costs_its_stream(garbage: bytes) -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        stream = await enemy.muxed.open_stream()
+        await stream.send(selection("/multistream/1.0.0") + garbage)
+        await until(lambda: stream.broken is not None)
+        await enemy.stream(ECHO)
+
+
+# Gossip
+
+
+def _unsigned(enemy: Hostile, number: int) -> rpc_pb2.Message:
+    message = enemy.message(b"bad", number)
+    message.signature = b""
+    return message
+
+
+def _forged(enemy: Hostile, number: int) -> rpc_pb2.Message:
+    message = enemy.message(b"bad", number)
+    message.data = b"bad and changed"
+    return message
+
+
+def _key_of_another_kind(enemy: Hostile, number: int) -> rpc_pb2.Message:
+    message = enemy.message(b"bad", number)
+    message.from_id, message.key = bytes.fromhex("1220") + os.urandom(32), b"\xff\xff\xff garbage"
+    return message
+
+
+def _point_not_on_the_curve(enemy: Hostile, number: int) -> rpc_pb2.Message:
+    message = enemy.message(b"bad", number)
+    message.from_id, message.key = bytes.fromhex("002408011220") + b"\x02" * 32, b"\x08\x01"
+    return message
+
+
+def _no_author(enemy: Hostile, number: int) -> rpc_pb2.Message:
+    message = enemy.message(b"bad", number)
+    message.from_id = b""
+    return message
+
+
+def _huge(enemy: Hostile, number: int) -> rpc_pb2.Message:
+    return enemy.message(b"bad" + bytes(MAX_GOSSIP_BYTES), number)
+
+
+def _long_number(enemy: Hostile, number: int) -> rpc_pb2.Message:
+    message = enemy.message(b"bad", number)
+    message.seqno = bytes(1_000)
+    return message
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_unsigned, _forged, _key_of_another_kind, _point_not_on_the_curve, _no_author, _huge, _long_number],
+)
+async def test_bad_messages_are_counted_and_their_bearer_is_shut_out_for_a_while(
+    make: Callable[[Hostile, int], rpc_pb2.Message],
+) -> None:
+    async with arena() as at:
+        async with hostile(at.node) as enemy:
+            await enemy.gossip(*(make(enemy, n) for n in range(LIMITS.rejects_before_drop - 1)))
+            await until(lambda: at.node.counters.gossip_rejected == LIMITS.rejects_before_drop - 1)
+            assert enemy.key in at.node.peers()
+            await enemy.gossip(make(enemy, 99))
+            await enemy.gone()
+            assert at.node.counters.peers_dropped == 1 and at.judged(b"bad") == 0
+        async with hostile(at.node) as again:
+            await again.gone()
+        await trio.sleep(LIMITS.ban_seconds)
+        async with hostile(at.node) as forgiven:
+            await forgiven.stream(ECHO)
+
+
+async def test_messages_our_validator_rejects_count_too() -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        at.inbox.verdict = Verdict.REJECT
+        await enemy.gossip(*(enemy.message(b"bad", n) for n in range(LIMITS.rejects_before_drop)))
+        await enemy.gone()
+        assert at.judged(b"bad") == LIMITS.rejects_before_drop
+        at.inbox.verdict = Verdict.ACCEPT
+
+
+async def test_a_failing_validator_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(data: bytes, source: PeerKey) -> Verdict:
+        raise RuntimeError("a bug of ours")
+
+    async with arena() as at, hostile(at.node) as enemy:
+        at.node.subscribe("other", fails)
+        await enemy.gossip(enemy.message(b"x", 1, "other"))
+        await until(lambda: at.node.counters.handler_errors == 1)
+        assert "validator" in caplog.text
+
+
+async def test_a_message_sent_fifty_times_is_judged_once() -> None:
+    async with arena() as at, hostile(at.node) as enemy, hostile(at.node, 67) as accomplice:
+        message = enemy.message(b"replay", 1)
+        await enemy.gossip(*[message] * 20)
+        await accomplice.gossip(*[message] * 30)
+        await until(lambda: at.node.counters.by_reason.get("duplicate", 0) >= 49)
+        assert at.judged(b"replay") == 1
+
+
+async def test_a_forgery_sent_first_does_not_suppress_the_real_message() -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        await enemy.gossip(_forged(enemy, 7))
+        await until(lambda: at.node.counters.gossip_rejected == 1)
+        await enemy.gossip(enemy.message(b"real", 7))
+        await until(lambda: at.judged(b"real") == 1)
+
+
+async def test_a_flood_is_read_slowly_and_honest_gossip_passes() -> None:
+    async with arena() as at, hostile(at.node) as enemy, trio.open_nursery() as nursery:
+        flood = [enemy.message(b"flood", n) for n in range(2_000)]
+        started = trio.current_time()
+        for first in range(0, len(flood), 100):
+            nursery.start_soon(enemy.gossip, *flood[first : first + 100])
+        await gossip_until(at.honest, at.inbox, b"in between")
+        await until(lambda: at.judged(b"flood") >= LIMITS.gossip_burst)
+        allowed = LIMITS.gossip_burst + LIMITS.gossip_rate * (trio.current_time() - started) + 1
+        assert at.judged(b"flood") <= allowed
+        nursery.cancel_scope.cancel()
+
+
+async def test_topics_a_peer_invents_are_not_remembered() -> None:
+    async with arena() as at, hostile(at.node) as enemy:
+        names = [f"invented-{n}" for n in range(2_000)]
+        control = rpc_pb2.ControlMessage(
+            ihave=[rpc_pb2.ControlIHave(topicID=name) for name in names],
+            graft=[rpc_pb2.ControlGraft(topicID=name) for name in names],
+            prune=[rpc_pb2.ControlPrune(topicID=name) for name in names[:1_000]],
+        )
+        subscriptions = [rpc_pb2.RPC.SubOpts(subscribe=True, topicid="s" * n) for n in range(100, 400)]
+        stream = await enemy.stream("/meshsub/1.1.0")
+        for part in (rpc_pb2.RPC(control=control), rpc_pb2.RPC(subscriptions=subscriptions)):
+            payload = part.SerializeToString()
+            await stream.send(encode_uvarint(len(payload)) + payload)
+        await enemy.gossip(enemy.message(b"after", 1))
+        await until(lambda: at.judged(b"after") == 1)
+        assert not {"invented-0", "s" * 200} & _topics_remembered(at.node)
+
+
+def _topics_remembered(wire: Wire) -> set[str]:
+    gossip = wire.gossip  # type: ignore[attr-defined]  # what the libp2p wire is made of
+    router = gossip.router
+    kept = [gossip.pubsub.peer_topics, router.mesh, router.back_off]
+    kept += [*router.graft_flood_tracking.values(), *router.ihave_message_limits.values()]
+    return {topic for mapping in kept for topic in mapping}
