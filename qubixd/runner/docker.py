@@ -34,12 +34,14 @@ from qubixd.runner.docker_engine import (
     Client,
     DockerEngine,
     LayerShares,
+    LogBatches,
     ignoring_ended,
     image_unavailable,
     start_failed,
 )
 from qubixd.runner.workspace import give_to, usage_bytes
 
+LIVE: Final = (JobState.RUNNING, JobState.PAUSED)
 RETRY_FIRST_SECONDS: Final = 0.2
 RETRY_MOST_SECONDS: Final = 10.0
 JOB_UID: Final = 65_432
@@ -104,7 +106,7 @@ class DockerRunner:
 
     async def stop(self, lease_id: LeaseId, grace_seconds: float) -> None:
         state = config.job_state(await self._inspect(lease_id))
-        if state in (JobState.ABSENT, JobState.EXITED):
+        if state not in LIVE:
             return
         self._notes.note_reason(lease_id, ExitReason.STOPPED)
         if state is JobState.PAUSED:
@@ -127,20 +129,21 @@ class DockerRunner:
     async def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncGenerator[bytes, None]:
         position = offset
         while True:
-            ended = config.job_state(await self._existing(lease_id)) is JobState.EXITED
-            stream = await self._engine.call(lambda client: self._open_logs(client, lease_id, follow))
+            await self._existing(lease_id)
+            stream = await self._engine.call(lambda client: _open_logs(client, lease_id, follow))
             skip = position
             try:
-                while (chunk := await self._engine.next(stream)) is not None:
+                while (chunk := await in_thread(stream.take, self._engine.blocking)) is not None:
                     skip, chunk = max(0, skip - len(chunk)), chunk[skip:]
                     position += len(chunk)
                     if chunk:
                         yield chunk
             finally:
                 stream.close()
-            if ended or not follow:
+            # The stream ends with the job, and also with the engine: then go on from here.
+            if not follow or config.job_state(await self._inspect(lease_id)) not in LIVE:
                 return
-            # The stream ends with the job, and also with the engine: go on from here to see which.
+            await trio.sleep(RETRY_FIRST_SECONDS)
 
     async def remove(self, lease_id: LeaseId) -> None:
         if await self._inspect(lease_id) is not None:
@@ -252,7 +255,7 @@ class DockerRunner:
         await self._engine.call(act)
 
     async def _until_ended(self, lease_id: LeaseId) -> None:
-        while config.job_state(await self._inspect(lease_id)) in (JobState.RUNNING, JobState.PAUSED):
+        while config.job_state(await self._inspect(lease_id)) in LIVE:
             await self._wait_some(lease_id, self._disk_check_seconds)
 
     async def _wait_some(self, lease_id: LeaseId, seconds: float) -> None:
@@ -287,9 +290,6 @@ class DockerRunner:
             raise job_missing(lease_id)
         return info
 
-    def _open_logs(self, client: Client, lease_id: LeaseId, follow: bool) -> Any:
-        return client.logs(config.container_name(lease_id), stream=True, follow=follow)
-
     async def _pull(self, image: str, progress: Progress) -> None:
         shares = LayerShares()
         stream = await self._engine.call(lambda client: _open_pull(client, image))
@@ -305,6 +305,10 @@ def _image(client: Client, image: str) -> config.Info | None:
     except NotFound:
         return None
     return info
+
+
+def _open_logs(client: Client, lease_id: LeaseId, follow: bool) -> LogBatches:
+    return LogBatches(client.logs(config.container_name(lease_id), stream=True, follow=follow))
 
 
 def _open_pull(client: Client, image: str) -> Iterator[dict[str, Any]]:

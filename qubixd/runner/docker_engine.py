@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import docker
@@ -21,6 +22,8 @@ from qubixd.runner.common import in_thread
 ENGINE_TIMEOUT_SECONDS: Final = 60
 BLOCKING_CALLS: Final = 256
 """Threads that may wait for a job's end or next output at the same time, apart from short calls."""
+BATCH_BYTES: Final = 65_536
+READ_AHEAD_CHUNKS: Final = 1_024
 HTTP_CONFLICT: Final = 409
 
 Client = Any
@@ -65,6 +68,47 @@ class DockerEngine:
                     version="auto", timeout=ENGINE_TIMEOUT_SECONDS, **kwargs_from_env()
                 )
             return self._client
+
+
+class LogBatches:
+    """A blocking stream of many small chunks, one per line, taken many at a time.
+
+    A thread of its own reads ahead, a bounded way: going to a worker thread for each line would cost
+    more than all the rest.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._chunks: queue.Queue[bytes | None] = queue.Queue(READ_AHEAD_CHUNKS)
+        threading.Thread(target=self._read_ahead, daemon=True).start()
+
+    def take(self) -> bytes | None:
+        """The next bytes, at most about BATCH_BYTES; None at the end. Blocks: for a worker thread."""
+        chunk = self._chunks.get()
+        if chunk is None:
+            return None
+        batch = bytearray(chunk)
+        with suppress(queue.Empty):
+            while len(batch) < BATCH_BYTES:
+                if (chunk := self._chunks.get_nowait()) is None:
+                    self._chunks.put(None)  # for the next call
+                    break
+                batch += chunk
+        return bytes(batch)
+
+    def close(self) -> None:
+        """End both threads, whatever they wait for."""
+        self._stream.close()
+        with suppress(queue.Empty):
+            while True:
+                self._chunks.get_nowait()
+
+    def _read_ahead(self) -> None:
+        # However the stream breaks, it ends here: whoever reads asks the engine what is the matter.
+        with suppress(OSError, ValueError, AttributeError, RequestException, DockerException):
+            for chunk in self._stream:
+                self._chunks.put(chunk)
+        self._chunks.put(None)
 
 
 class LayerShares:
