@@ -16,7 +16,7 @@ import trio
 
 from escrow_bridge import layout
 from escrow_bridge.chain import Chain, Outcome, TickInfo
-from escrow_bridge.escrow import Settled, how_it_ended, read_escrow, read_info, read_reading
+from escrow_bridge.escrow import Settled, how_it_ended, read_info, read_reading
 from escrow_bridge.layout import EscrowReading, EscrowView, Procedure
 from escrow_bridge.qubic import Wallet, verify
 from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
@@ -94,6 +94,7 @@ class Bridge:
         self._wallet = wallet
         self._index = contract_index
         self._poll_seconds = poll_seconds
+        self._newest = Tick(0)
         self._sender = Sender(chain, wallet, contract_index, tick_offset, poll_seconds)
 
     # --- opening ------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ class Bridge:
         if outcome is Outcome.INCLUDED and state.tick < seen.last_tick:
             # Until then nobody but the provider could have removed it.
             return expected
-        ended = await self._sender.patiently(lambda: how_it_ended(self._chain, self._index, seen))
+        ended = await self._sender.patiently(lambda: self.how_it_ended(seen))
         return ended or replace(expected, certain=False)
 
     async def request_close(self, order: RequestCloseOrder, scratch: bytes, save: Save) -> EscrowView | None:
@@ -252,10 +253,12 @@ class Bridge:
                 outcome = await self._sender.follow(state)
                 reading = await self._read_after(plan.escrow_id, state.tick)
             else:
-                reading = await read_reading(self._chain, self._index, plan.escrow_id)
+                reading = await self._read(plan.escrow_id)
             if reading.view is None or plan.is_done(reading.view):
                 return state, reading, outcome
             if outcome is Outcome.INCLUDED:
+                # Forgotten, so that calling again tries again: the contract may have fuel by then.
+                await save(dump_scratch(Scratch()))
                 raise self._refused(plan, reading.view)
             state = await self._attempt(plan, state, reading.view, save)
 
@@ -293,22 +296,35 @@ class Bridge:
 
     async def read(self, escrow_id: EscrowId) -> EscrowView | None:
         """The open channel now, None if there is none. Raises ChainUnreachable, ChainDisagrees."""
-        return await read_escrow(self._chain, self._index, escrow_id)
+        return (await self._read(escrow_id)).view
 
     async def how_it_ended(self, seen: EscrowView) -> Settled | None:
-        """How a channel ended that is gone and was last seen so; None if that can no longer be read."""
-        return await how_it_ended(self._chain, self._index, seen)
+        """How a channel ended that was last seen so; None if it has not, or if that can no longer be
+        read. Top-ups since then are not counted. Raises ChainUnreachable, ChainDisagrees."""
+        reading = await self._read(seen.escrow_id)
+        if reading.view is not None:
+            return None
+        return await how_it_ended(self._chain, self._index, seen, reading.tick, self._poll_seconds)
+
+    async def _read(self, escrow_id: EscrowId) -> EscrowReading:
+        """A reading no older than any before it: a lagging node must not undo what was seen."""
+        while True:
+            reading = await read_reading(self._chain, self._index, escrow_id)
+            if reading.tick >= self._newest:
+                self._newest = reading.tick
+                return reading
+            await trio.sleep(self._poll_seconds)
 
     async def _read_after(self, escrow_id: EscrowId, tick: Tick) -> EscrowReading:
-        """A reading that contains all that ran in `tick`: a lagging answer proves no absence."""
+        """A reading that contains all that ran in `tick`."""
         while True:
-            reading = await self._sender.patiently(lambda: read_reading(self._chain, self._index, escrow_id))
+            reading = await self._sender.patiently(lambda: self._read(escrow_id))
             if reading.tick > tick:
                 return reading
             await trio.sleep(self._poll_seconds)
 
     async def ticks(self) -> AsyncGenerator[TickInfo, None]:
-        """Each tick seen, once; silent while the chain cannot be reached."""
+        """Each tick seen, once, rising; silent while the chain cannot be reached."""
         last = Tick(0)
         while True:
             try:
@@ -316,7 +332,7 @@ class Bridge:
             except ChainUnreachable as error:
                 _LOG.debug("no tick: %s", error)
             else:
-                if info.tick != last:
+                if info.tick > last:
                     last = info.tick
                     yield info
             await trio.sleep(self._poll_seconds)

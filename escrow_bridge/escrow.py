@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
+
+import trio
 
 from escrow_bridge import layout
 from escrow_bridge.chain import Chain
@@ -11,6 +14,8 @@ from escrow_bridge.layout import ContractInfo, EscrowReading, EscrowView, Functi
 from escrow_bridge.qubic import Transaction, contract_id, parse_transaction, verify
 from protocol.errors import ChainDisagrees
 from protocol.units import EscrowId, Qu, Tick
+
+YOUNG_TICKS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -53,20 +58,30 @@ def _wrong_contract(contract_index: int) -> ChainDisagrees:
     )
 
 
-async def how_it_ended(chain: Chain, contract_index: int, seen: EscrowView) -> Settled | None:
-    """How a channel ended that is gone from the contract and was last `seen` open.
+async def how_it_ended(
+    chain: Chain, contract_index: int, seen: EscrowView, gone_by: Tick, poll_seconds: float
+) -> Settled | None:
+    """How a channel ended that was last `seen` open and that all ticks before `gone_by` have removed.
 
     Reads the transactions since then; None if a node has already forgotten some of those ticks.
     """
-    now = (await chain.tick_info()).tick
-    for tick in range(seen.as_of, min(now, seen.last_tick + 1)):
-        raws = await chain.transactions(Tick(tick))
+    for tick in range(seen.as_of, min(gone_by, seen.last_tick + 1)):
+        raws = await _transactions(chain, Tick(tick), poll_seconds)
         if raws is None:
             return None
         seen, closed = follow(seen, contract_index, map(parse_transaction, raws))
         if closed:
             break
     return Settled(seen.paid, Qu(seen.deposit - seen.paid), certain=True)
+
+
+async def _transactions(chain: Chain, tick: Tick, poll_seconds: float) -> tuple[bytes, ...] | None:
+    """Of a past tick; a node that does not have a young tick yet is waited for."""
+    while True:
+        raws = await chain.transactions(tick)
+        if raws is not None or (await chain.tick_info()).tick > tick + YOUNG_TICKS:
+            return raws
+        await trio.sleep(poll_seconds)
 
 
 def follow(

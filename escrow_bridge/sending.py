@@ -16,7 +16,7 @@ import trio
 
 from escrow_bridge.chain import Chain, Outcome
 from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction, transaction_digest
-from protocol.errors import BalanceTooLow, ChainUnreachable, LedgerBroken
+from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, LedgerBroken
 from protocol.units import Qu, Tick
 
 _LOG: Final = logging.getLogger(__name__)
@@ -116,12 +116,13 @@ class Sender:
         return lambda: self._chain.outcome(transaction_digest(scratch.transaction), scratch.tick)
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a read or a broadcast until the chain can be reached."""
+        """Repeat a read or a broadcast until the chain answers, and answers sensibly: once something
+        was sent, a node that is down or confused must not decide what became of the money."""
         warned = False
         while True:
             try:
                 return await call()
-            except ChainUnreachable as error:
+            except (ChainUnreachable, ChainDisagrees) as error:
                 if not warned:
                     _LOG.warning("waiting for the chain: %s", error)
                 warned = True

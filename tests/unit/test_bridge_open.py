@@ -11,9 +11,9 @@ from trio.testing import MockClock
 from escrow_bridge.bridge import MAX_ATTEMPTS, Bridge
 from escrow_bridge.chain import Outcome
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX
-from escrow_bridge.layout import escrow_id
+from escrow_bridge.layout import Function, escrow_id
 from escrow_bridge.qubic import Transaction
-from protocol.errors import BalanceTooLow, ChainUnreachable, FundingFailed, LedgerBroken
+from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, FundingFailed, LedgerBroken
 from protocol.units import LeaseId, Tick
 from tests.support.chains import FUNDS, TERMS, TICK_SECONDS, Crash, Store, World, make_world
 
@@ -185,6 +185,41 @@ async def test_a_node_that_wrongly_says_missed_causes_no_second_deposit(
     monkeypatch.setattr(world.chain, "outcome", lies)
     view = await world.open(1_000)
     assert view.deposit == world.locked == 1_000
+
+
+async def test_a_confused_node_does_not_decide_about_money_already_sent(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_query, answers = world.chain.query, []
+
+    async def confused(contract_index: int, input_type: int, payload: bytes) -> bytes:
+        answers.append(input_type)
+        if input_type == Function.GET_ESCROW and len(answers) < 8:
+            return b""
+        return await real_query(contract_index, input_type, payload)
+
+    monkeypatch.setattr(world.chain, "query", confused)
+    view = await world.open(1_000)
+    assert len(answers) >= 8
+    assert view.deposit == world.locked == 1_000
+
+
+async def test_a_contract_without_fuel_gives_the_deposit_back(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.chain.engine.host.set_reserve(CONTRACT_INDEX, 0)
+    with pytest.raises(FundingFailed, match="gave it back"):
+        await world.open(1_000)
+    assert world.balance(world.caller) == FUNDS
+
+
+async def test_a_network_without_the_contract_is_told_before_sending(
+    world: World, autojump_clock: MockClock
+) -> None:
+    bridge = Bridge(world.chain, world.caller, CONTRACT_INDEX + 1)
+    with pytest.raises(ChainDisagrees, match="check the contract index"):
+        await bridge.open_escrow(world.order(), b"", Store().save)
+    assert world.chain.broadcasts == []
 
 
 async def test_broken_scratch_is_told(world: World, autojump_clock: MockClock) -> None:

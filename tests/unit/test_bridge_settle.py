@@ -13,7 +13,7 @@ from escrow_bridge import layout
 from escrow_bridge.bridge import CloseOrder, FinalizeOrder, RedeemOrder, RequestCloseOrder
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX
 from escrow_bridge.escrow import Settled
-from escrow_bridge.layout import EscrowView, Procedure
+from escrow_bridge.layout import EscrowView, Function, Procedure
 from escrow_bridge.qubic import Transaction, Wallet, contract_id, sign_transaction
 from protocol.errors import BalanceTooLow, VoucherInvalid
 from protocol.units import EscrowId, Qu, Tick, fee_of, net_of
@@ -237,6 +237,39 @@ async def test_watch_tells_each_change_once(
             if view is None:
                 break
     assert [view and view.paid for view in seen] == [0, 100, None]
+
+
+async def test_watch_and_how_it_ended_ignore_a_lagging_node(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await world.chain.query(CONTRACT_INDEX, Function.GET_ESCROW, bytes(32))
+    escrow = await world.open(1_000)
+    bridge, real_query, calls = world.bridge(world.caller), world.chain.query, 0
+    assert await bridge.read(escrow.escrow_id) == escrow
+
+    async def sometimes_old(contract_index: int, input_type: int, payload: bytes) -> bytes:
+        nonlocal calls
+        calls += 1
+        return before if calls % 2 else await real_query(contract_index, input_type, payload)
+
+    monkeypatch.setattr(world.chain, "query", sometimes_old)
+    async with aclosing(bridge.watch(escrow.escrow_id)) as views:
+        assert await anext(views) == escrow
+        with trio.move_on_after(10 * TICK_SECONDS):
+            pytest.fail(f"nothing has changed, yet {await anext(views)} was told")
+    assert calls > 10
+    assert await bridge.how_it_ended(escrow) is None
+
+
+async def test_a_refusal_for_want_of_fuel_can_be_tried_again(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000)
+    bridge, store, order = world.bridge(world.provider), Store(), world.closing(escrow.escrow_id, 400)
+    world.chain.engine.host.set_reserve(CONTRACT_INDEX, 0)
+    with pytest.raises(VoucherInvalid, match="out of fuel"):
+        await bridge.close(order, b"", store.save)
+    world.chain.engine.host.set_reserve(CONTRACT_INDEX, 1_000_000)
+    settled = await bridge.close(order, store.scratch, store.save)
+    assert settled == Settled(Qu(400), Qu(600), certain=True)
 
 
 async def test_ticks_come_once_each_and_in_order(world: World, autojump_clock: MockClock) -> None:
