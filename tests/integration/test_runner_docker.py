@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import io
 import json
@@ -23,6 +24,7 @@ from protocol.units import LeaseId
 from qubixd.runner import ExitReason, JobExit, JobState
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.docker_config import container_name
+from tests.support.registry import registry_of
 from tests.support.runners import LIMIT_SECONDS, MIB, Bench, unix_door
 
 pytestmark = pytest.mark.docker
@@ -183,6 +185,36 @@ async def test_local_image_is_not_fetched_and_named_by_its_digest(
     digest = await bench.runner.pull(bench.image, lambda phase, share: seen.append((phase, share)))
     assert digest == docker_engine.images.get(bench.image).id
     assert seen == [("image ready", 1.0)]
+
+
+async def test_absent_image_is_fetched_with_progress(
+    bench: Bench, docker_engine: docker.DockerClient
+) -> None:
+    seen: list[tuple[str, float]] = []
+    with registry_of(docker_engine, bench.image) as (name, _):
+        try:
+            digest = await bench.runner.pull(name, lambda phase, share: seen.append((phase, share)))
+            assert digest == docker_engine.images.get(name).id
+            ended, said = await bench.run("echo from afar", image=name)
+        finally:
+            await bench.remove_all()
+            docker_engine.images.remove(name, force=True)
+    assert (ended.code, said) == (0, "from afar\n")
+    assert {phase for phase, _ in seen[:-1]} == {"pulling the image"} and seen[-1] == ("image ready", 1.0)
+    assert all(0 <= share <= 1 for _, share in seen)
+
+
+async def test_stranger_s_image_is_not_fetched_with_the_provider_s_credentials(
+    bench: Bench, docker_engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registry_of(docker_engine, bench.image, private=True) as (name, authorizations):
+        credentials = {"auths": {name.partition("/")[0]: {"auth": base64.b64encode(b"me:secret").decode()}}}
+        (tmp_path / "config.json").write_text(json.dumps(credentials))
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        bench.reopen()
+        with pytest.raises(ImageUnavailable, match="credentials"):
+            await bench.runner.pull(name, lambda phase, share: None)
+    assert authorizations == []
 
 
 @pytest.mark.parametrize("image", ["localhost:1/qubix-test/absent:1", "../containers/json", "", "a b", "-x"])
