@@ -17,9 +17,10 @@ import signal
 import string
 import tempfile
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from protocol.control import MarketArgs, MarketView, OfferView
 from protocol.errors import EngineUnreachable, ImageUnavailable, NoOffer, QubixError
@@ -29,7 +30,7 @@ from tui.demo_image import ensure_image
 from tui.demo_rental import Rental, rent
 from tui.demo_screen import Screen
 from tui.places import control_socket
-from tui.processes import Child, module_command, start
+from tui.processes import Child, last_words, module_command, start
 
 PRICE_QU_PER_HOUR: Final = 360_000
 """100 QU a second: the sums come out round."""
@@ -41,7 +42,10 @@ DEVNET_SECONDS: Final = 300.0
 DAEMON_SECONDS: Final = 90.0
 DISCOVER_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.2
+ALIVE_SECONDS: Final = 0.5
+"""How often the processes are looked after."""
 SEED_LETTERS: Final = 55
+T = TypeVar("T")
 PARTS: Final = ("network", "provider", "caller")
 
 
@@ -56,6 +60,10 @@ async def demo(options: argparse.Namespace) -> int:
         report = await _play(options.runner, directory, children, screen, began)
     except QubixError:
         screen.logs_of(_suspects(directory, children))
+        raise
+    except asyncio.CancelledError:
+        screen.quiet()
+        screen.say("Stopped; everything that was started here is ended.")
         raise
     finally:
         screen.quiet()
@@ -102,9 +110,25 @@ async def _play(
     stage = Stage(directory, children, screen, runner)
     await stage.set_up()
     async with connect(stage.socket("caller")) as caller, connect(stage.socket("provider")) as provider:
-        discover_seconds = await _discover(caller, screen)
-        rental = await rent(caller, provider, directory, demo_job.job_file(image), screen)
+        discover_seconds = await _while_alive(children, _discover(caller, screen))
+        work = rent(caller, provider, directory, demo_job.job_file(image), screen)
+        rental = await _while_alive(children, work)
     return _report(rental, runner, expected, screen, discover_seconds, began)
+
+
+async def _while_alive(children: list[Child], work: Coroutine[Any, Any, T]) -> T:
+    """The work's result; the last words of the first of the processes that dies before it is there."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            dead = next((child for child in children if child.process.poll() is not None), None)
+            if dead:
+                raise last_words(dead.name, dead.log, dead.process.returncode)
+            await asyncio.wait({task}, timeout=ALIVE_SECONDS)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _choose_runner(wanted: str, screen: Screen) -> tuple[str, str]:

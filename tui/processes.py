@@ -99,7 +99,8 @@ def last_words(name: str, log: Path, exit_code: int) -> QubixError:
         match = _LAST_WORDS.fullmatch(line)
         if match:
             return error_of(match["code"], match["sentence"], exit_code if 0 < exit_code < 256 else 1)
-    return StartFailed(f"the {name} ended with exit code {exit_code}; its log is {log}")
+    how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+    return StartFailed(f"the {name} {how} before its work was done")
 
 
 def log_tail(log: Path, lines: int = 15) -> list[str]:

@@ -1,0 +1,151 @@
+"""`qubix demo` from end to end: real chain, real daemons, real job, every sum checked from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+import psutil
+import pytest
+
+from tui import demo_image, demo_job
+
+KEYS = {
+    *("ok", "runner", "lease_id", "state", "deposit", "paid", "provider_received", "fee", "refunded"),
+    *("vouchers", "exit_code", "output_sha256", "seconds"),
+}
+SECONDS = {"discover", "quote", "fund", "provision", "run", "settle", "total"}
+NO_ENGINE = "unix:///nonexistent/docker.sock"
+
+
+@contextmanager
+def demo(tmp_path: Path, *words: str, docker_host: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A running `qubix demo --json` whose temporary files lie in `tmp_path`."""
+    env = os.environ | {"TMPDIR": str(tmp_path), "QUBIX_CHAIN": "nonsense"}
+    env |= {"DOCKER_HOST": docker_host} if docker_host else {}
+    command = [sys.executable, "-m", "tui.cli", "demo", "--json", *words]
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+
+
+def check(process: subprocess.Popen[str], tmp_path: Path, runner: str) -> str:
+    """Every promise of the demo's last line; what it showed to a person."""
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert out.count("\n") == 1
+    report: dict[str, Any] = json.loads(out)
+    assert report.keys() == KEYS and report["seconds"].keys() == SECONDS
+    assert (report["ok"], report["runner"], report["state"], report["exit_code"]) == (True, runner, "done", 0)
+    assert report["fee"] == report["paid"] * 500 // 10_000 > 0
+    assert report["provider_received"] == report["paid"] - report["fee"]
+    assert report["deposit"] == report["paid"] + report["refunded"] == 30_000
+    assert report["vouchers"] > 3
+    demo_job.write_data(tmp_path / "data.csv")
+    expected = demo_job.expected_result(tmp_path / "data.csv")
+    assert report["output_sha256"] == hashlib.sha256(expected).hexdigest()
+    *parts, total = report["seconds"].values()
+    assert sum(parts) <= total
+    assert "What happened to the money" in err and f"{report['refunded']:,} QU" in err
+    assert "│ wrote result.csv" in err, "the job's log is followed live"
+    assert not list(tmp_path.glob("qubix-demo-*"))
+    return err
+
+
+@pytest.mark.slow
+def test_as_a_process_where_no_engine_answers(tmp_path: Path) -> None:
+    with demo(tmp_path, docker_host=NO_ENGINE) as process:
+        said = check(process, tmp_path, "process")
+    assert "without a container" in said and "no Docker engine answers" in said
+
+
+@pytest.mark.slow
+@pytest.mark.docker
+def test_in_a_container(tmp_path: Path, docker_engine: docker.DockerClient) -> None:
+    before = {one.id for one in docker_engine.containers.list(all=True)}
+    with demo(tmp_path) as process:
+        check(process, tmp_path, "docker")
+    left = [one for one in docker_engine.containers.list(all=True) if one.id not in before]
+    assert not [one for one in left if demo_image.REPOSITORY in str(one.attrs["Config"]["Image"])]
+
+
+def test_a_container_without_an_engine_is_refused(tmp_path: Path) -> None:
+    with demo(tmp_path, "--runner", "docker", docker_host=NO_ENGINE) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert json.loads(out)["error"]["code"] == "runner.engine_unreachable"
+    assert not list(tmp_path.glob("qubix-demo-*"))
+
+
+@pytest.mark.slow
+def test_a_provider_that_dies_is_told_with_its_log(tmp_path: Path) -> None:
+    with demo(tmp_path, "--runner", "process") as process:
+        wait_for_line(process, "│ gpu-0")
+        children = psutil.Process(process.pid).children()
+        [provider] = [child for child in children if "--provider" in child.cmdline()]
+        provider.kill()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert "the provider was killed by signal 9" in json.loads(out)["error"]["message"]
+    assert "last lines of the provider's log" in err
+    assert gone(children)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    with demo(tmp_path, "--runner", "process") as process:
+        wait_for_line(process, "│ gpu-0")
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out, "Stopped" in err) == ("", True)
+    assert len(children) >= 3 and gone(children)
+    assert not list(tmp_path.glob("qubix-demo-*"))
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"the demo ended without saying {text!r}")
+
+
+def gone(children: list[psutil.Process]) -> bool:
+    """Have all of them ended? Those that are only just ending get a moment."""
+    return not psutil.wait_procs(children, timeout=10)[1]
+
+
+@pytest.mark.docker
+def test_an_image_without_busybox_works_too(
+    docker_engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The programs of this machine with their libraries; importing runs the smoke test inside."""
+    monkeypatch.setattr(demo_image, "_busybox", lambda: None)
+    monkeypatch.setattr(demo_image, "REPOSITORY", "qubix-test-demo")
+    name = demo_image.ensure_image()
+    try:
+        assert demo_image.ensure_image() == name, "the content names the image: it is not imported twice"
+    finally:
+        docker_engine.images.remove(name)
+
+
+def test_equal_programs_make_equal_images() -> None:
+    first = demo_image.image_tar()
+    assert demo_image.image_tar() == first

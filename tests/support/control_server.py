@@ -1,0 +1,59 @@
+"""A control server that says what a test tells it to, in a thread of its own: the daemon's side, unkind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from protocol import control
+
+Reply = dict[str, Any] | bytes
+"""A frame without its id, or raw bytes to be sent as they are."""
+Replies = Callable[[str, Any], Iterable[Reply]]
+"""(verb, typed arguments) -> what is sent back; the connection is closed after raw bytes."""
+
+
+@contextmanager
+def control_server(path: Path, replies: Replies) -> Iterator[list[Any]]:
+    """Serve at `path`; yields the list of the arguments received so far."""
+    received: list[Any] = []
+    loop, started = asyncio.new_event_loop(), threading.Event()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        server = await asyncio.start_unix_server(connection, path)
+        started.set()
+        async with server:
+            await stop.wait()
+
+    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                size = int.from_bytes(await reader.readexactly(control.FRAME_HEADER_BYTES), "big")
+                request, args = control.read_request(await reader.readexactly(size))
+                received.append(args)
+                for reply in replies(request.verb, args):
+                    if isinstance(reply, bytes):
+                        writer.write(reply)
+                        return
+                    writer.write(control.pack({"id": request.id, **reply}))
+                    await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    started.wait(10)
+    try:
+        yield received
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()

@@ -1,0 +1,92 @@
+"""Answers of a daemon for tests of front ends, every field overridable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol import control
+from protocol.control import LeaseView, OfferView, RunEvent
+
+LEASE_ID = "3fa9c1" + "0" * 58
+HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold]\u202eevil\n\x9b31m"
+"""Sets a title, clears the screen, is markup, turns the reading direction, breaks the line, C1."""
+
+
+def lease(**changes: Any) -> LeaseView:
+    """A caller's lease that has come to a good end."""
+    body: dict[str, Any] = {
+        "lease_id": LEASE_ID,
+        "role": "caller",
+        "phase": "done",
+        "reason": "job.completed",
+        "sentence": "the job ended by itself with exit code 0",
+        "name": "wordcount",
+        "peer_id": "12D3KooWAbcdEfgh",
+        "runner": "docker",
+        "image": "python:3.12",
+        "gpu": "CPU",
+        "price_qu_per_hour": 360_000,
+        "interval_seconds": 5,
+        "max_loss_qu": 1_500,
+        "deposit": 30_000,
+        "promised": 900,
+        "paid": 900,
+        "provider_received": 855,
+        "fee": 45,
+        "refunded": 29_100,
+        "vouchers": 9,
+        "seconds": 9,
+        "exit_code": 0,
+        "outputs_sha256": "ab" * 32,
+        "output_dir": "/home/someone/out",
+        "escrow_id": "cd" * 32,
+        "opened_at_ms": 1,
+        "ended_at_ms": 2,
+        "settled": True,
+    }
+    return LeaseView(**(body | changes))
+
+
+def offer(**changes: Any) -> OfferView:
+    body: dict[str, Any] = {
+        "peer_id": "12D3KooWAbcdEfgh",
+        "name": "alice",
+        "region": "eu",
+        "gpu_class": "rtx4090",
+        "gpus": 1,
+        "vram_mib": 24_576,
+        "cpu_millis": 8_000,
+        "memory_mib": 32_768,
+        "disk_mib": 100_000,
+        "runner": "docker",
+        "price_qu_per_hour": 360_000,
+        "sequence": 1,
+        "expires_in_s": 100,
+        "own": False,
+        "withdrawn": False,
+    }
+    return OfferView(**(body | changes))
+
+
+def event(lease_view: LeaseView | None, phase: str = "", detail: str = "") -> dict[str, Any]:
+    """A RunEvent as the body of a frame."""
+    phase = phase or (lease_view.phase if lease_view else "packing")
+    return control.to_body(RunEvent(phase, detail, lease_view))
+
+
+WALLET = control.WalletView("A" * 60, 1_000_000, 29_100, 900, 0, 12_345)
+STATUS = control.StatusView(
+    api_version=control.API_VERSION,
+    peer_id="12D3KooWAbcdEfgh",
+    addresses=["/ip4/127.0.0.1/tcp/4001"],
+    peers=2,
+    provider=True,
+    runner="docker",
+    network="devnet",
+    contract_index=28,
+    tick=12_345,
+    identity="A" * 60,
+    offers=3,
+    data_dir="/home/someone/.local/share/qubix",
+    counters={"offer.forged": 2, "bytes_in": 5},
+)

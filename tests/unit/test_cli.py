@@ -1,0 +1,199 @@
+"""The `qubix` command against a made-up daemon: words, exit codes, pure JSON, harmless screens."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol import control
+from protocol.control import LogsArgs, MarketArgs, OfferArgs, PsArgs, StopArgs
+from tests.support import views
+from tests.support.control_server import Reply, control_server
+from tests.support.views import HOSTILE
+from tui import cli
+
+
+def daemon(verb: str, args: Any) -> Iterator[Reply]:
+    """A well-behaved daemon that knows hostile peers."""
+    hostile_lease = views.lease(name=HOSTILE, phase="running", settled=False, gpu=HOSTILE, peer_id=HOSTILE)
+    hostile_offer = views.offer(name=HOSTILE, region=HOSTILE, gpu_class=HOSTILE, runner=HOSTILE)
+    if verb == "logs":
+        yield {"event": {"data": b"one\n"}}
+        yield {"event": {"data": HOSTILE.encode()}}
+    answers: dict[str, object] = {
+        "status": views.STATUS,
+        "wallet": views.WALLET,
+        "market": control.MarketView([views.offer(), hostile_offer]),
+        "offer": control.OfferAnswer(views.offer(own=True)),
+        "ps": control.PsView([views.lease(), hostile_lease]),
+        "stop": control.RunEvent("stopping", "you stopped it", views.lease(phase="stopping")),
+        "logs": control.Done(),
+        "shutdown": control.Done(),
+    }
+    yield {"ok": control.to_body(answers[verb])}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[str]:
+    """A data directory where that daemon answers."""
+    with control_server(tmp_path / "control.sock", daemon):
+        yield str(tmp_path)
+
+
+ASKING = [["status"], ["wallet"], ["market"], ["offer"], ["ps"], ["ps", "-a"], ["stop", "3fa9"], ["down"]]
+
+
+@pytest.mark.parametrize("words", ASKING, ids=" ".join)
+def test_json_is_one_document_and_nothing_else(
+    home: str, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--data-dir", home, *words, "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert isinstance(json.loads(out), dict)
+    assert (out.count("\n"), err) == (1, "")
+
+
+@pytest.mark.parametrize("words", [*ASKING, ["logs", "3fa9"]], ids=" ".join)
+def test_a_screen_fits_80_columns_and_holds_no_control_character(home: str, words: list[str]) -> None:
+    screen = on_terminal(["--data-dir", home, *words])
+    text = screen.replace("\r\n", "\n")
+    assert text.strip()
+    assert not [c for c in text if c != "\n" and not c.isprintable()], ascii(text)
+    if words[0] in ("market", "ps"):
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def on_terminal(words: list[str]) -> str:
+    """What a real terminal of 80 columns is sent by `qubix words`, colours left out."""
+    ours, theirs = os.openpty()
+    env = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    with subprocess.Popen([sys.executable, "-m", "tui.cli", *words], stdout=theirs, env=env) as process:
+        os.close(theirs)
+        chunks = []
+        while chunk := read_terminal(ours):
+            chunks.append(chunk)
+    os.close(ours)
+    assert process.returncode == 0
+    return b"".join(chunks).decode()
+
+
+def read_terminal(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65_536)
+    except OSError:  # how Linux says that the other side is closed
+        return b""
+
+
+def test_logs_go_raw_into_a_pipe(home: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert cli.main(["--data-dir", home, "logs", "3fa9"]) == 0
+    assert capfdbinary.readouterr().out == b"one\n" + HOSTILE.encode()
+
+
+def test_logs_as_json_end_with_a_last_object(home: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--data-dir", home, "logs", "-f", "3fa9", "--json"]) == 0
+    *lines, last = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert "".join(line["log"] for line in lines) == "one\n" + HOSTILE
+    assert last == {"lease": "3fa9", "bytes": 4 + len(HOSTILE.encode())}
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (["market", "--gpu", "RTX 4090", "--limit", "5"], MarketArgs("RTX 4090", 5)),
+        (["offer"], OfferArgs(None, None)),
+        (["offer", "--price", "500_000"], OfferArgs(500_000, None)),
+        (["offer", "--withdraw"], OfferArgs(None, True)),
+        (["offer", "--restore", "--price", "1"], OfferArgs(1, False)),
+        (["ps", "--all"], PsArgs(True)),
+        (["logs", "-f", "3fa9"], LogsArgs("3fa9", True)),
+        (["stop", "3fa9"], StopArgs("3fa9")),
+    ],
+)
+def test_words_become_arguments(tmp_path: Path, words: list[str], sent: object) -> None:
+    with control_server(tmp_path / "control.sock", daemon) as received:
+        assert cli.main(["--data-dir", str(tmp_path), *words]) == 0
+    assert received == [sent]
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
+def test_every_verb_helps_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        cli.main([name, "--help"])
+    text = capsys.readouterr().out
+    assert exited.value.code == 0
+    assert "--json" in text and f"examples:\n  qubix {name}" in text
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
+def test_examples_are_valid_commands(name: str) -> None:
+    for example in cli.VERBS[name].examples:
+        assert cli.make_parser().parse_args(example.split()[1:]).verb == name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dance"],
+        ["run"],
+        ["market", "--limit", "0"],
+        ["market", "--limit", "many"],
+        ["offer", "--price", "-1"],
+        ["offer", "--price", "1.5"],
+        ["offer", "--withdraw", "--restore"],
+        ["offer", "--withdraw", "--price", "1"],
+        ["ps", "--al"],
+        ["stop"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_words_are_one_line_and_exit_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ") and err.endswith("]\n") and err.count("\n") == 1
+
+
+def test_no_words_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "usage: qubix" in capsys.readouterr().err
+
+
+def test_errors_are_json_where_json_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["ps", "--json", "--data-dir", str(tmp_path)]) == 5
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert error["code"] == "daemon.unreachable" and "`qubix up`" in error["message"]
+    assert (err, out.count("\n")) == ("", 1)
+
+
+def test_a_hostile_error_stays_on_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = {"code": "peer.\x1b[2Jsaid", "message": HOSTILE, "exit_code": 4}
+    with control_server(tmp_path / "control.sock", lambda verb, args: [{"error": body}]):
+        assert cli.main(["--data-dir", str(tmp_path), "wallet"]) == 4
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.rstrip("\n").isprintable()
+
+
+def test_the_data_directory_comes_from_flag_then_environment(
+    home: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QUBIX_DATA_DIR", home)
+    assert cli.main(["wallet", "--json"]) == 0
+    assert cli.main(["wallet", "--json", "--data-dir", str(tmp_path / "other")]) == 5
+    monkeypatch.delenv("QUBIX_DATA_DIR")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    assert cli.main(["wallet", "--json"]) == 5
+    with control_server(make(tmp_path / "xdg" / "qubix") / "control.sock", daemon):
+        assert cli.main(["wallet", "--json"]) == 0
+
+
+def make(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    return directory

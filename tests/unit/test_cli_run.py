@@ -1,0 +1,209 @@
+"""`qubix run` and `qubix up`: what is checked before the daemon is asked, and what the end of a job means."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.control import RunArgs
+from tests.support import views
+from tests.support.control_server import Reply, control_server
+from tests.support.views import HOSTILE, LEASE_ID
+from tui import cli, up
+from tui.run import failure
+
+JOB = "name: wordcount\nresources: {image: python:3.12}\nsecrets: [TOKEN]\nmax_price: 500000\nrun: wc data\n"
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job file in the working directory, its secret in the environment."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "job.yaml").write_text(JOB)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TOKEN", "s3cret")
+    monkeypatch.setenv("QUBIX_DATA_DIR", str(tmp_path))
+    return folder / "job.yaml"
+
+
+def ends_as(**changes: Any) -> Callable[[str, Any], Iterator[Reply]]:
+    """A daemon whose job runs and then ends so."""
+
+    def replies(verb: str, args: Any) -> Iterator[Reply]:
+        yield {"event": views.event(None, "quoting", f"asking {HOSTILE}")}
+        yield {"event": views.event(views.lease(phase="running", settled=False, exit_code=None))}
+        yield {"ok": views.event(views.lease(**changes))}
+
+    return replies
+
+
+def serve(job: Path, replies: Callable[[str, Any], Iterator[Reply]]) -> Any:
+    return control_server(job.parent.parent / "control.sock", replies)
+
+
+def test_what_the_daemon_is_sent(job: Path) -> None:
+    with serve(job, ends_as()) as received:
+        assert cli.main(["run", "job.yaml", "--output", "out", "--provider", "ali", "--max-price", "7"]) == 0
+        assert cli.main(["run", str(job), "--detach"]) == 0
+    first, second = received
+    assert first == RunArgs(
+        job_yaml=JOB,
+        base_dir=str(job.parent),
+        output_dir=str(job.parent / "out"),
+        secrets={"TOKEN": "s3cret"},
+        max_price_qu_per_hour=7,
+        provider="ali",
+    )
+    assert (second.max_price_qu_per_hour, second.detach) == (500_000, True)
+    assert Path(second.output_dir).is_absolute() and "wordcount" in second.output_dir
+
+
+def test_the_end_says_cost_and_place(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(job, ends_as()):
+        assert cli.main(["run", "job.yaml"]) == 0
+    out, err = capsys.readouterr()
+    assert "900 QU (29,100 of the 30,000 QU deposit came back)" in out
+    assert "/home/someone/out" in out
+    assert err == "", "no progress where there is no terminal"
+
+
+def test_json_is_a_line_per_event_and_the_lease_last(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(job, ends_as()):
+        assert cli.main(["run", "job.yaml", "--json"]) == 0
+    out, err = capsys.readouterr()
+    *events, last = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"]["phase"] for event in events] == ["quoting", "running", "done"]
+    assert (last["lease_id"], last["paid"], err) == (LEASE_ID, 900, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "exit_code", "code"),
+    [
+        ({"phase": "failed", "reason": "job.failed", "exit_code": 3}, 7, "job.failed"),
+        ({"phase": "failed", "reason": "job.out_of_memory"}, 7, "job.out_of_memory"),
+        ({"phase": "cancelled", "reason": "lease.stopped_by_caller"}, 7, "lease.stopped_by_caller"),
+        ({"phase": "failed", "reason": "chain.funding_failed"}, 6, "chain.funding_failed"),
+        ({"phase": "failed", "reason": "quote.capacity_taken"}, 4, "quote.capacity_taken"),
+        ({"phase": "failed", "reason": "runner.image_unavailable"}, 5, "runner.image_unavailable"),
+        ({"phase": "done", "exit_code": 9}, 7, "job.failed"),
+    ],
+)
+def test_a_job_that_failed_ends_with_its_own_code(
+    job: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], exit_code: int, code: str
+) -> None:
+    with serve(job, ends_as(**changes)):
+        assert cli.main(["run", "job.yaml"]) == exit_code
+        human = capsys.readouterr()
+        assert cli.main(["run", "job.yaml", "--json", "--output", "other"]) == exit_code
+        machine = capsys.readouterr()
+    assert human.err.startswith("error: ") and human.err.endswith(f"[{code}]\n")
+    assert json.loads(machine.out.splitlines()[-1])["phase"] == changes["phase"]
+    assert machine.err == ""
+
+
+def test_a_lease_that_goes_on_is_no_failure() -> None:
+    assert failure(views.lease(phase="running", exit_code=None, settled=False)) is None
+    assert failure(views.lease()) is None
+
+
+def test_a_refusal_before_there_is_a_lease(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = {"code": "quote.price_above_limit", "message": "too dear", "exit_code": 4}
+    with serve(job, lambda verb, args: iter([{"error": error}])):
+        assert cli.main(["run", "job.yaml"]) == 4
+        assert capsys.readouterr().err == "error: too dear [quote.price_above_limit]\n"
+        assert cli.main(["run", "job.yaml", "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "quote.price_above_limit"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"name: x\nresources: {image: a}\nrun: y\ncpus: 2\n", ["job.yaml", "line 4", "cpus"]),
+        (b"", ["job.yaml", "line 1", "empty"]),
+        (b"\xff\xfe", ["job.yaml", "UTF-8"]),
+        (b"a: [1", ["job.yaml", "line"]),
+    ],
+)
+def test_a_broken_job_file_is_told_before_the_daemon_is_asked(
+    job: Path, capsys: pytest.CaptureFixture[str], text: bytes, names: list[str]
+) -> None:
+    job.write_bytes(text)
+    assert cli.main(["run", "job.yaml"]) == 2, "no daemon answers here: its error would be 5"
+    err = capsys.readouterr().err
+    assert err.endswith("[job.invalid]\n") and all(name in err for name in names)
+
+
+def test_a_job_file_that_is_not_there(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "absent.yaml"]) == 2
+    assert "absent.yaml" in capsys.readouterr().err
+
+
+def test_a_missing_secret_is_named(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TOKEN")
+    assert cli.main(["run", "job.yaml"]) == 2
+    err = capsys.readouterr().err
+    assert "TOKEN" in err and err.endswith("[job.invalid]\n")
+
+
+def test_outputs_never_mix_with_other_files(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "job.yaml", "--output", "."]) == 2
+    assert capsys.readouterr().err.endswith("[job.files_invalid]\n")
+
+
+def test_ctrl_c_leaves_the_job_alone_and_says_how_to_go_on(job: Path) -> None:
+    running, over = threading.Event(), threading.Event()
+
+    def replies(verb: str, args: Any) -> Iterator[Reply]:
+        yield {"event": views.event(views.lease(phase="running", settled=False, exit_code=None))}
+        running.set()
+        over.wait(20)
+
+    with serve(job, replies):
+        command = [sys.executable, "-m", "tui.cli", "run", "job.yaml", "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert running.wait(20)
+            assert process.stdout is not None and process.stderr is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            err = process.stderr.read().decode()
+        over.set()
+    assert process.returncode == 130
+    assert f"qubix logs -f {LEASE_ID[:8]}" in err and f"qubix stop {LEASE_ID[:8]}" in err
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    return cli.make_parser().parse_args(["up", *words], argparse.Namespace(data_dir=None, json=False))
+
+
+def test_up_hands_the_daemons_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUBIX_DATA_DIR", "/data")
+    words = ("--provider", "--price", "5", "--bootstrap", "/a", "--bootstrap", "/b", "--chain", "node://h:1")
+    command = up.daemon_command(parsed(*words), json=True)
+    assert command[:4] == [sys.executable, "-P", "-m", "qubixd"]
+    assert command[4:] == [
+        *("--data-dir", "/data", "--provider", "--bootstrap", "/a", "--bootstrap", "/b"),
+        *("--chain", "node://h:1", "--price", "5", "--json"),
+    ]
+
+
+def test_up_becomes_the_daemon(tmp_path: Path) -> None:
+    """The daemon's own words and exit code: without a chain it refuses to start."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("QUBIX_")}
+    env["XDG_CONFIG_HOME"] = str(tmp_path)
+    command = [sys.executable, "-m", "tui.cli", "up", "--data-dir", str(tmp_path / "data")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "no chain is set" in done.stderr and done.stderr.endswith("[config.invalid]\n")
