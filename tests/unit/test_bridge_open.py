@@ -204,6 +204,24 @@ async def test_a_confused_node_does_not_decide_about_money_already_sent(
     assert view.deposit == world.locked == 1_000
 
 
+async def test_a_lagging_answer_is_no_proof_that_nothing_was_opened(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_query, asked = world.chain.query, []
+    before = await real_query(CONTRACT_INDEX, Function.GET_ESCROW, bytes(32))
+
+    async def lagging(contract_index: int, input_type: int, payload: bytes) -> bytes:
+        asked.append(input_type)
+        if input_type == Function.GET_ESCROW and len(asked) < 8:
+            return before
+        return await real_query(contract_index, input_type, payload)
+
+    monkeypatch.setattr(world.chain, "query", lagging)
+    view = await world.open(1_000)
+    assert len(asked) >= 8
+    assert view.deposit == world.locked == 1_000
+
+
 async def test_a_contract_without_fuel_gives_the_deposit_back(
     world: World, autojump_clock: MockClock
 ) -> None:

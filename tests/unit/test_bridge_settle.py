@@ -192,11 +192,25 @@ async def test_what_the_contract_ignores_counts_for_nothing(world: World, autoju
     for procedure, order in ((Procedure.REDEEM, forged), (Procedure.REDEEM, elsewhere)):
         send(world, stranger, procedure, order)
     send(world, stranger, Procedure.CLOSE, world.voucher(escrow.escrow_id, 700))
-    await world.chain.advance(escrow.deadline_tick - world.chain.engine.tick_info().tick - 1)
+    await world.chain.advance(escrow.deadline_tick - world.chain.engine.tick_info().tick - 3)
     send(world, stranger, Procedure.REDEEM, world.voucher(escrow.escrow_id, 600))
     await world.chain.advance(30)
     caller = world.bridge(world.caller)
     assert await caller.read(escrow.escrow_id) is None
+    assert await caller.how_it_ended(escrow) == Settled(Qu(0), Qu(1_000), certain=True)
+    assert world.balance(world.caller) == FUNDS
+
+
+async def test_a_redeem_after_the_challenge_window_counts_for_nothing(
+    world: World, autojump_clock: MockClock
+) -> None:
+    escrow = await world.open(1_000)
+    caller = world.bridge(world.caller)
+    closing = await caller.request_close(RequestCloseOrder(escrow.escrow_id), b"", Store().save)
+    assert closing is not None
+    await world.chain.advance(closing.close_tick - world.chain.engine.tick_info().tick - 3)
+    send(world, world.provider, Procedure.REDEEM, world.voucher(escrow.escrow_id, 600))
+    await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
     assert await caller.how_it_ended(escrow) == Settled(Qu(0), Qu(1_000), certain=True)
     assert world.balance(world.caller) == FUNDS
 
