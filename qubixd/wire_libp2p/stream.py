@@ -50,6 +50,7 @@ class WireStream(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         with self._alone("sending"):
+            await trio.lowlevel.checkpoint()
             await self._inner.conn.writable()
 
     async def send_eof(self) -> None:

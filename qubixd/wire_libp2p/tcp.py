@@ -38,7 +38,8 @@ class BufferedTcp(TrioTCPStream):
                 raise ConnectionClosedError("the peer closed the connection", transport="tcp")
             self._buffer += chunk
         size = n or len(self._buffer)
-        data = bytes(self._buffer[:size])
+        with memoryview(self._buffer) as view:
+            data = bytes(view[:size])
         del self._buffer[:size]
         return data
 

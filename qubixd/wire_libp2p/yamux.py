@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 MAX_PLAINTEXT: Final = 65_519
 """One noise message: 65,535 less the 16-byte tag."""
 _BACKLOG_FOR_DATA: Final = 256 * 1024
+_BACKLOG_TO_WAKE: Final = 128 * 1024
+"""Senders are woken by the batch, not by the frame."""
 _BACKLOG_AT_ALL: Final = 1024 * 1024
 _GROWN_PER_CONNECTION: Final = 8
 """Streams per connection that may have the large window at a time."""
@@ -171,8 +173,7 @@ class Yamux(IMuxedConn):
             self._scope.cancel()
 
     async def writable(self) -> None:
-        """Returns when another data frame may be queued."""
-        await trio.lowlevel.checkpoint()
+        """Returns when another data frame may be queued; does not yield when it may be at once."""
         while self._backlog >= _BACKLOG_FOR_DATA and not self._closing:
             await self._senders.park()
 
@@ -183,7 +184,8 @@ class Yamux(IMuxedConn):
             message = self._take_message()
             await self.secured_conn.write(message)
             self._backlog -= len(message)
-            self._senders.unpark_all()
+            if self._backlog < _BACKLOG_TO_WAKE:
+                self._senders.unpark_all()
 
     def _take_message(self) -> bytes:
         """Frames worth one encrypted message; a frame is never larger than that."""
@@ -204,9 +206,11 @@ class Yamux(IMuxedConn):
                 return
             self._heard_at = trio.current_time()
             buffer += chunk
-            del buffer[: self._parse(buffer)]
+            with memoryview(buffer) as view:
+                done = self._parse(view)
+            del buffer[:done]
 
-    def _parse(self, buffer: bytearray) -> int:
+    def _parse(self, buffer: memoryview) -> int:
         """Handle all whole frames; how many bytes they were."""
         offset = 0
         while len(buffer) - offset >= HEADER.size:
@@ -218,7 +222,7 @@ class Yamux(IMuxedConn):
             end = offset + HEADER.size + body
             if len(buffer) < end:
                 break
-            self._handle(kind, flags, stream_id, length, bytes(buffer[end - body : end]))
+            self._handle(kind, flags, stream_id, length, buffer[end - body : end])
             offset = end
         return offset
 
@@ -229,7 +233,7 @@ class Yamux(IMuxedConn):
         if body > allowed:
             raise ProtocolViolation(f"a frame of {body} bytes where {allowed} are allowed")
 
-    def _handle(self, kind: int, flags: int, stream_id: int, length: int, body: bytes) -> None:
+    def _handle(self, kind: int, flags: int, stream_id: int, length: int, body: memoryview) -> None:
         if kind == PING:
             self._on_ping(flags, length)
         elif kind == GO_AWAY:

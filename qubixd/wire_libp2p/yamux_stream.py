@@ -62,13 +62,15 @@ class YamuxStream(IMuxedStream):
             if self.fin_received:
                 return b""
             await self._readers.park()
-        chunk = bytes(self._unread[:max_bytes])
+        with memoryview(self._unread) as view:
+            chunk = bytes(view[:max_bytes])
         del self._unread[:max_bytes]
         self._give_credit(len(chunk))
         return chunk
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
         """All bytes, in frames of one noise message; waits as long as the peer's reader does."""
+        await trio.lowlevel.checkpoint()
         with memoryview(data) as view:
             start = 0
             while start < len(view):
@@ -109,7 +111,7 @@ class YamuxStream(IMuxedStream):
 
     # What arrives and what time does
 
-    def on_frame(self, flags: int, window: int, body: bytes) -> None:
+    def on_frame(self, flags: int, window: int, body: memoryview) -> None:
         """A frame of this stream, its size already checked."""
         self._active_at = trio.current_time()
         self.send_window += window
@@ -125,7 +127,7 @@ class YamuxStream(IMuxedStream):
         self._readers.unpark_all()
         self._writers.unpark_all()
 
-    def _keep(self, body: bytes) -> None:
+    def _keep(self, body: memoryview) -> None:
         budget = self.conn.budget
         if budget.used + len(body) > budget.limit:
             self.reset_now("the node holds too much unread data")

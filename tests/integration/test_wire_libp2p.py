@@ -136,6 +136,9 @@ async def test_a_restarted_peer_is_dialled_again_and_its_gossip_is_new() -> None
             async with node(2, a.addresses, port=port) as again:
                 await connected((c, again), (again, a))
                 await gossip_until(again, inbox, b"before")
+                for number in range(200):  # a numbering from the clock's seconds would repeat these
+                    await again.publish(TOPIC, b"more %d" % number)
+                await until(lambda: inbox.count(b"more 199") == 1)
             await until(lambda: again.peer_key not in c.peers())
             async with node(2, a.addresses, port=port) as again:
                 await connected((c, again), (again, a))
