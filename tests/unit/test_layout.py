@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from escrow_bridge.qubic import contract_id
 from protocol.units import EscrowId, LeaseId, Qu, QubicId, Tick
 from tests.support.chains import wallet_of
 
-VECTORS: dict[str, Any] = json.loads(
-    (Path(__file__).parents[1] / "vectors" / "escrow_bytes.json").read_text(encoding="utf-8")
-)
+VECTORS = Path(__file__).parents[1] / "vectors"
+GOLDEN: dict[str, str] = json.loads((VECTORS / "escrow_bytes.json").read_text(encoding="utf-8"))
+OFFSETS: dict[str, Any] = json.loads((VECTORS / "contract_layout.json").read_text(encoding="utf-8"))
+"""Struct -> size, and field -> [offset, size], as the compiler of the contract sees them."""
 CALLER, PROVIDER = wallet_of(0).public_key, wallet_of(1).public_key
 TERMS = LeaseId(bytes(range(32)))
 ESCROW = layout.escrow_id(CALLER, PROVIDER, TERMS, 28, Tick(10_000_123))
@@ -46,7 +48,81 @@ def test_golden_bytes() -> None:
         "pay": layout.pay_input(ESCROW, Qu(250), signature).hex(),
         "escrow": layout.escrow_input(ESCROW).hex(),
         "reading": layout.encode_reading(VIEW).hex(),
-    } == VECTORS
+    } == GOLDEN
+
+
+def number(value: int) -> bytes:
+    return value.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("struct", "packed", "fields"),
+    [
+        (
+            "Open_input",
+            layout.open_input(PROVIDER, TERMS, Tick(10_000_323), 16),
+            {
+                "provider": PROVIDER,
+                "terms": TERMS,
+                "deadlineTick": number(10_000_323),
+                "challengeTicks": number(16),
+            },
+        ),
+        *(
+            (
+                struct,
+                layout.pay_input(ESCROW, Qu(250), bytes(range(64))),
+                {"escrow": ESCROW, "cumulative": number(250), "signature": bytes(range(64))},
+            )
+            for struct in ("Redeem_input", "Close_input")
+        ),
+        *(
+            (struct, layout.escrow_input(ESCROW), {"escrow": ESCROW})
+            for struct in ("TopUp_input", "RequestClose_input", "Finalize_input", "GetEscrow_input")
+        ),
+        (
+            "GetEscrow_output",
+            layout.encode_reading(VIEW),
+            {"exists": number(1), "tick": number(10_000_150), "channel": layout.encode_reading(VIEW)[8:]},
+        ),
+        (
+            "Channel",
+            layout.encode_reading(VIEW)[8:],
+            {
+                "caller": CALLER,
+                "provider": PROVIDER,
+                "deposit": number(1_000),
+                "paid": number(250),
+                "deadlineTick": number(10_000_323),
+                "closeTick": number(10_000_200),
+                "challengeTicks": number(16),
+                "openTick": number(10_000_123),
+            },
+        ),
+    ],
+)
+def test_every_field_is_where_the_compiler_puts_it(
+    struct: str, packed: bytes, fields: dict[str, bytes]
+) -> None:
+    places = OFFSETS[struct]["fields"]
+    assert (len(packed), set(places)) == (OFFSETS[struct]["size"], set(fields))
+    for name, (offset, size) in places.items():
+        assert packed[offset : offset + size] == fields[name][:size], name
+
+
+def test_info_fields_are_where_the_compiler_puts_them() -> None:
+    info = OFFSETS["GetInfo_output"]
+    places = {name: place for name, place in info["fields"].items() if name != "totals"}
+    start = info["fields"]["totals"][0]
+    for name, (offset, size) in OFFSETS["Totals"]["fields"].items():
+        places[name] = [start + offset, size]
+    raw = bytearray(info["size"])
+    for value, (offset, size) in enumerate(places.values(), start=1):
+        raw[offset : offset + size] = value.to_bytes(size, "little")
+    decoded = layout.decode_info(bytes(raw))
+    assert decoded is not None
+    snake = [re.sub("([A-Z])", r"_\1", name).lower() for name in places]
+    assert asdict(decoded) == dict(zip(snake, range(1, len(places) + 1), strict=True))
 
 
 def test_reading_round_trip() -> None:
