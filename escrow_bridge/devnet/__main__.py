@@ -19,14 +19,13 @@ from typing import Final
 import trio
 
 from escrow_bridge.devnet.engine import Engine, Rules
-from escrow_bridge.devnet.host import Host
+from escrow_bridge.devnet.host import QUBIX_HEADER, Host
 from escrow_bridge.devnet.server import Server, make_ticks
 from escrow_bridge.qubic import Wallet, parse_identity
 from protocol.errors import PortBusy, QubixError, UsageError
 from protocol.units import MAX_QU, Qu, QubicId, Tick
 
 CONTRACT_INDEX: Final = 28
-CONTRACT_SOURCE: Final = Path(__file__).resolve().parents[2] / "contracts" / "Qubix.h"
 CONTRACT_RESERVE: Final = Qu(1_000_000_000)
 """Fuel for the contract; far more than a devnet uses up."""
 FIRST_TICK: Final = Tick(10_000_000)
@@ -36,7 +35,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 def build_engine(rules: Rules, funds: Sequence[tuple[QubicId, Qu]] = ()) -> Engine:
     """A fresh devnet with the escrow contract at CONTRACT_INDEX. Raises CompilerMissing."""
-    host = Host.build({CONTRACT_INDEX: CONTRACT_SOURCE}, first_tick=FIRST_TICK, epoch=FIRST_EPOCH)
+    host = Host.build({CONTRACT_INDEX: QUBIX_HEADER}, first_tick=FIRST_TICK, epoch=FIRST_EPOCH)
     host.set_reserve(CONTRACT_INDEX, CONTRACT_RESERVE)
     for owner, amount in funds:
         host.credit(owner, amount)
