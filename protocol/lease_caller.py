@@ -57,9 +57,14 @@ def accepted(lease: Lease, event: m.ReceiveAccepted) -> Step:
 
 def refused(lease: Lease, event: m.ReceiveRefused) -> Step:
     """A refusal before money moved ends the lease; afterwards the provider is told to wind up."""
+    if lease.reason:
+        return lease, ()
+    lease = _blame(lease, Phase.FAILED, event.code, event.sentence)
     if lease.phase is Phase.QUOTED:
-        return _end(_blame(lease, Phase.FAILED, event.code, event.sentence), event.now), ()
-    return _wind_up(_blame(lease, Phase.FAILED, event.code, event.sentence), event.now)
+        return _end(lease, event.now), ()
+    if lease.phase is Phase.FUNDING:  # the deposit is on its way and must be heard of to be got back
+        return lease, ()
+    return _wind_up(lease, event.now)
 
 
 def opened(lease: Lease, event: m.ChainOpened) -> Step:
@@ -84,8 +89,14 @@ def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
 
 
 def running(lease: Lease, event: m.ReceiveRunning) -> Step:
-    started_at = max(event.now - event.age_ms, lease.funded_at)
-    lease = replace(lease, phase=Phase.RUNNING, started_at=UnixMs(started_at), heard_at=event.now)
+    """Billing began then. A job that started while we were stopping it is owed for, too."""
+    if lease.started_at:
+        return lease, ()
+    started_at = UnixMs(max(event.now - event.age_ms, lease.funded_at))
+    lease = replace(lease, started_at=started_at, heard_at=event.now)
+    if lease.phase is not Phase.PROVISIONING:
+        return lease, ()
+    lease = replace(lease, phase=Phase.RUNNING)
     return replace(lease, timer_at=_at(event.now, _silence_ms(lease))), ()
 
 
@@ -96,11 +107,14 @@ def metered(lease: Lease, event: m.ReceiveMeter) -> Step:
 
 
 def exited(lease: Lease, event: m.ReceiveExited) -> Step:
+    """The job's own end, or that it never began. Comes late, too, when this side had gone on alone."""
+    if lease.exited:
+        return lease, ()
     lease = _with_exit(lease, event)
     if lease.phase is Phase.FUNDING:
         return lease, ()
     if not lease.started_at:
-        return replace(lease, phase=Phase.SETTLING, timer_at=_at(event.now, SETTLE_PATIENCE_MS)), ()
+        return _settle_or_end(lease, event.now), ()
     lease, promised = _promise(lease, event.seconds, event.now)
     lease = replace(lease, phase=Phase.STOPPING, timer_at=_at(event.now, FETCH_PATIENCE_MS))
     return lease, (*promised, m.RunFetch(event.outputs_sha256, event.outputs_bytes))
@@ -109,9 +123,7 @@ def exited(lease: Lease, event: m.ReceiveExited) -> Step:
 def fetched(lease: Lease, event: m.RunFetched) -> Step:
     if event.code and lease.outcome is Phase.DONE:
         lease = _blame(lease, Phase.FAILED, event.code, event.sentence)
-    if lease.settled:
-        return _end(lease, event.now), ()
-    return replace(lease, phase=Phase.SETTLING, timer_at=_at(event.now, SETTLE_PATIENCE_MS)), ()
+    return _settle_or_end(lease, event.now), ()
 
 
 def stopped(lease: Lease, event: m.ActionStop) -> Step:
@@ -126,13 +138,16 @@ def stopped(lease: Lease, event: m.ActionStop) -> Step:
 
 
 def closed(lease: Lease, event: m.ChainClosed) -> Step:
-    """The money has come to rest. Outputs may still be on their way."""
-    lease = replace(lease, settled=True, paid=event.paid, refunded=event.refunded)
-    if lease.phase is Phase.STOPPING and lease.exited:
+    """The money has come to rest. The job's end and its outputs may still be on their way: the chain
+    is often faster than the provider's word, and always when this node was down."""
+    if lease.settled:
         return lease, ()
-    if not lease.reason:
-        lease = _blame(lease, Phase.FAILED, "lease.closed_early", "the provider closed the escrow early")
-    return _end(lease, event.now), ()
+    lease = replace(lease, settled=True, paid=event.paid, refunded=event.refunded)
+    if lease.phase is Phase.SETTLING:
+        return _end(lease, event.now), ()
+    if lease.exited:
+        return lease, ()
+    return replace(lease, phase=Phase.STOPPING, timer_at=_at(event.now, EXIT_PATIENCE_MS)), ()
 
 
 def resumed(lease: Lease, event: m.ClockResumed) -> Step:
@@ -144,7 +159,7 @@ def resumed(lease: Lease, event: m.ClockResumed) -> Step:
 
 def clock(lease: Lease, event: m.ClockPassed) -> Step:
     if not lease.timer_at or event.now < lease.timer_at:
-        return lease, ()
+        return _promise(lease, lease.metered, event.now)
     if lease.phase is Phase.QUOTED:
         sentence = "the provider did not answer the acceptance in time; no money has moved"
         return _end(_blame(lease, Phase.FAILED, "net.peer_unreachable", sentence), event.now), ()
@@ -153,15 +168,21 @@ def clock(lease: Lease, event: m.ClockPassed) -> Step:
         lease, told = _wind_up(lease, event.now)
         return _request_close(lease, told)
     if lease.settled:
+        if not lease.reason:
+            lease = _blame(lease, Phase.FAILED, "lease.closed_early", "the provider closed the escrow early")
         return _end(lease, event.now), ()
     return _request_close(replace(lease, phase=Phase.SETTLING, timer_at=UnixMs(0)), ())
 
 
 def _promise(lease: Lease, seconds: Seconds, now: UnixMs) -> Step:
+    """Sign for as much of the provider's seconds as our own watch has seen; the clock does the rest."""
+    if not lease.started_at or lease.settled:
+        return lease, ()
+    metered = Seconds(max(lease.metered, min(seconds, lease.terms.max_seconds)))
     watched = (now - lease.started_at + METER_SLACK_MS) // 1_000
-    agreed = Seconds(max(lease.seconds, min(seconds, watched, lease.terms.max_seconds)))
+    agreed = Seconds(max(lease.seconds, min(metered, watched)))
     due = Qu(min(amount_due(lease.terms.price_qu_per_hour, agreed), lease.terms.deposit))
-    lease = replace(lease, seconds=agreed)
+    lease = replace(lease, metered=metered, seconds=agreed)
     if due <= lease.promised:
         return lease, ()
     lease = replace(lease, promised=due, vouchers=lease.vouchers + 1)
@@ -188,6 +209,13 @@ def _wind_up(lease: Lease, now: UnixMs) -> Step:
     return stopping, (m.SendStop(lease.reason),)
 
 
+def _settle_or_end(lease: Lease, now: UnixMs) -> Lease:
+    """The job is dealt with; what is left is the money."""
+    if lease.settled:
+        return _end(lease, now)
+    return replace(lease, phase=Phase.SETTLING, timer_at=_at(now, SETTLE_PATIENCE_MS))
+
+
 def _request_close(lease: Lease, effects: tuple[Effect, ...]) -> Step:
     if lease.closing:
         return lease, effects
@@ -195,7 +223,8 @@ def _request_close(lease: Lease, effects: tuple[Effect, ...]) -> Step:
 
 
 def _blame(lease: Lease, outcome: Phase, reason: str, sentence: str) -> Lease:
-    return replace(lease, outcome=outcome, reason=reason, sentence=sentence)
+    """Peers can leave the reason empty; a lease that has one must not look as if it had none."""
+    return replace(lease, outcome=outcome, reason=reason or "peer.no_reason", sentence=sentence)
 
 
 def _end(lease: Lease, now: UnixMs) -> Lease:
@@ -220,9 +249,9 @@ TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
     m.ReceiveRefused: (BEFORE_RUNNING | LIVE, refused),
     m.ChainOpened: (frozenset({Phase.FUNDING}), opened),
     m.ChainOpenFailed: (frozenset({Phase.FUNDING}), open_failed),
-    m.ReceiveRunning: (frozenset({Phase.PROVISIONING}), running),
+    m.ReceiveRunning: (frozenset({Phase.PROVISIONING, Phase.STOPPING, Phase.SETTLING}), running),
     m.ReceiveMeter: (frozenset({Phase.RUNNING}), metered),
-    m.ReceiveExited: (frozenset({Phase.FUNDING, Phase.PROVISIONING, Phase.RUNNING, Phase.STOPPING}), exited),
+    m.ReceiveExited: (FUNDED_OPEN | {Phase.FUNDING}, exited),
     m.RunFetched: (frozenset({Phase.STOPPING}), fetched),
     m.ActionStop: (ACTIVE, stopped),
     m.ChainClosed: (FUNDED_OPEN, closed),

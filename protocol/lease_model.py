@@ -75,6 +75,8 @@ class Lease:
     paused_ms: int = 0
     heard_at: UnixMs = UnixMs(0)
     """Caller only: when the meter was last heard."""
+    metered: Seconds = Seconds(0)
+    """Caller only: what the provider says has run; `seconds` is what of it our own watch has seen too."""
     seconds: Seconds = Seconds(0)
     promised: Qu = Qu(0)
     """Highest cumulative amount the caller has signed for (caller) or we hold a voucher for (provider)."""
@@ -83,6 +85,8 @@ class Lease:
     vouchers: int = 0
     exited: bool = False
     exit_code: int = -1
+    collected: bool = False
+    """Provider only: outputs and log are packed, or never will be."""
     outputs_sha256: bytes = bytes(32)
     outputs_bytes: int = 0
     settled: bool = False
@@ -452,6 +456,12 @@ REPLACEABLE: Final = frozenset({SendMeter, SendVoucher})
 
 
 def lane_of(effect: Effect) -> str:
-    """Effects of one lane are done one after the other; lanes do not wait for each other."""
+    """Effects of one lane are done one after the other; lanes do not wait for each other.
+
+    Inputs have a lane of their own: nothing short shall wait behind a long upload, least of all the
+    news that the escrow is open or that the caller wants to stop.
+    """
+    if isinstance(effect, SendInputs):
+        return "upload"
     name = type(effect).__name__
     return next(lane for lane in ("Send", "Chain", "Run") if name.startswith(lane)).lower()

@@ -21,6 +21,8 @@ VOUCHER_PATIENCE_MS: Final = 60_000
 """How long the last voucher is waited for after the job has ended."""
 STOP_PATIENCE_MS: Final = 300_000
 """How long the engine may take to end a job before the money is settled without it."""
+COLLECT_PATIENCE_MS: Final = 1_800_000
+"""How long packing the outputs may take before the money is settled without them."""
 
 REASON_OF_EXIT: Final = {
     "out_of_memory": ("job.out_of_memory", "the job used more memory than it had rented"),
@@ -103,10 +105,9 @@ def voucher(lease: Lease, event: m.ReceiveVoucher) -> Step:
         return lease, ()
     lease = replace(lease, promised=event.cumulative, signature=event.signature, vouchers=lease.vouchers + 1)
     if lease.phase is Phase.PAUSED and not _overdue(lease, lease.seconds):
-        paused_ms = lease.paused_ms + event.now - lease.paused_at
-        lease = replace(lease, phase=Phase.RUNNING, paused_ms=paused_ms, timer_at=UnixMs(0))
+        lease = replace(_with_pause(lease, event.now), phase=Phase.RUNNING, timer_at=UnixMs(0))
         return lease, (m.RunResume(),)
-    if lease.phase is Phase.STOPPING and lease.exited and lease.timer_at and _paid_up(lease):
+    if lease.phase is Phase.STOPPING and lease.collected and _paid_up(lease):
         return _settle(lease)
     return lease, ()
 
@@ -124,14 +125,20 @@ def exited(lease: Lease, event: m.RunExited) -> Step:
         return lease, ()
     lease = _with_exit(lease, event)
     phase = Phase.SETTLING if lease.phase is Phase.SETTLING else Phase.STOPPING
-    return replace(lease, phase=phase, exited=True, timer_at=UnixMs(0)), (m.RunCollect(),)
+    timer_at = _at(event.now, COLLECT_PATIENCE_MS)
+    return replace(lease, phase=phase, exited=True, timer_at=timer_at), (m.RunCollect(),)
 
 
 def collected(lease: Lease, event: m.RunCollected) -> Step:
-    lease = replace(lease, outputs_sha256=event.outputs_sha256, outputs_bytes=event.outputs_bytes)
+    if lease.collected:
+        return lease, ()
+    lease = replace(
+        lease, collected=True, outputs_sha256=event.outputs_sha256, outputs_bytes=event.outputs_bytes
+    )
     told = _send_exited(lease)
     if lease.phase is Phase.SETTLING:
-        return lease, (told,)
+        lease = replace(lease, timer_at=UnixMs(0))
+        return (_end(lease, event.now) if lease.settled else lease), (told,)
     if _paid_up(lease):
         lease, settled = _settle(lease)
         return lease, (told, *settled)
@@ -152,12 +159,17 @@ def ticked(lease: Lease, event: m.TickPassed) -> Step:
 
 
 def closed(lease: Lease, event: m.ChainClosed) -> Step:
+    """The money has come to rest. A job that ran is still ended, packed and told of: it may be paid for."""
+    if lease.settled:
+        return lease, ()
     lease = replace(lease, settled=True, paid=event.paid, refunded=event.refunded)
-    effects: tuple[Effect, ...] = ()
     if lease.phase is not Phase.SETTLING:
         lease = _blame(lease, Phase.FAILED, "lease.closed_elsewhere", "the escrow is gone from the contract")
-        effects = (m.RunDiscard(),)
-    return _end(lease, event.now), effects
+        return _end(lease, event.now), (m.RunDiscard(),)
+    if lease.started_at and not lease.collected:
+        patience_ms = COLLECT_PATIENCE_MS if lease.exited else STOP_PATIENCE_MS
+        return replace(lease, timer_at=_at(event.now, patience_ms)), ()
+    return _end(lease, event.now), ()
 
 
 def resumed(lease: Lease, event: m.ClockResumed) -> Step:
@@ -215,6 +227,8 @@ def _out_of_time(lease: Lease, now: UnixMs) -> Step:
             return _stop(lease, "lease.unpaid", "vouchers stopped coming", now)
         case Phase.SETTLING if not lease.escrow_id:
             return _end(lease, now), ()
+        case Phase.SETTLING if lease.settled:  # the engine lets go of nothing: give the job up
+            return _end(lease, now), (m.RunDiscard(), _send_exited(lease))
         case Phase.STOPPING:
             return _settle(lease)
         case _:
@@ -224,9 +238,7 @@ def _out_of_time(lease: Lease, now: UnixMs) -> Step:
 def _stop(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
     outcome = Phase.FAILED if reason == "lease.unpaid" else Phase.CANCELLED
     if lease.phase in LIVE:
-        lease = _blame(lease, outcome, reason, sentence)
-        if lease.phase is Phase.PAUSED:
-            lease = replace(lease, paused_ms=lease.paused_ms + now - lease.paused_at)
+        lease = _with_pause(_blame(lease, outcome, reason, sentence), now)
         return replace(lease, phase=Phase.STOPPING, timer_at=_at(now, STOP_PATIENCE_MS)), (m.RunStop(),)
     if lease.phase in (Phase.FUNDING, Phase.PROVISIONING):
         lease, effects = _fail_before_start(lease, reason, sentence, now)
@@ -250,6 +262,7 @@ def _settle_now(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
         return lease, ()
     effects: tuple[Effect, ...] = (m.RunDiscard(),)
     if lease.phase in LIVE:
+        lease = _with_pause(lease, now)
         lease = replace(lease, seconds=_metered_seconds(lease, now))
         effects = (m.RunStop(),)
     elif lease.phase is Phase.STOPPING:
@@ -268,15 +281,18 @@ def _start_if_ready(lease: Lease) -> Step:
     return lease, (m.RunStart(),) if ready else ()
 
 
+def _with_pause(lease: Lease, until: UnixMs) -> Lease:
+    """A pause that is over is not billed."""
+    if lease.phase is not Phase.PAUSED:
+        return lease
+    return replace(lease, paused_ms=lease.paused_ms + max(0, until - lease.paused_at))
+
+
 def _with_exit(lease: Lease, event: m.RunExited) -> Lease:
-    paused_ms = lease.paused_ms
-    if lease.phase is Phase.PAUSED:
-        paused_ms += max(0, event.finished_at - lease.paused_at)
-    ran_ms = max(0, event.finished_at - event.started_at - paused_ms)
+    lease = _with_pause(lease, event.finished_at)
+    ran_ms = max(0, event.finished_at - event.started_at - lease.paused_ms)
     seconds = Seconds(min(-(-ran_ms // 1_000), lease.terms.max_seconds))
-    lease = replace(
-        lease, seconds=max(lease.seconds, seconds), exit_code=event.exit_code, paused_ms=paused_ms
-    )
+    lease = replace(lease, seconds=max(lease.seconds, seconds), exit_code=event.exit_code)
     if lease.reason:
         return lease
     if event.reason in REASON_OF_EXIT:
@@ -320,7 +336,7 @@ TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
     m.RunPulled: (BEFORE_START, pulled),
     m.ReceiveFunded: (AWAITS_MONEY, told_funded),
     m.ChainOpened: (AWAITS_MONEY, opened),
-    m.ChainOpenFailed: (AWAITS_MONEY, open_failed),
+    m.ChainOpenFailed: (frozenset({Phase.FUNDING}), open_failed),
     m.RunFailed: (BEFORE_START, failed),
     m.RunStarted: (frozenset({Phase.PROVISIONING}), started),
     m.ClockPassed: (ACTIVE, clock),

@@ -1,0 +1,107 @@
+"""Both lease machines against every kind of bad luck: money stays right and every lease ends.
+
+`QUBIX_LEASE_EXAMPLES=20000` (and `--hypothesis-seed=N`) runs more of them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from protocol.lease_model import Phase, Role
+from protocol.units import Qu, Seconds
+from tests.support.lease_checks import check, check_end
+from tests.support.lease_plan import Plan, make_terms
+from tests.support.lease_world import LeaseWorld
+
+EXAMPLES = int(os.environ.get("QUBIX_LEASE_EXAMPLES", "120"))
+LONG_ENOUGH_MS = 3 * 3_600_000
+
+roles = st.sampled_from(Role)
+short_ms = st.integers(1, 40).map(lambda n: n * 500)
+long_ms = st.sampled_from([1_000, 5_000, 20_000, 70_000, 130_000, 400_000])
+
+actions = st.one_of(
+    st.tuples(st.just("advance"), short_ms),
+    st.tuples(st.just("advance"), short_ms),
+    st.tuples(st.just("take_down"), roles, long_ms),
+    st.tuples(st.just("crash_after_next_effect"), roles),
+    st.tuples(st.just("cut_link"), long_ms),
+    st.tuples(st.just("hide_chain"), roles, long_ms),
+    st.tuples(st.just("stop"), roles),
+    st.tuples(st.just("lose_ack")),
+    st.tuples(st.just("echo"), st.integers(1, 4)),
+)
+
+plans = st.builds(
+    Plan,
+    terms=st.builds(
+        make_terms,
+        price_qu_per_hour=st.sampled_from([0, 1, 3_599, 3_600_000, 777_777_777]).map(Qu),
+        max_seconds=st.sampled_from([1, 30, 60, 200]).map(Seconds),
+        interval_seconds=st.sampled_from([1, 5, 10]).map(Seconds),
+        unpaid_intervals=st.sampled_from([1, 2, 5]),
+        deadline_ticks=st.sampled_from([150, 600, 3_000]),
+        challenge_ticks=st.sampled_from([16, 60]),
+    ),
+    delays_ms=st.lists(st.sampled_from([100, 1_000, 4_000, 9_000]), min_size=1, max_size=4).map(tuple),
+    job_ms=st.sampled_from([500, 4_000, 20_000, 10_000_000]),
+    exit_code=st.sampled_from([0, 1]),
+    pull_ms=st.sampled_from([500, 5_000, 200_000]),
+    stop_ms=st.sampled_from([500, 8_000, 400_000]),
+    collect_ms=st.sampled_from([500, 10_000, 200_000]),
+    upload_ms=st.sampled_from([500, 5_000, 70_000]),
+    skew_ms=st.sampled_from([0, -3_600_000, 3_600_000]),
+    refuses=st.sampled_from([False, False, False, True]),
+    pull_fails=st.sampled_from([False, False, False, True]),
+    start_fails=st.sampled_from([False, False, False, True]),
+    open_fails=st.sampled_from([False, False, False, True]),
+)
+
+
+def act(world: LeaseWorld, action: tuple[Any, ...]) -> None:
+    match action:
+        case ("lose_ack",):
+            world.lose_acks += 1
+        case ("echo", count):
+            world.echoes += count
+        case ("crash_after_next_effect", role):
+            (world.caller if role is Role.CALLER else world.provider).crash_next = True
+        case (name, *arguments):
+            getattr(world, name)(*arguments)
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(plans, st.lists(actions, max_size=25))
+def test_whatever_happens_the_money_is_right_and_the_lease_ends(plan: Plan, story: list[Any]) -> None:
+    world = LeaseWorld(plan)
+    for action in story:
+        act(world, action)
+        check(world)
+    world.heal()
+    world.settle_down(LONG_ENOUGH_MS)
+    check_end(world)
+
+
+@settings(max_examples=max(20, EXAMPLES // 6))
+@given(
+    st.sampled_from([1_000, 4_000, 20_000, 59_000]),
+    st.sampled_from([1, 5, 10]).map(Seconds),
+    st.lists(st.sampled_from([100, 500, 2_500]), min_size=1, max_size=4).map(tuple),
+    st.sampled_from([0, -3_600_000, 3_600_000]),
+)
+def test_without_bad_luck_the_job_is_done_and_paid_to_the_second(
+    job_ms: int, interval: Seconds, delays_ms: tuple[int, ...], skew_ms: int
+) -> None:
+    terms = make_terms(interval_seconds=interval)
+    world = LeaseWorld(Plan(terms, delays_ms=delays_ms, job_ms=job_ms, skew_ms=skew_ms))
+    world.settle_down(LONG_ENOUGH_MS)
+    check_end(world)
+    caller, provider = world.caller.lease, world.provider.lease
+    assert caller and provider and world.escrow
+    assert (caller.phase, provider.phase) == (Phase.DONE, Phase.DONE)
+    assert caller.reason == provider.reason == "job.completed"
+    assert world.escrow.paid == caller.promised == provider.promised == job_ms  # 1,000 QU a second
