@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except QubixError as error:
         report(error, as_json="--json" in words)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return run.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +28,17 @@ SECONDS = {"discover", "quote", "fund", "provision", "run", "settle", "total"}
 NO_ENGINE = "unix:///nonexistent/docker.sock"
 
 
+@pytest.fixture
+def temp() -> Iterator[Path]:
+    """A temporary directory with a short name: the path of a unix socket may have about 100 characters."""
+    with tempfile.TemporaryDirectory(prefix="q-") as name:
+        yield Path(name)
+
+
 @contextmanager
-def demo(tmp_path: Path, *words: str, docker_host: str | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A running `qubix demo --json` whose temporary files lie in `tmp_path`."""
-    env = os.environ | {"TMPDIR": str(tmp_path), "QUBIX_CHAIN": "nonsense"}
+def demo(temp: Path, *words: str, docker_host: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A running `qubix demo --json` whose temporary files lie in `temp`."""
+    env = os.environ | {"TMPDIR": str(temp), "QUBIX_CHAIN": "nonsense"}
     env |= {"DOCKER_HOST": docker_host} if docker_host else {}
     command = [sys.executable, "-m", "tui.cli", "demo", "--json", *words]
     with subprocess.Popen(
@@ -43,7 +51,7 @@ def demo(tmp_path: Path, *words: str, docker_host: str | None = None) -> Iterato
                 process.terminate()
 
 
-def check(process: subprocess.Popen[str], tmp_path: Path, runner: str) -> str:
+def check(process: subprocess.Popen[str], temp: Path, runner: str) -> str:
     """Every promise of the demo's last line; what it showed to a person."""
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
@@ -55,45 +63,45 @@ def check(process: subprocess.Popen[str], tmp_path: Path, runner: str) -> str:
     assert report["provider_received"] == report["paid"] - report["fee"]
     assert report["deposit"] == report["paid"] + report["refunded"] == 30_000
     assert report["vouchers"] > 3
-    demo_job.write_data(tmp_path / "data.csv")
-    expected = demo_job.expected_result(tmp_path / "data.csv")
+    demo_job.write_data(temp / "data.csv")
+    expected = demo_job.expected_result(temp / "data.csv")
     assert report["output_sha256"] == hashlib.sha256(expected).hexdigest()
     *parts, total = report["seconds"].values()
     assert sum(parts) <= total
     assert "What happened to the money" in err and f"{report['refunded']:,} QU" in err
     assert "│ wrote result.csv" in err, "the job's log is followed live"
-    assert not list(tmp_path.glob("qubix-demo-*"))
+    assert not list(temp.glob("qubix-demo-*"))
     return err
 
 
 @pytest.mark.slow
-def test_as_a_process_where_no_engine_answers(tmp_path: Path) -> None:
-    with demo(tmp_path, docker_host=NO_ENGINE) as process:
-        said = check(process, tmp_path, "process")
+def test_as_a_process_where_no_engine_answers(temp: Path) -> None:
+    with demo(temp, docker_host=NO_ENGINE) as process:
+        said = check(process, temp, "process")
     assert "without a container" in said and "no Docker engine answers" in said
 
 
 @pytest.mark.slow
 @pytest.mark.docker
-def test_in_a_container(tmp_path: Path, docker_engine: docker.DockerClient) -> None:
+def test_in_a_container(temp: Path, docker_engine: docker.DockerClient) -> None:
     before = {one.id for one in docker_engine.containers.list(all=True)}
-    with demo(tmp_path) as process:
-        check(process, tmp_path, "docker")
+    with demo(temp) as process:
+        check(process, temp, "docker")
     left = [one for one in docker_engine.containers.list(all=True) if one.id not in before]
     assert not [one for one in left if demo_image.REPOSITORY in str(one.attrs["Config"]["Image"])]
 
 
-def test_a_container_without_an_engine_is_refused(tmp_path: Path) -> None:
-    with demo(tmp_path, "--runner", "docker", docker_host=NO_ENGINE) as process:
+def test_a_container_without_an_engine_is_refused(temp: Path) -> None:
+    with demo(temp, "--runner", "docker", docker_host=NO_ENGINE) as process:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 5
     assert json.loads(out)["error"]["code"] == "runner.engine_unreachable"
-    assert not list(tmp_path.glob("qubix-demo-*"))
+    assert not list(temp.glob("qubix-demo-*"))
 
 
 @pytest.mark.slow
-def test_a_provider_that_dies_is_told_with_its_log(tmp_path: Path) -> None:
-    with demo(tmp_path, "--runner", "process") as process:
+def test_a_provider_that_dies_is_told_with_its_log(temp: Path) -> None:
+    with demo(temp, "--runner", "process") as process:
         wait_for_line(process, "│ gpu-0")
         children = psutil.Process(process.pid).children()
         [provider] = [child for child in children if "--provider" in child.cmdline()]
@@ -107,8 +115,8 @@ def test_a_provider_that_dies_is_told_with_its_log(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    with demo(tmp_path, "--runner", "process") as process:
+def test_an_interrupted_demo_leaves_nothing_behind(temp: Path, number: signal.Signals) -> None:
+    with demo(temp, "--runner", "process") as process:
         wait_for_line(process, "│ gpu-0")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
@@ -116,7 +124,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signa
     assert process.returncode == 130
     assert (out, "Stopped" in err) == ("", True)
     assert len(children) >= 3 and gone(children)
-    assert not list(tmp_path.glob("qubix-demo-*"))
+    assert not list(temp.glob("qubix-demo-*"))
 
 
 def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
