@@ -6,6 +6,7 @@ that the next daemon knows why this one stopped a job.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from protocol.units import LeaseId
 from qubixd.runner import ExitReason, RunSpec
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 MAX_SECRETS_BYTES: Final = 65_536
 MAX_ARGUMENT_BYTES: Final = 120_000
@@ -90,13 +92,14 @@ class JobNotes:
     """The note files of all jobs of one runner: `root`/<lease hex>/<name>."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.resolve()
+        self._reasons: dict[LeaseId, ExitReason] = {}
 
     def directory(self, lease_id: LeaseId) -> Path:
         return self.root / lease_id.hex()
 
     def write(self, lease_id: LeaseId, name: str, text: str) -> None:
-        """Durable when this returns. DiskFull if there is no room."""
+        """Durable when this returns. DiskFull if it cannot be kept."""
         directory = self.directory(lease_id)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -104,22 +107,36 @@ class JobNotes:
         except OSError as error:
             raise DiskFull(f"cannot keep notes of a job in {directory}: {error.strerror}") from error
 
+    def write_if_possible(self, lease_id: LeaseId, name: str, text: str) -> None:
+        """For what must go on even with a full disk; a warning if it could not be kept."""
+        try:
+            self.write(lease_id, name, text)
+        except DiskFull as error:
+            log.warning("%s", error)
+
     def read(self, lease_id: LeaseId, name: str) -> str | None:
         try:
             return (self.directory(lease_id) / name).read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def note_reason(self, lease_id: LeaseId, reason: ExitReason) -> None:
-        """Remember why we are about to end a job. The first reason stays."""
-        if self.reason(lease_id) is None:
-            self.write(lease_id, "reason", reason.value)
+    def note_reason(self, lease_id: LeaseId, reason: ExitReason) -> ExitReason:
+        """Remember why a job ended, or why we are about to end it. The first reason stays and is returned."""
+        noted = self.reason(lease_id)
+        if noted is not None:
+            return noted
+        self._reasons[lease_id] = reason
+        self.write_if_possible(lease_id, "reason", reason.value)
+        return reason
 
     def reason(self, lease_id: LeaseId) -> ExitReason | None:
+        if (known := self._reasons.get(lease_id)) is not None:
+            return known
         noted = self.read(lease_id, "reason")
         return None if noted is None else ExitReason(noted)
 
     def forget(self, lease_id: LeaseId) -> None:
+        self._reasons.pop(lease_id, None)
         shutil.rmtree(self.directory(lease_id), ignore_errors=True)
 
 

@@ -217,7 +217,7 @@ class DockerRunner:
             sock.sendall(config.secrets_payload(spec.secrets))
         finally:
             attached.close()
-        self._notes.write(spec.lease_id, "secrets", "delivered")
+        self._notes.write_if_possible(spec.lease_id, "secrets", "delivered")
 
     # Ending ------------------------------------------------------------------------------------
 
@@ -234,13 +234,9 @@ class DockerRunner:
 
     def _exit(self, lease_id: LeaseId, info: config.Info) -> JobExit:
         state = info["State"]
-        code, started, finished = state["ExitCode"], config.started_at(info), state["FinishedAt"]
-        reason = self._notes.reason(lease_id)
-        if reason is None:
-            reason = ExitReason.OUT_OF_MEMORY if state["OOMKilled"] and code else ExitReason.EXITED
-        if config.unix_ms(finished) < started:  # the engine never saw the end
-            return JobExit(code, ExitReason.LOST, started, started)
-        return JobExit(code, reason, started, config.unix_ms(finished))
+        code, started = state["ExitCode"], config.started_at(info)
+        finished = max(started, config.unix_ms(state["FinishedAt"]))
+        return JobExit(code, self._notes.note_reason(lease_id, config.exit_reason(state)), started, finished)
 
     async def _kill(self, lease_id: LeaseId, signal: str) -> None:
         await self._act(lambda client: client.kill(config.container_name(lease_id), signal))

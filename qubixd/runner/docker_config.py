@@ -10,7 +10,7 @@ from typing import Any, Final
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import JobState, RunSpec
+from qubixd.runner import ExitReason, JobState, RunSpec
 from qubixd.runner.common import FILE_SIZE_MARGIN_BYTES, LEASE_ID_BYTES, RESERVED_ENV_PREFIXES, prepared
 
 LABEL_LEASE: Final = "qubix.lease"
@@ -129,7 +129,7 @@ def container_options(spec: RunSpec, image: Info, user: str, home: str) -> dict[
         "working_dir": WORKSPACE,
         "hostname": "qubix",
         "user": user,
-        "stop_signal": "SIGTERM",
+        "stop_signal": "SIGTERM",  # also when the engine itself shuts down
         "healthcheck": {"test": ["NONE"]},
         "labels": {
             LABEL_LEASE: spec.lease_id.hex(),
@@ -151,6 +151,13 @@ def job_state(info: Info | None) -> JobState:
     if status == "paused":
         return JobState.PAUSED
     return JobState.EXITED if status in ("exited", "dead") else JobState.RUNNING
+
+
+def exit_reason(state: Info) -> ExitReason:
+    """Why a container ended that we did not end; LOST if the engine never saw its end."""
+    if unix_ms(state["FinishedAt"]) < 0:  # not "before it started": a short job's start is noted late
+        return ExitReason.LOST
+    return ExitReason.OUT_OF_MEMORY if state["OOMKilled"] and state["ExitCode"] else ExitReason.EXITED
 
 
 def started_at(info: Info) -> UnixMs:

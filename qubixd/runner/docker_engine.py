@@ -98,7 +98,8 @@ class LogBatches:
 
     def close(self) -> None:
         """End both threads, whatever they wait for."""
-        self._stream.close()
+        with suppress(OSError, DockerException):  # it may have ended; over SSH the SDK cannot cut it
+            self._stream.close()
         with suppress(queue.Empty):
             while True:
                 self._chunks.get_nowait()

@@ -74,7 +74,9 @@ class ProcessRunner:
         if not spec.workspace.is_dir():
             raise StartFailed(f"the job's workspace {spec.workspace} is not a directory")
         if (begun := self._begun(spec.lease_id)) is None:
-            self._notes.write(spec.lease_id, "spec", json.dumps([str(spec.workspace), spec.disk_bytes]))
+            self._notes.write(
+                spec.lease_id, "spec", json.dumps([str(spec.workspace.resolve()), spec.disk_bytes])
+            )
             await in_thread(lambda: self._spawn(spec), self._threads)
             begun = self._begun(spec.lease_id)
         if begun is None:
@@ -102,7 +104,7 @@ class ProcessRunner:
                 next_check = trio.current_time() + self._disk_check_seconds
             await trio.sleep(POLL_SECONDS)
         await self._enforce_disk_limit(lease_id)
-        reason = self._notes.reason(lease_id) or ExitReason.EXITED
+        reason = self._notes.note_reason(lease_id, ExitReason.EXITED)
         return JobExit(ended["code"], reason, UnixMs(ended["started_at"]), UnixMs(ended["finished_at"]))
 
     async def stop(self, lease_id: LeaseId, grace_seconds: float) -> None:
@@ -222,10 +224,10 @@ class ProcessRunner:
 
 def _order(spec: RunSpec) -> dict[str, Any]:
     """What the supervisor reads. The job's environment starts empty, not with the daemon's."""
-    basics = {"PATH": os.defpath, "HOME": str(spec.workspace), "LANG": "C.UTF-8"}
+    basics = {"PATH": os.defpath, "HOME": str(spec.workspace.resolve()), "LANG": "C.UTF-8"}
     return {
         "script": prepared(spec.script),
-        "workspace": str(spec.workspace),
+        "workspace": str(spec.workspace.resolve()),
         "env": {**basics, **spec.env, **spec.secrets},
         "limits": _limits(spec),
         "cpus": _cpus(spec.cpu_millis),

@@ -49,6 +49,7 @@ def hostile_image(docker_engine: docker.DockerClient, busybox_image: str) -> Ite
     """An image that asks for everything through its own settings."""
     dockerfile = f"""
     FROM {busybox_image}
+    RUN mkdir -m 777 /open
     ENV LD_PRELOAD=/evil.so NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=all HARMLESS=yes
     ENTRYPOINT ["/bin/false"]
     HEALTHCHECK CMD touch /workspace/healthcheck
@@ -107,12 +108,15 @@ async def test_job_reaches_no_network(bench: Bench) -> None:
 
 
 async def test_image_settings_have_no_power(bench: Bench, hostile_image: str, docker_engine: Any) -> None:
-    spec = bench.spec("env; id -u; pwd; mount | grep ' /data '; echo ready; sleep 600", image=hostile_image)
+    spec = bench.spec(
+        "env; id -u; pwd; mount | grep ' /data '; touch /open/x || echo ready; sleep 600", image=hostile_image
+    )
     await bench.runner.start(spec)
     await bench.until_said(spec.lease_id, "ready")
     said = await bench.said(spec.lease_id)
     assert "HARMLESS=yes\n" in said and "NVIDIA_VISIBLE_DEVICES=void\n" in said
     assert "LD_PRELOAD" not in said and "NVIDIA_DRIVER_CAPABILITIES" not in said
+    assert "Read-only file system" in said
     assert "\n0\n" not in said and "\n/workspace\n" in said and "tmpfs on /data" in said
     info = docker_engine.api.inspect_container(container_name(spec.lease_id))
     assert {mount["Type"] for mount in info["Mounts"]} <= {"bind", "tmpfs"}
@@ -151,6 +155,17 @@ async def test_secrets_left_undelivered_by_a_crash_arrive_on_adoption(
     with trio.fail_after(LIMIT_SECONDS):
         assert (await bench.runner.wait(spec.lease_id)).code == 0
     assert await bench.said(spec.lease_id) == "got t\n"
+
+
+async def test_job_can_be_stopped_when_no_note_can_be_kept(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "full").touch()  # where the notes' directory should go
+    runner = DockerRunner(tmp_path / "full")
+    spec = bench.spec("sleep 600", secrets={"TOKEN": "t"})
+    await runner.start(spec)
+    with trio.fail_after(LIMIT_SECONDS):
+        await runner.stop(spec.lease_id, grace_seconds=LIMIT_SECONDS)
+        assert (await runner.wait(spec.lease_id)).reason is ExitReason.STOPPED
+    await runner.remove(spec.lease_id)
 
 
 async def test_memory_limit(bench: Bench) -> None:

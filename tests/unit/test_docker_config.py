@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from protocol.errors import DiskFull, ImageUnavailable, StartFailed
 from protocol.units import LeaseId
-from qubixd.runner import RunSpec
+from qubixd.runner import ExitReason, RunSpec
 from qubixd.runner.docker_config import (
     RECEIVE_SECRETS,
     container_options,
     environment,
+    exit_reason,
     host_options,
     lease_of,
     secrets_payload,
@@ -128,3 +129,18 @@ def test_engine_time(text: str, expected: int) -> None:
 def test_label_that_is_no_lease(label: str) -> None:
     assert lease_of({"qubix.lease": label}) is None
     assert lease_of({}) is None
+
+
+@pytest.mark.parametrize(
+    ("oom", "code", "finished", "expected"),
+    [
+        (False, 0, "2026-01-31T12:00:01Z", ExitReason.EXITED),
+        (False, 0, "2026-01-31T11:59:59.9Z", ExitReason.EXITED),
+        (True, 137, "2026-01-31T12:00:01Z", ExitReason.OUT_OF_MEMORY),
+        (True, 0, "2026-01-31T12:00:01Z", ExitReason.EXITED),  # a child was killed and the script coped
+        (False, 255, "0001-01-01T00:00:00Z", ExitReason.LOST),
+    ],
+)
+def test_why_a_container_ended(oom: bool, code: int, finished: str, expected: ExitReason) -> None:
+    state = {"OOMKilled": oom, "ExitCode": code, "FinishedAt": finished, "StartedAt": "2026-01-31T12:00:00Z"}
+    assert exit_reason(state) is expected
