@@ -499,8 +499,7 @@ public:
             }
         }
         locals.refund.escrow = input.escrow;
-        locals.refund.channel = locals.pay.channel;
-        locals.refund.channel.paid = input.cumulative;
+        locals.refund.channel = locals.pay.channel; // with what Pay has just added to paid
         CALL(Refund, locals.refund, locals.refunded);
         state.mut().channels.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
         output.code = locals.refunded.code;

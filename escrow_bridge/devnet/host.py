@@ -29,6 +29,8 @@ DEFAULT_RESERVE: Final = 1_000_000_000
 """QU in each contract's execution-fee reserve at the start; the host never charges it for time."""
 START_MS: Final = 1_735_689_600_000
 """The chain's clock at its first tick, if nobody says otherwise: 2025-01-01 UTC."""
+LAST_MS: Final = 4_102_444_800_000
+"""No clock here goes past 2100-01-01 UTC."""
 DEFAULT_TICK_MS: Final = 1_000
 MAX_SNAPSHOT_BYTES: Final = 1 << 31
 
@@ -163,6 +165,7 @@ class Host:
         Contracts see the time of the tick before, and never an earlier one than they saw.
         """
         _check_range("tick", tick, _MAX_TICK)
+        _check_range("time", at_ms or 0, LAST_MS)
         self._now_ms = max(self._now_ms, self._now_ms + DEFAULT_TICK_MS if at_ms is None else at_ms)
         self._library.host_begin_tick(self._machine, tick, _packed_time(self._now_ms))
 
@@ -210,8 +213,9 @@ class Host:
 
     def restore(self, blob: bytes) -> None:
         """Puts a snapshot back. Raises MachineError, changing nothing, if it is none of these contracts."""
+        now_ms = int.from_bytes(blob[:8], "little")
         try:
-            raw = _inflated(blob[8:])
+            raw = _inflated(blob[8:]) if now_ms <= LAST_MS else b""
         except (zlib.error, ValueError):
             raw = b""
         if not self._library.host_snapshot_read(self._machine, raw, len(raw)):
@@ -219,7 +223,7 @@ class Host:
                 "the saved chain does not fit these contracts: it is damaged or of another version; "
                 "remove it to start a new chain"
             )
-        self._now_ms = int.from_bytes(blob[:8], "little")
+        self._now_ms = now_ms
 
     def _output(self) -> bytes:
         size = ctypes.c_uint64()

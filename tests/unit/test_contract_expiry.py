@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from tests.support.escrow import FINALIZE, QUBIX, REQUEST_CLOSE, Code, Desk
-from tests.support.probes import FIRST_TICK, NULL_ID
+from tests.support.escrow import FINALIZE, REQUEST_CLOSE, Code, Desk
+from tests.support.probes import FIRST_TICK, NULL_ID, QUBIX
 
 SWEEP = 16
 

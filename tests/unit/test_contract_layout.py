@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from escrow_bridge.devnet.compiler import QUBIX_HEADER
 from escrow_bridge.qubic import k12
 from tests.support import contract_layout
 from tests.support.escrow import VOUCHER_TAG, Desk
@@ -20,7 +21,7 @@ def test_the_compiled_header_has_the_golden_layout() -> None:
 
 
 def test_the_golden_file_misses_no_public_struct() -> None:
-    header = contract_layout.QUBIX_HEADER.read_text()
+    header = QUBIX_HEADER.read_text()
     registered = ["Open", "TopUp", "Redeem", "Close", "RequestClose", "Finalize", "GetEscrow", "GetInfo"]
     assert all(f"({name}, " in header for name in registered)
     expected = {f"{name}_{end}" for name in registered for end in ("input", "output")}

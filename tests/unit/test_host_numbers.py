@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.support.probes import NUMBERS, new_chain
 MIN64, MAX64, MAXU64 = -(2**63), 2**63 - 1, 2**64 - 1
 MIN32, MAX32, MAXU32 = -(2**31), 2**31 - 1, 2**32 - 1
 SIGNED, UNSIGNED, SMALL = 1, 2, 3
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -84,5 +86,5 @@ def test_the_smallest_number_divided_by_minus_1_kills_the_node() -> None:
         "import struct; from tests.support.probes import *; "
         f"new_chain().query(NUMBERS, {SIGNED}, struct.pack('<2q', {MIN64}, -1))"
     )
-    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == -signal.SIGFPE
