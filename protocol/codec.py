@@ -46,7 +46,8 @@ class Table:
 def convert(body: object, kind: type, what: str) -> Any:
     """Builtin containers -> `kind`, checked by type, size and range."""
     try:
-        return msgspec.convert(body, kind, strict=True)
+        # Bytes are bytes: without builtin_types a text would be taken for base64, a second spelling.
+        return msgspec.convert(body, kind, strict=True, builtin_types=(bytes,))
     except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
         raise MessageInvalid(f"{what}: {error}") from error
 

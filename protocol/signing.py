@@ -39,8 +39,7 @@ class NodeKey:
         """The envelope of a message of the table."""
         payload = messages.encode(message)
         signature = self._key.sign(DOMAIN + payload).signature
-        packed: bytes = msgpack.packb([VERSION, self.public, payload, signature])
-        return packed
+        return _pack(self.public, payload, signature)
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,10 @@ def verify(raw: bytes, max_bytes: int = messages.MAX_MESSAGE_BYTES) -> Signed:
     if len(raw) > max_bytes:
         raise MessageTooLarge(f"an envelope of {len(raw)} bytes; at most {max_bytes} are taken")
     signer, payload, signature = _parts(unpack(raw, "envelope"))
+    if _pack(signer, payload, signature) != raw:
+        raise MessageInvalid(
+            "an envelope must be packed in the shortest way, so that it has one spelling only"
+        )
     try:
         nacl.signing.VerifyKey(signer).verify(DOMAIN + payload, signature)
     except (nacl.exceptions.BadSignatureError, nacl.exceptions.ValueError) as error:
@@ -64,10 +67,15 @@ def verify(raw: bytes, max_bytes: int = messages.MAX_MESSAGE_BYTES) -> Signed:
     return Signed(PeerKey(signer), messages.decode(payload, max_bytes), raw)
 
 
+def _pack(signer: bytes, payload: bytes, signature: bytes) -> bytes:
+    packed: bytes = msgpack.packb([VERSION, signer, payload, signature])
+    return packed
+
+
 def _parts(parts: object) -> tuple[bytes, bytes, bytes]:
     match parts:
-        case [1, bytes(signer), bytes(payload), bytes(signature)] if (
-            len(signer) == 32 and len(signature) == 64
+        case [int(version), bytes(signer), bytes(payload), bytes(signature)] if (
+            version == VERSION and version is not True and len(signer) == 32 and len(signature) == 64
         ):
             return signer, payload, signature
         case [int(version), *_] if version != VERSION:
