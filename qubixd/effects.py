@@ -7,7 +7,7 @@ succeed comes back as an event, so that the machine decides what it means.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +64,8 @@ class Performer:
     now_ms: Clock
     gpu_uuid_of: Callable[[bytes], str]
     """GPU digest -> the UUID the runner is given."""
+    addresses_of: Callable[[Lease], Sequence[str]]
+    """Where the other side of a lease may be dialled now."""
 
     async def __call__(self, task: Task) -> Event | None:
         effect: Any = task.effect
@@ -75,7 +77,7 @@ class Performer:
         """Send and have it acknowledged. None when the peer knows nothing of this lease any more."""
         peer = lease.terms.provider if lease.role is m.Role.CALLER else lease.terms.caller
         try:
-            return await ask(self.wire, self.key, peer, message, lease.peer_addresses)
+            return await ask(self.wire, self.key, peer, message, self.addresses_of(lease))
         except PeerRefused as error:
             if error.refusal_code not in GONE:
                 log.warning("%s was refused: %s", type(message).__name__, error)
@@ -83,7 +85,7 @@ class Performer:
 
     async def send_accept(self, task: Task, effect: m.SendAccept) -> Event | None:
         accept = messages.Accept(effect.signed_terms, self.wire.addresses[:8])
-        terms, addresses = task.lease.terms, task.lease.peer_addresses
+        terms, addresses = task.lease.terms, self.addresses_of(task.lease)
         try:
             await ask(self.wire, self.key, terms.provider, accept, addresses)
         except PeerRefused as error:
@@ -268,7 +270,7 @@ class Performer:
             await self.files.keep_log(lease.lease_id, read_all(stream, MAX_RESULT_BYTES))
 
     async def _open(self, lease: Lease, protocol: str) -> Stream:
-        return await self.wire.open(lease.terms.provider, protocol, lease.peer_addresses)
+        return await self.wire.open(lease.terms.provider, protocol, self.addresses_of(lease))
 
     @property
     def _runner(self) -> Runner:

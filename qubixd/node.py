@@ -18,7 +18,7 @@ from escrow_bridge.qubic import Wallet
 from ledger import journal
 from ledger.store import RunSync, Store
 from protocol.errors import ConfigInvalid
-from protocol.lease_model import TERMINAL, Lease
+from protocol.lease_model import TERMINAL, Lease, Role
 from protocol.messages import Offer
 from protocol.signing import NodeKey
 from protocol.units import Qu, Seconds, UnixMs
@@ -121,6 +121,7 @@ async def run_node(
         files=files,
         now_ms=parts.now_ms,
         gpu_uuid_of=parts.machine.gpu_uuids.__getitem__,
+        addresses_of=lambda lease: _addresses_of(lease, book, parts.now_ms()),
     )
     hiring = Hiring(
         wire=parts.wire,
@@ -227,6 +228,12 @@ def _offer_of(
         )
 
     return make
+
+
+def _addresses_of(lease: Lease, book: OfferBook, now: UnixMs) -> tuple[str, ...]:
+    """What the other side said when the lease was made, and what its offer says now."""
+    entry = book.get(lease.terms.provider, now) if lease.role is Role.CALLER else None
+    return (*lease.peer_addresses, *(entry.offer.addresses if entry else ()))
 
 
 async def _open_shop(node: Node) -> None:
