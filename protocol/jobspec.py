@@ -34,9 +34,15 @@ from protocol.units import MAX_QU, Qu, Seconds
 
 MAX_FILE_BYTES: Final = 262_144
 WORKSPACE: Final = "/workspace/"
-NAME_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.IGNORECASE)
+MAX_DEPTH: Final = 8
+"""Of lists and mappings within each other; a job file needs three."""
+MAX_SCRIPT_CHARS: Final = 65_536
+MAX_ENVS: Final = 256
+MAX_SECRETS: Final = 256
+MAX_OUTPUTS: Final = 64
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-SIZE_PATTERN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B?|B)?", re.IGNORECASE)
+SIZE_PATTERN: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B?|B)?", re.IGNORECASE | re.ASCII)
 GPU_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,47}")
 MIB_OF_UNIT: Final = {"": 1024.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024, "B": 1 / 1024**2}
 """A bare number means gigabytes; K, M, G, T count in 1024s."""
@@ -64,19 +70,22 @@ class Job:
 
 @dataclass(frozen=True)
 class _Field:
-    """One value of the file with its place in it."""
+    """One value of the file with its place in it; `line` counts from 1 and is that of its key."""
 
     path: str
     node: yaml.Node
+    line: int
 
     def fail(self, problem: str) -> NoReturn:
-        raise JobFileInvalid(f"line {self.node.start_mark.line + 1}, {self.path}: {problem}")
+        raise JobFileInvalid(f"line {self.line}, {self.path}: {problem}")
 
-    def text(self, max_chars: int = 65_536) -> str:
+    def text(self, max_chars: int = MAX_SCRIPT_CHARS) -> str:
         if not isinstance(self.node, yaml.ScalarNode) or self.node.tag == "tag:yaml.org,2002:null":
             self.fail("must be text")
         if len(self.node.value) > max_chars:
             self.fail(f"is longer than {max_chars} characters")
+        if "\0" in self.node.value or any("\ud800" <= char <= "\udfff" for char in self.node.value):
+            self.fail("contains a character that no program can be given (NUL or half of a pair)")
         return str(self.node.value)
 
     def mapping(self) -> dict[str, _Field]:
@@ -84,17 +93,23 @@ class _Field:
             self.fail("must be a mapping of `key: value` lines")
         fields: dict[str, _Field] = {}
         for key_node, value in self.node.value:
-            key = _Field(self.path, key_node).text(256)
+            line = key_node.start_mark.line + 1
+            key = _Field(self.path, key_node, line).text(256)
             path = f"{self.path}.{key}" if self.path != TOP else key
             if key in fields:
-                _Field(path, key_node).fail("is given twice")
-            fields[key] = _Field(path, value)
+                _Field(path, key_node, line).fail("is given twice")
+            fields[key] = _Field(path, value, line)
         return fields
 
-    def items(self) -> list[_Field]:
+    def items(self, most: int) -> list[_Field]:
         if not isinstance(self.node, yaml.SequenceNode):
             self.fail("must be a list")
-        return [_Field(f"{self.path}[{i}]", node) for i, node in enumerate(self.node.value)]
+        if len(self.node.value) > most:
+            self.fail(f"has {len(self.node.value)} entries; at most {most} are taken")
+        return [
+            _Field(f"{self.path}[{i}]", node, node.start_mark.line + 1)
+            for i, node in enumerate(self.node.value)
+        ]
 
     def number(self, low: float, high: float) -> float:
         text = self.text(64)
@@ -112,7 +127,7 @@ TOP: Final = "job file"
 
 def parse(text: str) -> Job:
     """A checked Job, or JobFileInvalid naming line and field."""
-    if len(text.encode()) > MAX_FILE_BYTES:
+    if len(text.encode(errors="surrogatepass")) > MAX_FILE_BYTES:
         raise JobFileInvalid(f"the job file is larger than {MAX_FILE_BYTES} bytes")
     fields = _known(_compose(text).mapping(), _TOP_FIELDS)
     resources = _known(fields["resources"].mapping(), _RESOURCE_FIELDS) if "resources" in fields else {}
@@ -127,27 +142,38 @@ def parse(text: str) -> Job:
         wish=_wish(resources),
         script=_script(fields),
         envs=_envs(fields.get("envs")),
-        secrets=tuple(_secret(item) for item in fields["secrets"].items()) if "secrets" in fields else (),
+        secrets=_list(fields.get("secrets"), MAX_SECRETS, _secret),
         file_mounts=_mounts(fields.get("file_mounts")),
-        outputs=tuple(_inside(item) for item in fields["outputs"].items()) if "outputs" in fields else (),
-        max_price_qu_per_hour=Qu(int(price.number(0, MAX_QU))) if price else None,
+        outputs=_list(fields.get("outputs"), MAX_OUTPUTS, _inside),
+        max_price_qu_per_hour=_whole_qu(price) if price else None,
         max_seconds=_max_seconds(fields.get("max_hours")),
     )
 
 
 def _compose(text: str) -> _Field:
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise JobFileInvalid("the job file uses a YAML alias (*name), which is not allowed")
+        _check_shape(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise JobFileInvalid(f"line {line}: this is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets bad numbers through
         raise JobFileInvalid("the job file is not YAML text") from error
     if node is None:
         raise JobFileInvalid("line 1: the job file is empty")
-    return _Field(TOP, node)
+    return _Field(TOP, node, node.start_mark.line + 1)
+
+
+def _check_shape(text: str) -> None:
+    """No aliases, which can make a small file huge, and no deep nesting, which PyYAML is slow at."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent):
+            raise JobFileInvalid(f"line {line}: YAML aliases (*name) are not allowed in a job file")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise JobFileInvalid(f"line {line}: lists and mappings are nested more than {MAX_DEPTH} deep")
 
 
 def _known(fields: dict[str, _Field], names: frozenset[str]) -> dict[str, _Field]:
@@ -180,14 +206,20 @@ def _script(fields: dict[str, _Field]) -> str:
     parts = [fields[name].text() for name in ("setup", "run") if name in fields]
     if not parts[-1].strip():
         fields["run"].fail("is empty")
-    return "\n".join(parts)
+    script = "\n".join(parts)
+    if len(script) > MAX_SCRIPT_CHARS:
+        fields["run"].fail(f"and `setup` are together longer than {MAX_SCRIPT_CHARS} characters")
+    return script
 
 
 def _envs(field: _Field | None) -> dict[str, str]:
     if field is None:
         return {}
     values = {}
-    for name, value in field.mapping().items():
+    given = field.mapping()
+    if len(given) > MAX_ENVS:
+        field.fail(f"has {len(given)} entries; at most {MAX_ENVS} are taken")
+    for name, value in given.items():
         if not ENV_PATTERN.fullmatch(name):
             value.fail("is not a variable name")
         values[name] = value.text(32_768)
@@ -206,7 +238,10 @@ def _mounts(field: _Field | None) -> dict[str, str]:
         return {}
     mounts = {}
     for target, source in field.mapping().items():
-        mounts[_relative(target, source)] = source.text(4_096)
+        inside = _relative(target, source)
+        if inside in mounts:
+            source.fail(f"a second file is put at {inside!r}")
+        mounts[inside] = source.text(4_096)
     return mounts
 
 
@@ -217,9 +252,20 @@ def _inside(field: _Field) -> str:
 def _relative(path: str, field: _Field) -> str:
     inside = path.removeprefix(WORKSPACE)
     parts = inside.split("/")
-    if inside.startswith("/") or ".." in parts or "" in parts or "\0" in inside or inside == ".":
-        field.fail(f"{path!r} must lie inside /workspace and contain no `..`")
+    if not {"", ".", ".."}.isdisjoint(parts):
+        field.fail(f"{path!r} must name something inside /workspace, without `..`, `.` or a `/` at the end")
     return inside
+
+
+def _list(field: _Field | None, most: int, read: Callable[[_Field], str]) -> tuple[str, ...]:
+    return tuple(read(item) for item in field.items(most)) if field else ()
+
+
+def _whole_qu(field: _Field) -> Qu:
+    value = field.number(0, MAX_QU)
+    if value != int(value):
+        field.fail("must be whole QU")
+    return Qu(int(value))
 
 
 def _max_seconds(field: _Field | None) -> Seconds:
@@ -245,18 +291,22 @@ def _gpu(field: _Field) -> tuple[str, int, int]:
     if len(parts) > 3:
         field.fail("must be model[:memory][:count], such as RTX4090:24GB:1")
     model, vram_mib, count = parts[0], 0, 1
-    if model.isdigit():
+    if _is_count(model):
         parts, model = ["", *parts], ""
     elif not GPU_PATTERN.fullmatch(model):
         field.fail(f"{model!r} is not a GPU model")
     for part in parts[1:]:
-        if part.isdigit():
+        if _is_count(part):
             count = int(part)
         else:
             vram_mib = _mib(part.rstrip("+"), field)
     if not 1 <= count <= 16:
         field.fail("asks for a count outside 1 to 16")
     return model, vram_mib, count
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _size_mib(field: _Field) -> int:
@@ -289,6 +339,7 @@ _TOP_FIELDS: Final = frozenset(
         "run",
         "max_price",
         "max_hours",
+        "num_nodes",
     }
 )
 _RESOURCE_FIELDS: Final = frozenset({"gpu", "cpus", "memory", "disk", "image"})
