@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -54,7 +55,8 @@ def test_the_journal_comes_back_as_it_went(item: tuple[Table, Any]) -> None:
 
 
 def check_refusals(data: bytes) -> None:
-    for read in (messages.decode, verify, *JOURNAL_READERS):
+    readers: list[Callable[[bytes], Any]] = [messages.decode, verify, *JOURNAL_READERS]
+    for read in readers:
         try:
             read(data)
         except (MessageInvalid, MessageTooLarge, SignatureInvalid) as error:
