@@ -105,7 +105,7 @@ class _Watch:
         self._stage = "quote"
         self._since = time.monotonic()
         self._log: asyncio.Task[None] | None = None
-        screen.now("quote", DOING["quote"])
+        screen.now("quote", DOING["quote"], self._since)
 
     def take(self, event: RunEvent) -> None:
         self.lease = event.lease or self.lease
@@ -116,7 +116,7 @@ class _Watch:
         if stage == "run" and self._log is None and self.lease:
             self._log = asyncio.create_task(self._follow_log(self.lease.lease_id))
         if stage != ENDED:
-            self._screen.now(stage, self._doing(stage))
+            self._screen.now(stage, self._doing(stage), self._since)
 
     async def finish(self) -> None:
         """Let the log come to its end."""
@@ -136,7 +136,7 @@ class _Watch:
             self._log.cancel()
         if self.lease is None or self.lease.settled:
             return
-        self._screen.now("stop", "ending the job")
+        self._screen.now("stop", "ending the job", time.monotonic())
         with suppress(QubixError, TimeoutError):
             async with asyncio.timeout(ABANDON_SECONDS):
                 await provider.call("stop", StopArgs(self.lease.lease_id))
@@ -165,8 +165,7 @@ class _Watch:
     def _doing(self, stage: str) -> str:
         if stage != "run" or self.lease is None:
             return DOING[stage]
-        seconds = int(time.monotonic() - self._since)
-        return f"{seconds} s, {show.qu(self.lease.promised)} QU used, {self.lease.vouchers} vouchers"
+        return f"{show.qu(self.lease.promised)} QU used, {self.lease.vouchers} vouchers"
 
     async def _follow_log(self, lease_id: str) -> None:
         safe, rest = SafeStream(), ""

@@ -77,11 +77,11 @@ class Screen:
             )
         )
 
-    def now(self, label: str, text: str) -> None:
-        """What is under way, where a terminal can show it."""
+    def now(self, label: str, text: str, began: float) -> None:
+        """What is under way since `began`, where a terminal can show it."""
         if not self._console.is_terminal:
             return
-        line = Text.assemble((f"{label:{LABEL_CHARS}} ", "bold"), safe_line(text))
+        line = show.Ticking(Text.assemble((f"{label:{LABEL_CHARS}} ", "bold"), safe_line(text)), began)
         if self._spinner is None:
             self._spinner = self._console.status(line)
             self._spinner.start()
@@ -97,7 +97,7 @@ class Screen:
     def step(self, label: str, doing: str) -> Iterator[list[str]]:
         """A step of the demo; what the body appends to the list is what was done."""
         began, said = time.monotonic(), list[str]()
-        self.now(label, doing)
+        self.now(label, doing, began)
         yield said
         self.quiet()
         self.done(label, " ".join(said) or doing, time.monotonic() - began)

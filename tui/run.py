@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import aclosing
 from pathlib import Path
+from typing import Final
 
 from rich.status import Status
 from rich.text import Text
@@ -22,8 +23,18 @@ from tui.client import connect, error_of
 from tui.places import control_socket, data_dir
 from tui.safe import safe_line
 
-INTERRUPTED = 130
+INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
+PHASE_WORDS: Final = {
+    "packing": "packing the input files",
+    "quoting": "asking for quotes",
+    "quoted": "signing the terms",
+    "funding": "locking the deposit",
+    "provisioning": "preparing the job",
+    "running": "running the job",
+    "stopping": "fetching the outputs",
+    "settling": "settling the escrow",
+}
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -136,7 +147,7 @@ class Follower:
                 Text(f"Lease {short} is open; `qubix logs -f {short}` follows it.")
             )
         else:
-            show.console(sys.stdout).print(show.lease_sheet(self.lease))
+            show.console(sys.stdout).print(show.lease_sheet(self.lease), soft_wrap=True)
         error = failure(self.lease)
         if error and not self._json:
             raise error
@@ -144,23 +155,30 @@ class Follower:
 
     def _progress(self, event: RunEvent) -> None:
         if event.phase != self._phase:
-            self._finish_phase()
+            self._finish_phase("✗" if event.phase in ("failed", "cancelled") else "✓")
             self._phase, self._since = event.phase, time.monotonic()
         if event.lease and not self._told_loss:
             self._told_loss = True
-            self._console.print(Text(f"  at most {show.qu(event.lease.max_loss_qu)} QU can be lost", "dim"))
-        text = Text(safe_line(f"{event.phase}  {event.detail}".strip(), 70))
+            risk = f"  at most {show.qu(event.lease.max_loss_qu)} QU are at risk if the provider vanishes"
+            self._console.print(Text(risk, "dim"))
+        if event.phase in TERMINAL:
+            self.close()
+            return
+        text = Text(safe_line(event.detail or event.phase, 50))
         if event.lease and event.lease.promised:
-            text.append(f"  {show.qu(event.lease.promised)} QU", "bold")
+            text.append(f"  {show.qu(event.lease.promised)} of {show.qu(event.lease.deposit)} QU", "bold")
+        ticking = show.Ticking(text, self._since)
         if self._spinner is None:
-            self._spinner = self._console.status(text)
+            self._spinner = self._console.status(ticking)
             self._spinner.start()
-        self._spinner.update(text)
+        self._spinner.update(ticking)
 
-    def _finish_phase(self) -> None:
-        if self._phase:
+    def _finish_phase(self, mark: str) -> None:
+        if self._phase and self._phase not in TERMINAL:
             seconds = time.monotonic() - self._since
-            self._console.print(Text(f"✓ {safe_line(self._phase, 60)}  {seconds:.1f} s", show.GOOD))
+            words = PHASE_WORDS.get(self._phase) or safe_line(self._phase, 40)
+            style = show.GOOD if mark == "✓" else show.BAD
+            self._console.print(Text(f"{mark} {words}  {seconds:.1f} s", style))
 
 
 def failure(lease: LeaseView) -> QubixError | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 import msgspec
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -72,29 +73,50 @@ def phase_style(phase: str) -> str:
     return {"done": GOOD, "failed": BAD, "cancelled": BAD}.get(phase, BUSY)
 
 
-def table(columns: Iterable[str], rows: Iterable[Sequence[Text]], right: Iterable[str] = ()) -> Table:
-    numbers = set(right)
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+def table(
+    columns: Iterable[str],
+    rows: Iterable[Sequence[Text]],
+    right: Iterable[str] = (),
+    flexible: Iterable[str] = (),
+) -> Table:
+    """Where the terminal is narrow the `flexible` columns give way, never a number."""
+    numbers, yielding = set(right), set(flexible)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
-        made.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+        justify: JustifyMethod = "right" if name in numbers else "left"
+        made.add_column(Text(name, no_wrap=True), justify=justify, no_wrap=name not in yielding)
     for row in rows:
         made.add_row(*row)
     return made
 
 
-def sheet(pairs: Iterable[tuple[str, str | Text]]) -> Table:
-    """Labels and values below each other."""
-    made = Table.grid(padding=(0, 2))
-    for label, value in pairs:
-        made.add_row(Text(label, style="dim"), value if isinstance(value, Text) else Text(safe_line(value)))
-    return made
+def sheet(pairs: Iterable[tuple[str, str | Text]]) -> Text:
+    """Labels and values below each other. Long values are not cut: a person may want to copy them."""
+    lines = list(pairs)
+    width = max(len(label) for label, _ in lines) + 2
+    parts: list[Text] = []
+    for label, value in lines:
+        said = value if isinstance(value, Text) else Text(safe_line(value))
+        parts.append(Text.assemble((f"{label:{width}}", "dim"), said))
+    return Text("\n").join(parts)
+
+
+class Ticking:
+    """A line about work under way that counts the seconds by itself each time the screen is drawn."""
+
+    def __init__(self, text: Text, began: float) -> None:
+        self._text = text
+        self._began = began
+
+    def __rich__(self) -> Text:
+        return Text.assemble(self._text, (f"  {time.monotonic() - self._began:.0f} s", "dim"))
 
 
 def offers_table(offers: Sequence[OfferView]) -> Table:
     rows = [
         (
-            cell(offer.name + (" (this machine)" if offer.own else ""), max_chars=28),
-            cell(_gpu(offer), max_chars=22),
+            cell(offer.name, "bold" if offer.own else "", max_chars=28),
+            cell(_gpu(offer), max_chars=28),
             cell(f"{offer.cpu_millis / 1000:g}"),
             cell(size(offer.memory_mib)),
             cell(offer.runner),
@@ -105,7 +127,7 @@ def offers_table(offers: Sequence[OfferView]) -> Table:
         for offer in offers
     ]
     columns = ("provider", "gpu", "cpus", "memory", "runner", "region", "QU/hour", "peer")
-    return table(columns, rows, right=("cpus", "memory", "QU/hour"))
+    return table(columns, rows, ("cpus", "memory", "QU/hour"), ("provider", "gpu", "region"))
 
 
 def _gpu(offer: OfferView) -> str:
@@ -130,10 +152,10 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
         for lease in leases
     ]
     columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
-    return table(columns, rows, right=("time", "used QU", "deposit QU"))
+    return table(columns, rows, ("time", "used QU", "deposit QU"), ("job", "with"))
 
 
-def lease_sheet(lease: LeaseView) -> Table:
+def lease_sheet(lease: LeaseView) -> Text:
     """What became of a job: for the end of `run`."""
     pairs: list[tuple[str, str | Text]] = [
         ("lease", short_id(lease.lease_id)),
@@ -156,7 +178,7 @@ def _cost(lease: LeaseView) -> str:
     return f"{qu(lease.paid)} QU ({qu(lease.refunded)} of the {qu(lease.deposit)} QU deposit came back)"
 
 
-def wallet_sheet(wallet: WalletView) -> Table:
+def wallet_sheet(wallet: WalletView) -> Text:
     return sheet(
         [
             ("identity", wallet.identity),
@@ -169,12 +191,12 @@ def wallet_sheet(wallet: WalletView) -> Table:
     )
 
 
-def status_sheet(status: StatusView) -> Table:
+def status_sheet(status: StatusView) -> Text:
     role = f"yes, jobs run with {status.runner}" if status.provider else "no"
     dropped = {name: n for name, n in status.counters.items() if n and name.startswith("offer.")}
     pairs: list[tuple[str, str | Text]] = [
         ("peer id", status.peer_id),
-        ("addresses", " ".join(status.addresses)),
+        *(("address", address) for address in status.addresses),
         ("peers", str(status.peers)),
         ("network", f"{status.network}, contract {status.contract_index}, tick {qu(status.tick)}"),
         ("wallet", status.identity),

@@ -47,7 +47,7 @@ def tell(options: argparse.Namespace, answer: object, screen: RenderableType) ->
     if options.json:
         show.print_json(answer)
     else:
-        out().print(screen)
+        out().print(screen, soft_wrap=isinstance(screen, Text))
     return 0
 
 
