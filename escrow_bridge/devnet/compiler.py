@@ -108,7 +108,7 @@ def compile_contracts(
     names = [struct_name(header) for header in contracts.values()]
     if len(set(names)) != len(names):
         raise MachineError("each contract of a chain needs a file name of its own")
-    headers = {f"{struct_name(path)}.h": path.read_bytes() for path in contracts.values()}
+    headers = {f"{struct_name(path)}.h": _content(path) for path in contracts.values()}
     return compile_library(source_of(contracts), headers, compiler, flags)
 
 
@@ -157,6 +157,15 @@ def _compile(
             lines = "\n".join(done.stderr.splitlines()[:_ERROR_LINES])
             raise MachineError(f"the contract does not compile with {command[0]}:\n{lines}")
         os.replace(result, library)
+
+
+def _content(header: Path) -> bytes:
+    try:
+        return header.read_bytes()
+    except OSError as error:
+        raise MachineError(
+            f"the contract {header} cannot be read ({error.strerror}); a devnet runs from a checkout of qubix"
+        ) from error
 
 
 def _host_headers() -> dict[str, bytes]:

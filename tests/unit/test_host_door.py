@@ -125,6 +125,7 @@ def test_a_contracts_id_is_its_index() -> None:
         ({1: FOLDER / "not-a-name.h"}, "named like"),
         ({0: QUBIX_HEADER}, "index"),
         ({1: QUBIX_HEADER, 2: QUBIX_HEADER}, "name of its own"),
+        ({1: FOLDER / "Missing.h"}, "cannot be read"),
     ],
 )
 def test_contracts_that_cannot_be_deployed(contracts: dict[int, Path], complaint: str) -> None:
