@@ -122,7 +122,8 @@ class OfferBook:
         return "offer.replayed" if offer.sequence < last[0] else None
 
     def _store(self, provider: PeerKey, offer: Offer, raw: bytes) -> str | None:
-        if provider not in self._entries and len(self._entries) >= MAX_OFFERS:
+        # Sequences outlive their entries, so they are what fills up first.
+        if provider not in self._last_sequence and len(self._last_sequence) >= MAX_OFFERS:
             return "offer.book_full"
         self._entries[provider] = self._fresh[provider] = Entry(provider, offer, raw)
         self._last_sequence[provider] = (offer.sequence, UnixMs(offer.issued_at + MAX_LIFE_MS))
