@@ -121,6 +121,8 @@ def exited(lease: Lease, event: m.ReceiveExited) -> Step:
 
 
 def fetched(lease: Lease, event: m.RunFetched) -> Step:
+    if not lease.exited:
+        return lease, ()
     if event.code and lease.outcome is Phase.DONE:
         lease = _blame(lease, Phase.FAILED, event.code, event.sentence)
     return _settle_or_end(lease, event.now), ()

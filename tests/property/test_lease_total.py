@@ -1,0 +1,123 @@
+"""One lease machine alone, against a peer, a chain and an engine that say anything at any time.
+
+`QUBIX_LEASE_EXAMPLES` as in `test_lease_world`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import lease_model as m
+from protocol.lease import step
+from protocol.lease_caller import METER_SLACK_MS
+from protocol.lease_model import EVENTS, STATES, TERMINAL, Event, Lease, Phase, Role
+from protocol.units import EscrowId, Qu, Seconds, UnixMs, amount_due
+from tests.support.lease_plan import START_MS
+from tests.support.lease_play import TERMS, new_caller, new_provider
+from tests.support.lease_world import FREE_TO_REPEAT
+from tests.support.values import any_value
+
+EXAMPLES = int(os.environ.get("QUBIX_LEASE_EXAMPLES", "200"))
+
+
+def as_a_daemon_says(event: Any) -> Any:
+    """Its own errors have a code, and escrow ids have been checked at the door."""
+    if isinstance(event, m.RunFailed | m.ChainOpenFailed) and not event.code:
+        event = replace(event, code="some.code")
+    if isinstance(event, m.ChainOpened | m.ReceiveFunded):
+        event = replace(event, escrow_id=EscrowId(event.escrow_id[:32].ljust(32, b"e")))
+    return event
+
+
+any_event = st.one_of(*(any_value(kind) for kind in EVENTS.kinds.values())).map(as_a_daemon_says)
+instants = st.integers(0, 400_000).map(lambda ms: UnixMs(START_MS + ms))
+seconds = st.integers(0, 400).map(Seconds)
+amounts = st.one_of(st.integers(0, TERMS.deposit), st.just(TERMS.deposit + 1)).map(Qu)
+
+
+def likely_event(kind: type) -> st.SearchStrategy[Any]:
+    """Events with numbers near those that matter, so that they get somewhere."""
+    near = {
+        "now": instants,
+        "started_at": instants,
+        "finished_at": instants,
+        "seconds": seconds,
+        "cumulative": amounts,
+        "paid": amounts,
+        "age_ms": st.integers(0, 100_000),
+    }
+    return any_value(kind).flatmap(
+        lambda event: st.fixed_dictionaries({name: near[name] for name in vars(event) if name in near}).map(
+            lambda values: replace(as_a_daemon_says(event), **values)
+        )
+    )
+
+
+stories = st.lists(st.one_of(any_event, *(likely_event(kind) for kind in EVENTS.kinds.values())), max_size=30)
+
+
+def check_step(before: Lease, event: Event, after: Lease, effects: tuple[m.Effect, ...]) -> None:
+    assert before.promised <= after.promised <= TERMS.deposit
+    assert before.seconds <= after.seconds <= TERMS.max_seconds
+    assert (after.lease_id, after.role, after.terms) == (before.lease_id, before.role, before.terms)
+    if before.phase in TERMINAL:
+        assert (after, effects) == (before, ()), "an ended lease changed"
+    if after.phase in TERMINAL:
+        assert after.reason and not after.timer_at
+    for effect in effects:
+        check_effect(before, event, after, effect)
+
+
+def check_effect(before: Lease, event: Event, after: Lease, effect: m.Effect) -> None:
+    match effect:
+        case m.ChainOpen():
+            assert (before.phase, type(event)) == (Phase.QUOTED, m.ReceiveAccepted)
+        case m.SendVoucher(escrow_id, cumulative):
+            assert cumulative == after.promised > before.promised
+            assert escrow_id == after.escrow_id
+            watched = (event.now - after.started_at + METER_SLACK_MS) // 1_000
+            assert cumulative <= amount_due(TERMS.price_qu_per_hour, Seconds(watched))
+            assert not before.settled
+        case m.ChainRequestClose(_):
+            assert after.closing and not before.closing
+        case m.ChainClose(_, cumulative, signature):
+            assert before.phase is not Phase.SETTLING or not before.escrow_id, "closed twice"
+            assert (cumulative, signature) == (after.promised, after.signature)
+        case m.RunStart():
+            assert after.has_inputs and after.has_image and after.escrow_id and not before.started_at
+        case _:
+            pass
+
+
+def live_through(lease: Lease, story: list[Any]) -> None:
+    for event in story:
+        after, effects = step(lease, event)
+        check_step(lease, event, after, effects)
+        again, more = step(after, event)
+        assert again == after, "twice is not once"
+        assert all(isinstance(effect, FREE_TO_REPEAT) for effect in more)
+        assert STATES.decode(STATES.encode(after), 1 << 20) == after
+        lease = after
+
+
+@settings(max_examples=EXAMPLES)
+@given(stories)
+def test_a_caller_survives_anything(story: list[Any]) -> None:
+    live_through(new_caller(), [m.ReceiveAccepted(UnixMs(START_MS)), *story])
+
+
+@settings(max_examples=EXAMPLES)
+@given(stories)
+def test_a_provider_survives_anything(story: list[Any]) -> None:
+    live_through(new_provider(), story)
+
+
+@given(any_value(Lease), any_event)
+def test_no_event_breaks_any_lease_whatever(lease: Lease, event: Event) -> None:
+    after, _ = step(lease, event)
+    assert after.role in Role
