@@ -30,7 +30,7 @@ from tui.demo_image import ensure_image
 from tui.demo_rental import Rental, rent
 from tui.demo_screen import Screen
 from tui.places import control_socket
-from tui.processes import Child, last_words, module_command, start
+from tui.processes import Child, end, last_words, module_command, start
 
 PRICE_QU_PER_HOUR: Final = 360_000
 """100 QU a second: the sums come out round."""
@@ -45,15 +45,17 @@ POLL_SECONDS: Final = 0.2
 ALIVE_SECONDS: Final = 0.5
 """How often the processes are looked after."""
 SEED_LETTERS: Final = 55
+MAX_TEMP_CHARS: Final = 55
 T = TypeVar("T")
 PARTS: Final = ("network", "provider", "caller")
 
 
 async def demo(options: argparse.Namespace) -> int:
     """The exit code: 0 if the job ran and every sum is right."""
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel_me())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, _cancel_me())
     screen, began = Screen(as_json=options.json), time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix="qubix-demo-"))
+    directory = Path(tempfile.mkdtemp(prefix="qubix-demo-", dir=_short_temp()))
     children: list[Child] = []
     try:
         screen.say("qubix demo: a whole rental on this machine, with test money on a private network")
@@ -67,8 +69,7 @@ async def demo(options: argparse.Namespace) -> int:
         raise
     finally:
         screen.quiet()
-        for child in reversed(children):
-            child.end()
+        end(children)
         _tidy(directory, screen, keep=options.keep)
     if options.json:
         show.print_json(report)
@@ -81,6 +82,11 @@ def _suspects(directory: Path, children: list[Child]) -> dict[str, Path]:
     running = {child.name for child in children if child.process.poll() is None}
     failed = {name: log for name, log in logs.items() if name not in running and log.exists()}
     return failed or {name: logs[name] for name in running - {"network"}}
+
+
+def _short_temp() -> str | None:
+    """Where temporary files go; /tmp where that path is too long to hold a unix socket's."""
+    return None if len(tempfile.gettempdir()) <= MAX_TEMP_CHARS else "/tmp"
 
 
 def _cancel_me() -> Any:

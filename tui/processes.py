@@ -37,16 +37,19 @@ class Child:
     log: Path
     ready: dict[str, Any]
 
-    def end(self) -> None:
-        """Ask it to end, wait, and kill it if it does not."""
-        self.process.terminate()
+
+def end(children: Sequence[Child]) -> None:
+    """Ask all of them to end, wait, and kill those that do not."""
+    for child in children:
+        child.process.terminate()
+    for child in children:
         try:
-            self.process.wait(STOP_SECONDS)
+            child.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
+            child.process.kill()
+            child.process.wait()
+        if child.process.stdout:
+            child.process.stdout.close()
 
 
 def module_command(module: str, *options: str) -> list[str]:
@@ -73,7 +76,7 @@ async def start(
     try:
         return Child(name, process, log, await _ready(name, process, log, seconds))
     except BaseException:
-        Child(name, process, log, {}).end()
+        end([Child(name, process, log, {})])
         raise
 
 

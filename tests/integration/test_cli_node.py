@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tui.processes import module_command, start
+from tui.processes import end, module_command, start
 
 JOB = """name: shout
 resources: {image: none, memory: 64MB, disk: 64MB}
@@ -81,7 +81,7 @@ def market() -> Iterator[Market]:
         finally:
             caller.types("down")
             provider.types("down")
-            network.end()
+            end([network])
 
 
 def seed(number: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import PortBusy, StartFailed
-from tui.processes import Child, start
+from tui.processes import Child, end, start
 
 HOLD = "; import sys, time; sys.stdout.flush(); time.sleep(60)"
 
@@ -24,7 +24,7 @@ def test_ready_is_the_object_it_printed(tmp_path: Path) -> None:
     try:
         assert (child.ready, child.process.poll()) == ({"ready": True}, None)
     finally:
-        child.end()
+        end([child])
     assert child.process.poll() is not None
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
@@ -58,5 +58,5 @@ def test_one_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tui.processes.STOP_SECONDS", 0.2)
     ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('{}')"
     child = started(tmp_path, ignore + HOLD)
-    child.end()
+    end([child])
     assert child.process.returncode == -9
