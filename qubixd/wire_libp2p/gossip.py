@@ -75,6 +75,7 @@ class Gossip:
             spam_protection_enabled=False,
             max_pending_messages_per_peer=16,
         )
+        self.router.on_drop = lambda: self._count("no room in a peer's queue")
         self.pubsub = GuardedPubsub(host, self.router, strict_signing=True)
         self._configure(self.pubsub)
 
@@ -95,6 +96,7 @@ class Gossip:
         if len(data) > MAX_GOSSIP_BYTES:
             raise MessageTooLarge(f"a message of {len(data)} bytes; gossip takes {MAX_GOSSIP_BYTES}")
         await self.pubsub.publish(topic, data)
+        await trio.lowlevel.checkpoint()  # a burst of our own must not fill the queues before they drain
 
     def forget(self, peer: ID) -> None:
         """The peer is gone."""
@@ -145,8 +147,11 @@ class Gossip:
 
     def _ignore(self, reason: str) -> bool:
         self._counters.gossip_ignored += 1
-        self._counters.by_reason[reason] = self._counters.by_reason.get(reason, 0) + 1
+        self._count(reason)
         return False
+
+    def _count(self, reason: str) -> None:
+        self._counters.by_reason[reason] = self._counters.by_reason.get(reason, 0) + 1
 
 
 def _signed(message: rpc_pb2.Message) -> bool:

@@ -39,6 +39,7 @@ from qubixd.wire_libp2p.patches import GuardedSwarm, QuietHost, YamuxOnly, runni
 from qubixd.wire_libp2p.peers import Peers, split_address
 from qubixd.wire_libp2p.stream import WireStream
 from qubixd.wire_libp2p.tcp import BufferedTcpTransport
+from qubixd.wire_libp2p.yamux import Budget
 from qubixd.wire_libp2p.yamux_stream import YamuxStream
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ class WireConfig:
 class Libp2pWire:
     """The Wire of one node; see qubixd.wire.Wire for what each method promises."""
 
-    def __init__(self, host: QuietHost, swarm: GuardedSwarm, config: WireConfig, limits: Limits) -> None:
+    def __init__(
+        self, host: QuietHost, swarm: GuardedSwarm, budget: Budget, config: WireConfig, limits: Limits
+    ) -> None:
         key = key_of(host.get_id())
         assert key is not None
         self._key, self._host, self._swarm, self._limits = key, host, swarm, limits
@@ -73,6 +76,7 @@ class Libp2pWire:
         swarm.allowed = self.peer_book.allowed
         swarm.on_handler_error = self._on_handler_error
         swarm.on_stream = self._on_stream
+        budget.on_refused = lambda: self._on_stream(taken=False)
         swarm.register_notifee(_Notifee(self._on_connected, self._on_disconnected))
 
     @property
@@ -259,7 +263,7 @@ def _build(config: WireConfig, node_seed: bytes, limits: Limits) -> Libp2pWire:
     store = PeerStore()
     store.add_key_pair(me, keys)
     upgrader = TransportUpgrader({NOISE: NoiseTransport(keys, x25519_key_pair().private_key)}, {})
-    upgrader.muxer_multistream = YamuxOnly(limits)
+    muxers = upgrader.muxer_multistream = YamuxOnly(limits)
     swarm = GuardedSwarm(
         me,
         store,
@@ -284,7 +288,7 @@ def _build(config: WireConfig, node_seed: bytes, limits: Limits) -> Libp2pWire:
         announce_addrs=[Multiaddr(text) for text in config.announce] or None,
     )
     host.remove_stream_handler(ID_PUSH)
-    return Libp2pWire(host, swarm, config, limits)
+    return Libp2pWire(host, swarm, muxers.budget, config, limits)
 
 
 @asynccontextmanager

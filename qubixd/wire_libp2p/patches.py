@@ -137,12 +137,12 @@ class YamuxOnly(MuxerMultistream):
     def __init__(self, limits: Limits) -> None:
         super().__init__({"/yamux/1.0.0": Yamux}, int(limits.handshake_seconds))  # type: ignore[dict-item]  # a NewType of str
         self._limits = limits
-        self._budget = Budget(limits.unread_bytes)
+        self.budget = Budget(limits.unread_bytes)
 
     @replaces(MuxerMultistream, pitfall="4, 12, 13: libp2p's yamux, whatever class is registered")
     async def new_conn(self, conn: Any, peer_id: ID) -> IMuxedConn:
         await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        return Yamux(conn, peer_id, self._limits, self._budget)
+        return Yamux(conn, peer_id, self._limits, self.budget)
 
 
 class NoAutoConnector(AutoConnector):
@@ -322,7 +322,14 @@ class Seen:
 
 
 class Router(GossipSub):
-    """Gossipsub 1.1 without what costs memory."""
+    """Gossipsub 1.1 without what costs memory, and with its losses told."""
+
+    on_drop: Callable[[], None]
+
+    @replaces(GossipSub, pitfall="10: what does not fit a peer's queue is dropped in silence")
+    def _handle_dropped_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC, reason: str) -> None:
+        super()._handle_dropped_rpc(peer_id, rpc, reason)
+        self.on_drop()
 
     @replaces(GossipSub, pitfall="one timestamp per message is kept for ever when adaptive gossip is off")
     def _periodic_security_cleanup(self) -> None:
@@ -383,7 +390,8 @@ class GuardedPubsub(Pubsub):
     @replaces(Pubsub, pitfall="10: more than 32 waiting messages to a peer are dropped")
     async def _handle_new_peer(self, peer_id: ID) -> None:
         await super()._handle_new_peer(peer_id)
-        if queue := self.peer_queues.get(peer_id):
+        queue = self.peer_queues.get(peer_id)
+        if queue is not None:
             queue._queue.max_size = _OUTBOUND_RPCS
 
 

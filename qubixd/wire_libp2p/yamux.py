@@ -53,10 +53,11 @@ _MAX_REFUSED: Final = 5_000
 
 @dataclass
 class Budget:
-    """Received and unread bytes over all connections of a node."""
+    """What all connections of a node share: received and unread bytes, and whom to tell of refusals."""
 
     limit: int
     used: int = 0
+    on_refused: Callable[[], None] = lambda: None
 
 
 class ProtocolViolation(Exception):
@@ -264,6 +265,7 @@ class Yamux(IMuxedConn):
 
     def _refuse(self, stream_id: int) -> None:
         self.streams_refused += 1
+        self.budget.on_refused()
         if self.streams_refused > _MAX_REFUSED:
             raise ProtocolViolation("too many streams, again and again")
         self.enqueue(frame(WINDOW_UPDATE, RST, stream_id, 0))

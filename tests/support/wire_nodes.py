@@ -210,20 +210,24 @@ async def select(stream: trio.abc.Stream, protocol: str) -> bytes:
     return answer[expected + 1 :].rstrip(b"\n")
 
 
-@asynccontextmanager
-async def hostile(wire: Wire, number: int = 66, source: str = "127.0.0.1") -> AsyncIterator[Hostile]:
-    """A hostile peer with an authenticated, muxed connection to a node."""
+async def noise_to(wire: Wire, number: int, source: str = "127.0.0.1") -> tuple[KeyPair, ISecureConn]:
+    """A connection to a node on which the keys are proved and nothing else is agreed."""
     keys = create_new_key_pair(seed_of(number))
     peer, _ = split_address(wire.addresses[0])
     tcp = await tcp_to(wire, source)
     assert await select(tcp, "/noise") == b"/noise"
     noise = NoiseTransport(keys, x25519_key_pair().private_key)
-    raw = RawConnection(BufferedTcp(TrioTCPStream(tcp)), True)
-    secure = await noise.secure_outbound(raw, peer)
+    return keys, await noise.secure_outbound(RawConnection(BufferedTcp(TrioTCPStream(tcp)), True), peer)
+
+
+@asynccontextmanager
+async def hostile(wire: Wire, number: int = 66, source: str = "127.0.0.1") -> AsyncIterator[Hostile]:
+    """A hostile peer with an authenticated, muxed connection to a node."""
+    keys, secure = await noise_to(wire, number, source)
     hello = selection("/multistream/1.0.0") + selection("/yamux/1.0.0")
     await secure.write(hello)
     assert await secure.read(len(hello)) == hello
-    muxed = Yamux(secure, peer, _HOSTILE_LIMITS)
+    muxed = Yamux(secure, split_address(wire.addresses[0])[0], _HOSTILE_LIMITS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(muxed.start)
         await muxed.event_started.wait()
