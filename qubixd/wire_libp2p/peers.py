@@ -123,7 +123,7 @@ class Peers:
         """The last connection to a peer is gone."""
         self._rejects.pop(peer, None)
         self._swarm.peerstore.clear_peerdata(peer)
-        if event := self._lost.pop(peer, None):
+        if (event := self._lost.pop(peer, None)) is not None:
             event.set()
         elif peer in self._dialled and self.allowed(peer) and peer not in self._redialling:
             self._redialling.add(peer)
