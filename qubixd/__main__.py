@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -18,8 +20,8 @@ import ledger.settings
 from escrow_bridge.chain import Chain
 from escrow_bridge.node import open_node_chain
 from escrow_bridge.qubic import Wallet
-from ledger.store import open_store
-from protocol.errors import ConfigInvalid, EngineUnreachable, QubixError
+from ledger.store import Store, open_store
+from protocol.errors import ConfigInvalid, EngineUnreachable, PortBusy, QubixError
 from protocol.signing import NodeKey
 from protocol.units import UnixMs
 from qubixd import hardware, identity
@@ -32,11 +34,14 @@ from qubixd.runner import Runner
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.process import ProcessRunner
 from qubixd.threads import in_threads
+from qubixd.wire import Wire
 from qubixd.wire_libp2p import WireConfig, open_wire, peer_id_of
 
 log = logging.getLogger("qubix")
 
 NODE_SCHEME: Final = "node://"
+LISTEN_PORT: Final = "listen port"
+"""Name of the setting that remembers which free port was taken."""
 
 
 def main() -> None:
@@ -93,8 +98,7 @@ async def open_parts(config: Config) -> AsyncIterator[Parts]:
         chain = await stack.enter_async_context(_open_chain(config))
         runner = await _pick_runner(config) if config.provider else None
         detected = await trio.to_thread.run_sync(hardware.detect, config.root)
-        wire_config = WireConfig(config.listen_host, config.listen_port, config.bootstrap)
-        wire = await stack.enter_async_context(open_wire(wire_config, secrets.node_seed))
+        wire = await _listen(config, store, secrets.node_seed, stack)
         yield Parts(
             key=NodeKey(secrets.node_seed),
             wallet=Wallet(secrets.wallet_seed),
@@ -106,6 +110,24 @@ async def open_parts(config: Config) -> AsyncIterator[Parts]:
             in_thread=in_threads(),
             now_ms=lambda: UnixMs(time.time_ns() // 1_000_000),
         )
+
+
+async def _listen(config: Config, store: Store, node_seed: bytes, stack: AsyncExitStack) -> Wire:
+    """The wire, on the port of the last start if any will do: others keep finding us there."""
+    last = await ledger.settings.get(store, LISTEN_PORT)
+    port = config.listen_port or int(last or 0)
+    wire_config = WireConfig(config.listen_host, port, config.bootstrap)
+    try:
+        wire = await stack.enter_async_context(open_wire(wire_config, node_seed))
+    except PortBusy:
+        if config.listen_port:
+            raise
+        wire_config = replace(wire_config, listen_port=0)
+        wire = await stack.enter_async_context(open_wire(wire_config, node_seed))
+    taken = re.search(r"/tcp/(\d+)", wire.addresses[0])
+    if taken and not config.listen_port:
+        await ledger.settings.put(store, LISTEN_PORT, taken[1].encode())
+    return wire
 
 
 def _make_root(config: Config) -> None:

@@ -163,6 +163,10 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     ready.set()
     node.desk.open(node.parts.wire)
     await nursery.start(node.offers.run)
+    for lease in node.leases.active():
+        # After a restart: the other side may know an address that is no longer ours.
+        peer = lease.terms.caller if lease.role is Role.PROVIDER else lease.terms.provider
+        nursery.start_soon(node.offers.visit, peer, lease.peer_addresses)
     nursery.start_soon(_open_shop, node)
     nursery.start_soon(_tidy, node)
 

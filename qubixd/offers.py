@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -213,14 +213,18 @@ class OfferService:
 
     async def _fetch_snapshots(self) -> None:
         async for peer in self._met[1]:
-            with trio.move_on_after(SNAPSHOT_TIMEOUT_S):
-                try:
-                    await self._fetch_snapshot(peer)
-                except (QubixError, trio.BrokenResourceError) as error:
-                    log.debug("no offers from %s: %s", peer.hex()[:16], error)
+            await self.visit(peer, ())
 
-    async def _fetch_snapshot(self, peer: PeerKey) -> None:
-        stream = await self._wire.open(peer, PROTOCOL)
+    async def visit(self, peer: PeerKey, addresses: Sequence[str]) -> None:
+        """Connect with a peer if need be and learn the offers it knows; no error if it cannot be had."""
+        with trio.move_on_after(SNAPSHOT_TIMEOUT_S):
+            try:
+                await self._fetch_snapshot(peer, addresses)
+            except (QubixError, trio.BrokenResourceError) as error:
+                log.debug("no offers from %s: %s", peer.hex()[:16], error)
+
+    async def _fetch_snapshot(self, peer: PeerKey, addresses: Sequence[str]) -> None:
+        stream = await self._wire.open(peer, PROTOCOL, addresses)
         async with stream:
             await send_frame(stream, self._key.sign(GetOffers(limit=SNAPSHOT_LIMIT)))
             await stream.send_eof()
