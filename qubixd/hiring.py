@@ -30,6 +30,7 @@ from qubixd.offers import Entry, OfferBook
 from qubixd.quotes import check_terms, deposit_of, gpu_fits, plain
 from qubixd.talk import ask
 from qubixd.wire import Wire
+from qubixd.wire_libp2p import peer_id_of
 
 log = logging.getLogger("qubix.hiring")
 
@@ -144,7 +145,7 @@ class Hiring:
 
 
 def _is(entry: Entry, provider: str) -> bool:
-    return entry.provider.hex().startswith(provider) or entry.offer.name.startswith(provider)
+    return peer_id_of(entry.provider).startswith(provider) or entry.offer.name.startswith(provider)
 
 
 def _fits(entry: Entry, job: Job) -> bool:
