@@ -162,7 +162,10 @@ def _make_private(path: Path) -> None:
 def _take_lock(path: Path) -> sqlite3.Connection:
     """An exclusive SQLite lock on a file of its own: works on every platform, lets go by itself when
     the process dies, and leaves the ledger free for readers."""
-    lock = sqlite3.connect(path.with_name(path.name + ".lock"), timeout=0, isolation_level=None)
+    # Closed by whichever thread of the pool comes to it.
+    lock = sqlite3.connect(
+        path.with_name(path.name + ".lock"), timeout=0, isolation_level=None, check_same_thread=False
+    )
     try:
         lock.execute("PRAGMA journal_mode = MEMORY")  # no journal file beside it: nothing is written
         lock.execute("BEGIN EXCLUSIVE")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sqlite3
 import stat
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -14,6 +17,8 @@ from trio.testing import MockClock
 from ledger import schema
 from ledger.store import inline, open_store
 from protocol.errors import AlreadyRunning, DiskFull, LedgerBroken
+
+T = TypeVar("T")
 
 
 def put(db: sqlite3.Connection, key: str) -> None:
@@ -103,6 +108,19 @@ async def test_two_writers_in_a_thread_take_turns(tmp_path: Path) -> None:
                 nursery.start_soon(store.write, increment)
         rows = await store.read(lambda db: db.execute("SELECT value FROM meta").fetchall())
         assert rows == [(b"50",)]
+
+
+async def test_every_call_may_come_from_another_thread(tmp_path: Path) -> None:
+    """The pool hands out threads as it likes, for opening and closing too."""
+
+    async def in_a_new_thread(fn: Callable[[], T]) -> T:
+        with ThreadPoolExecutor(max_workers=1) as fresh:
+            return await trio.to_thread.run_sync(fresh.submit(fn).result)
+
+    async with open_store(tmp_path / "ledger.sqlite", in_a_new_thread) as store:
+        await store.write(lambda db: db.execute("SELECT 1"))
+    async with open_store(tmp_path / "ledger.sqlite"):
+        """The lock was let go."""
 
 
 async def test_inline_keeps_an_autojump_clock_still(autojump_clock: MockClock) -> None:
