@@ -38,7 +38,9 @@ from qubixd.talk import (
     FILES_PROTOCOL,
     LEASE_PROTOCOL,
     LOGS_PROTOCOL,
+    REQUEST_TIMEOUT_S,
     answer_one,
+    patience,
     receive_signed,
     refusal_of,
     send_signed,
@@ -48,7 +50,6 @@ from qubixd.wire import Stream, Wire
 log = logging.getLogger("qubix.desk")
 
 MAX_PUT_BYTES: Final = MAX_ORDER_BYTES + MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
-HELLO_TIMEOUT_S: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Desk:
     # --- files and logs -----------------------------------------------------------------------
 
     async def serve_files(self, stream: Stream, peer: PeerKey) -> None:
-        with trio.fail_after(HELLO_TIMEOUT_S):
+        with patience(REQUEST_TIMEOUT_S):
             signed = await receive_signed(stream, peer, MAX_PUT_BYTES)
         await self._or_refuse(stream, self._files(stream, signed))
 
@@ -201,7 +202,7 @@ class Desk:
         await self.files.send_file(stream, archive, signed.message.offset)
 
     async def serve_logs(self, stream: Stream, peer: PeerKey) -> None:
-        with trio.fail_after(HELLO_TIMEOUT_S):
+        with patience(REQUEST_TIMEOUT_S):
             signed = await receive_signed(stream, peer)
         await self._or_refuse(stream, self._logs(stream, signed))
 

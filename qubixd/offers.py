@@ -24,6 +24,7 @@ from protocol.errors import QubixError, WireError
 from protocol.messages import GetOffers, Offer
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, UnixMs
+from qubixd.talk import REQUEST_TIMEOUT_S, patience
 from qubixd.wire import Stream, Verdict, Wire, receive_frame, send_frame
 
 log = logging.getLogger("qubix.offers")
@@ -235,7 +236,8 @@ class OfferService:
                 self.book.consider(raw, self._now_ms())
 
     async def _serve_snapshot(self, stream: Stream, peer: PeerKey) -> None:
-        request = await receive_frame(stream, messages.MAX_OFFER_BYTES)
+        with patience(REQUEST_TIMEOUT_S):
+            request = await receive_frame(stream, messages.MAX_OFFER_BYTES)
         if request is None:
             return
         signed = signing.verify(request, messages.MAX_OFFER_BYTES)

@@ -7,7 +7,8 @@ sign, and a signature that is not by the peer the wire authenticated is refused.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import trio
@@ -71,7 +72,7 @@ async def receive_signed(stream: Stream, peer: PeerKey, max_bytes: int = MAX_ENV
 
 async def answer_one(stream: Stream, peer: PeerKey, key: NodeKey, answer: Answer) -> None:
     """Serve one request of a stream: a QubixError becomes a Refusal with its code and sentence."""
-    with trio.fail_after(REQUEST_TIMEOUT_S):
+    with patience(REQUEST_TIMEOUT_S):
         signed = await receive_signed(stream, peer)
     reply: Any
     try:
@@ -81,6 +82,15 @@ async def answer_one(stream: Stream, peer: PeerKey, key: NodeKey, answer: Answer
         reply = refusal_of(error)
     await send_signed(stream, key.sign(reply))
     await _end(stream)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Wait no longer than that for a peer: then it is StreamBroken, a peer's trouble and no bug of ours."""
+    with trio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise StreamBroken(f"the peer sent nothing for {seconds:g} s")
 
 
 def refusal_of(error: QubixError) -> Refusal:

@@ -1,0 +1,259 @@
+"""Offers between nodes on the in-memory wire: gossip, snapshots, refreshing, restarts, hostile servers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import trio
+import trio.testing
+
+from ledger.store import inline, open_store
+from protocol import messages, signing
+from protocol.messages import GetOffers, Offer
+from protocol.signing import NodeKey
+from protocol.units import PeerKey, Qu, UnixMs
+from qubixd.offers import LIFE_MS, PROTOCOL, SNAPSHOT_TIMEOUT_S, TOPIC, OfferBook, OfferService
+from qubixd.wire import Stream, receive_frame, send_frame
+from tests.support.deals import CONTRACT, NETWORK, offer
+from tests.support.memory_wire import MemoryNet
+from tests.support.world import now_ms
+
+Clock = trio.testing.MockClock
+
+
+@dataclass
+class Shop:
+    """A node that only gossips; `price` None offers nothing."""
+
+    name: str
+    price: int | None = None
+    withdrawn: bool = False
+    clock: Callable[[], UnixMs] = now_ms
+    service: OfferService = field(init=False)
+
+    @property
+    def key(self) -> NodeKey:
+        return key_of(self.name)
+
+    def make(self, sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
+        if self.price is None:
+            return None
+        template = replace(offer(sequence), name=self.name, withdrawn=self.withdrawn)
+        return replace(template, price_qu_per_hour=Qu(self.price), issued_at=issued_at, expires_at=expires_at)
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """Name -> price of every live offer in this node's book."""
+        entries = self.service.book.entries(now_ms())
+        return {entry.offer.name: entry.offer.price_qu_per_hour for entry in entries}
+
+
+def key_of(name: str) -> NodeKey:
+    return NodeKey(hashlib.sha256(name.encode()).digest())
+
+
+@asynccontextmanager
+async def running(
+    net: MemoryNet, shop: Shop, path: Path | Literal[":memory:"] = ":memory:"
+) -> AsyncIterator[Shop]:
+    async with (
+        open_store(path, inline) as store,
+        net.wire(shop.key.public) as wire,
+        trio.open_nursery() as nursery,
+    ):
+        book = OfferBook(NETWORK, CONTRACT)
+        shop.service = OfferService(wire, shop.key, book, shop.clock, shop.make, store)
+        await nursery.start(shop.service.run)
+        yield shop
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_offer_reaches_everybody_and_a_late_joiner_asks_for_it(autojump_clock: Clock) -> None:
+    net = MemoryNet(delay_seconds=0.01)
+    async with running(net, Shop("bob")) as bob, running(net, Shop("alice", 7)):
+        await trio.sleep(1)
+        assert bob.seen == {"alice": 7}
+        async with running(net, Shop("carol")) as carol:
+            await trio.sleep(1)
+            assert carol.seen == {"alice": 7}
+
+
+async def test_a_late_joiner_hears_of_a_provider_it_cannot_reach(autojump_clock: Clock) -> None:
+    """Whoever relays an offer passes on the provider's own envelope."""
+    net = MemoryNet()
+    net.cut(key_of("alice").public, key_of("carol").public)
+    async with running(net, Shop("alice", 7)) as alice, running(net, Shop("bob")):
+        await trio.sleep(1)
+        async with running(net, Shop("carol")) as carol:
+            await trio.sleep(1)
+            entry = carol.service.book.get(alice.key.public, now_ms())
+            assert entry is not None and alice.service.own is not None
+            assert entry.raw == alice.service.own.raw
+
+
+async def test_an_offer_is_renewed_before_it_expires_and_gone_when_its_maker_is(
+    autojump_clock: Clock,
+) -> None:
+    net = MemoryNet()
+    async with running(net, Shop("bob")) as bob:
+        async with running(net, Shop("alice", 7)) as alice:
+            for _ in range(100):
+                await trio.sleep(LIFE_MS / 1_000 / 20)
+                assert bob.seen == {"alice": 7}
+            assert alice.service.own is not None
+            gossiped = bob.service.book.dropped.total() + 1
+            assert gossiped <= 1 + 5 / 0.6, "refreshed no more often than said"
+        await trio.sleep(LIFE_MS / 1_000)
+        assert bob.seen == {} and len(bob.service.book) == 0
+
+
+async def test_a_change_is_gossiped_at_once(autojump_clock: Clock) -> None:
+    net = MemoryNet(delay_seconds=0.01)
+    async with running(net, Shop("bob")) as bob, running(net, Shop("alice", 7)) as alice:
+        await trio.sleep(1)
+        alice.price = 9
+        alice.service.changed()
+        await trio.sleep(0.1)
+        assert bob.seen == {"alice": 9}
+        alice.withdrawn = True
+        alice.service.changed()
+        await trio.sleep(0.1)
+        assert bob.seen == {}
+        alice.withdrawn = False
+        alice.service.changed()
+        await trio.sleep(0.1)
+        assert bob.seen == {"alice": 9}
+
+
+async def test_duplicated_and_reordered_gossip_ends_at_the_newest(autojump_clock: Clock) -> None:
+    net = MemoryNet(seed=3, delay_seconds=0.01, duplicate=0.5, reorder_seconds=0.5)
+    async with running(net, Shop("bob")) as bob, running(net, Shop("alice", 1)) as alice:
+        for price in range(2, 12):
+            alice.price = price
+            alice.service.changed()
+            await trio.sleep(0.05)
+        await trio.sleep(2)
+        assert bob.seen == {"alice": 11}
+        assert bob.service.book.dropped["offer.replayed"] > 0
+        assert set(bob.service.book.dropped) <= {"offer.known", "offer.replayed"}
+
+
+async def test_replays_are_refused_after_a_restart(autojump_clock: Clock, tmp_path: Path) -> None:
+    net = MemoryNet()
+    ledger = tmp_path / "bob.sqlite"
+    old = key_of("alice").sign(replace(offer(1, now_ms()), name="alice"))
+    new = key_of("alice").sign(replace(offer(2, now_ms()), name="alice", price_qu_per_hour=Qu(9)))
+    async with net.wire(key_of("mallory").public) as mallory:
+        async with running(net, Shop("bob"), ledger) as bob:
+            await mallory.publish(TOPIC, old)
+            await mallory.publish(TOPIC, new)
+            await trio.sleep(3)  # the sweep writes the news down
+            assert bob.seen == {"alice": 9}
+        async with running(net, Shop("bob"), ledger) as bob:
+            assert bob.seen == {"alice": 9}, "the book is refilled from the ledger"
+            await mallory.publish(TOPIC, old)
+            await trio.sleep(1)
+            assert bob.seen == {"alice": 9}
+            assert bob.service.book.dropped["offer.replayed"] == 1
+
+
+async def test_own_sequences_rise_across_restarts_and_a_clock_set_back(
+    autojump_clock: Clock, tmp_path: Path
+) -> None:
+    net = MemoryNet()
+    sequences = []
+    for clock in (now_ms, now_ms, lambda: UnixMs(now_ms() - 3_600_000)):
+        async with running(net, Shop("alice", 7, clock=clock), tmp_path / "alice.sqlite") as alice:
+            await trio.sleep(1)
+            assert alice.service.own is not None
+            sequences.append(alice.service.own.offer.sequence)
+    assert sequences == sorted(set(sequences))
+
+
+# --- hostile servers of snapshots ---------------------------------------------------------------
+
+Serve = Callable[[Stream, PeerKey], Awaitable[None]]
+
+
+async def junk(stream: Stream, peer: PeerKey) -> None:
+    for number in range(50):
+        await send_frame(stream, b"\xc1" * number)
+
+
+async def endless(stream: Stream, peer: PeerKey) -> None:
+    raw = key_of("ghost").sign(replace(offer(1, now_ms()), name="ghost"))
+    while True:
+        await send_frame(stream, raw)
+        await trio.sleep(0.01)
+
+
+async def stalled(stream: Stream, peer: PeerKey) -> None:
+    await trio.sleep_forever()
+
+
+async def half_a_frame(stream: Stream, peer: PeerKey) -> None:
+    await stream.send_all(b"\0\0\1\0half")
+    await stream.send_eof()
+
+
+async def huge_frame(stream: Stream, peer: PeerKey) -> None:
+    await stream.send_all(b"\xff\xff\xff\xff")
+    await trio.sleep_forever()
+
+
+async def reset(stream: Stream, peer: PeerKey) -> None:
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("serve", [junk, endless, stalled, half_a_frame, huge_frame, reset])
+async def test_a_hostile_snapshot_does_no_harm(autojump_clock: Clock, serve: Serve) -> None:
+    """The next peer is asked all the same, and nothing but true offers is in the book."""
+    net = MemoryNet()
+    net.cut(key_of("alice").public, key_of("bob").public)  # gossip of alice's cannot come by itself
+    async with net.wire(key_of("mallory").public) as mallory, running(net, Shop("alice", 7)):
+        mallory.serve(PROTOCOL, serve)
+        async with running(net, Shop("bob")) as bob:
+            await trio.sleep(1)  # mallory is asked first
+            net.heal(key_of("alice").public, key_of("bob").public)
+            await trio.sleep(SNAPSHOT_TIMEOUT_S + 1)
+            assert bob.seen.items() >= {"alice": 7}.items()
+            assert bob.seen.keys() <= {"alice", "ghost"}
+
+
+async def ask(net: MemoryNet, asker: NodeKey, request: bytes) -> list[bytes]:
+    """What bob's snapshot says to a raw request."""
+    async with net.wire(asker.public) as wire:
+        stream = await wire.open(key_of("bob").public, PROTOCOL)
+        async with stream:
+            await send_frame(stream, request)
+            await stream.send_eof()
+            frames = []
+            while (frame := await receive_frame(stream, messages.MAX_OFFER_BYTES)) is not None:
+                frames.append(frame)
+            return frames
+
+
+async def test_a_snapshot_gives_as_many_as_asked_for(autojump_clock: Clock) -> None:
+    net = MemoryNet()
+    async with running(net, Shop("bob")) as bob:
+        for number in range(5):
+            bob.service.book.consider(key_of(str(number)).sign(offer(1, now_ms())), now_ms())
+        asker = key_of("carol")
+        assert len(await ask(net, asker, asker.sign(GetOffers(3)))) == 3
+        frames = await ask(net, asker, asker.sign(GetOffers(100)))
+        assert len({signing.verify(frame).signer for frame in frames}) == 5
+        assert await ask(net, asker, asker.sign(messages.Ack())) == []
+
+
+async def test_a_peer_that_asks_nothing_is_not_waited_for_for_ever(autojump_clock: Clock) -> None:
+    net = MemoryNet()
+    async with running(net, Shop("bob")), net.wire(key_of("mallory").public) as wire:
+        stream = await wire.open(key_of("bob").public, PROTOCOL)
+        with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
