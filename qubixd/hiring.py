@@ -124,7 +124,8 @@ class Hiring:
         signed = await ask(self.wire, self.key, entry.provider, request, entry.offer.addresses)
         if not isinstance(signed.message, Terms):
             raise MessageInvalid("the provider answered with something other than a quote")
-        check_terms(signed.message, request, entry.offer, entry.provider, self.key.public)
+        tick_ms = (await self.chain.tick_info()).tick_duration_ms
+        check_terms(signed.message, request, entry.offer, entry.provider, self.key.public, tick_ms)
         return signed
 
     async def _accept(

@@ -13,7 +13,7 @@ from typing import Final
 
 from protocol.errors import CapacityTaken, ConfigInvalid, PriceAboveLimit, QuoteChanged, QuoteExpired, Refused
 from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
-from protocol.units import PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
+from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
 
 METER: Final = "seconds"
 VALID_MS: Final = 60_000
@@ -27,6 +27,8 @@ SETTLE_SECONDS: Final = 600
 TICK_MARGIN: Final = 1.5
 """Ticks may come faster later than they do now."""
 MIN_CHALLENGE_TICKS: Final = 32
+MAX_TICK_DISAGREEMENT: Final = 2
+"""The two sides' measurements of a tick may differ by that factor."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
     if request.max_seconds < 1:
         raise ConfigInvalid("a lease lasts at least one second")
     gpus = choose_gpus(house.free, request.wish)
+    deposit = deposit_of(house.price_qu_per_hour, request.max_seconds)
+    if deposit > MAX_QU:
+        raise PriceAboveLimit(f"the deposit would be {deposit} QU; at most {MAX_QU} QU can be locked")
     challenge_ticks, deadline_ticks = windows(request.max_seconds, house.tick_duration_ms)
     return Terms(
         nonce=request.nonce,
@@ -75,7 +80,7 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         max_seconds=request.max_seconds,
         interval_seconds=request.interval_seconds,
         unpaid_intervals=house.unpaid_intervals,
-        deposit=deposit_of(house.price_qu_per_hour, request.max_seconds),
+        deposit=deposit,
         deadline_ticks=deadline_ticks,
         challenge_ticks=challenge_ticks,
         pull_seconds=PULL_SECONDS,
@@ -86,7 +91,12 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
 
 
 def check_terms(
-    terms: Terms, request: QuoteRequest, offer: Offer, provider: PeerKey, caller: PeerKey
+    terms: Terms,
+    request: QuoteRequest,
+    offer: Offer,
+    provider: PeerKey,
+    caller: PeerKey,
+    tick_duration_ms: int,
 ) -> None:
     """The caller's side: QuoteChanged or PriceAboveLimit unless the quote is what was asked and offered."""
     if terms.price_qu_per_hour > request.max_price_qu_per_hour:
@@ -100,7 +110,7 @@ def check_terms(
     for name, quoted, wanted in _must_match(terms, request, offer, provider, caller):
         if quoted != wanted:
             raise QuoteChanged(f"the quote differs from what was asked or offered: {name}")
-    if not MIN_CHALLENGE_TICKS <= terms.challenge_ticks < terms.deadline_ticks:
+    if not _windows_are_usual(terms, tick_duration_ms):
         raise QuoteChanged("the quote's time windows make no sense")
 
 
@@ -165,6 +175,14 @@ def windows(max_seconds: Seconds, tick_duration_ms: int) -> tuple[int, int]:
     return challenge, challenge + math.ceil(lifetime * per_second * TICK_MARGIN)
 
 
+def _windows_are_usual(terms: Terms, tick_duration_ms: int) -> bool:
+    """Too long a window would keep the caller's money locked, too short a one would end the job early."""
+    quoted = (terms.challenge_ticks, terms.deadline_ticks)
+    shortest = windows(terms.max_seconds, tick_duration_ms * MAX_TICK_DISAGREEMENT)
+    longest = windows(terms.max_seconds, tick_duration_ms // MAX_TICK_DISAGREEMENT)
+    return all(low <= ticks <= high for low, ticks, high in zip(shortest, quoted, longest, strict=True))
+
+
 def _rest_fits(free: Capacity, wish: Wish) -> bool:
     return (
         wish.cpu_millis <= free.cpu_millis
@@ -183,12 +201,14 @@ def _must_match(
     yield "the provider's account", terms.provider_id, offer.qubic_id
     yield "the caller", (terms.caller, terms.caller_id), (caller, request.caller_id)
     yield "the machine", terms.wish, request.wish
-    yield "the number of GPUs", len(terms.gpu_digests), request.wish.gpu_count
+    yield "the number of GPUs", len(set(terms.gpu_digests)), request.wish.gpu_count
+    yield "the GPUs", len(terms.gpu_digests), request.wish.gpu_count
     yield "the GPUs", set(terms.gpu_digests) <= {gpu.digest for gpu in offer.capacity.gpus}, True
     yield "the image", terms.image, request.image
     yield "the runner", terms.runner, offer.runner
     yield "the job", terms.order_sha256, request.order_sha256
     yield "the meter", terms.meter, METER
     yield "the rented time", terms.max_seconds, request.max_seconds
+    yield "the time to prepare", (terms.pull_seconds, terms.start_seconds), (PULL_SECONDS, START_SECONDS)
     yield "the voucher interval", terms.interval_seconds, request.interval_seconds
     yield "the deposit", terms.deposit, deposit_of(terms.price_qu_per_hour, request.max_seconds)
