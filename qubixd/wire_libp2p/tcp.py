@@ -18,20 +18,19 @@ from libp2p.transport.tcp.tcp import TCP, TCPListener
 from multiaddr import Multiaddr
 
 _CHUNK: Final = 131_072
-_MOST: Final = 65_535
-"""The largest noise message; nothing larger is ever read at once."""
 
 
 class BufferedTcp(TrioTCPStream):
-    """A TCP stream whose `read(n)` returns exactly n bytes, or raises at the end of the stream."""
+    """A TCP stream whose `read(n)` returns exactly n bytes, or raises at the end of the stream.
+
+    Nobody asks for more than a noise message (65,535) or a line of multistream-select.
+    """
 
     def __init__(self, inner: TrioTCPStream) -> None:
         super().__init__(inner.stream)
         self._buffer = bytearray()
 
     async def read(self, n: int | None = None) -> bytes:
-        if n is not None and n > _MOST:
-            raise ConnectionClosedError(f"the peer announced {n} bytes", transport="tcp")
         while len(self._buffer) < (n or 1):
             chunk = await super().read(_CHUNK)
             if not chunk:
