@@ -1,0 +1,98 @@
+"""Whole daemons over libp2p, TCP and the devnet: a job end to end, and SIGKILL in the middle of it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from protocol.units import fee_of
+from tests.support.daemons import FUNDS, Daemon, Refused, Town, daemons
+
+JOB = """
+name: sum
+resources: {{image: "any:1", cpus: 1, memory: 64MB, disk: 10MB}}
+file_mounts: {{numbers.txt: ./numbers.txt}}
+max_hours: 0.05
+run: |
+  echo begun
+  sleep {seconds}
+  awk '{{ s += $1 }} END {{ print s }}' numbers.txt > sum.txt
+"""
+PROVIDER = ("--provider", "--price", "3600000", "--runner", "process", "--name", "alice")
+
+
+def job_args(folder: Path, seconds: float = 1) -> dict[str, object]:
+    (folder / "numbers.txt").write_text("\n".join(map(str, range(1, 1_001))))
+    return {
+        "job_yaml": JOB.format(seconds=seconds),
+        "base_dir": str(folder),
+        "output_dir": str(folder / "out"),
+    }
+
+
+async def two(town: Town) -> tuple[Daemon, Daemon]:
+    """A provider, and a caller that knows it as its only bootstrap address."""
+    alice = await town.start("alice", *PROVIDER)
+    bob = await town.start("bob", "--bootstrap", alice.address, "--interval", "1")
+    await bob.until_offered()
+    return alice, bob
+
+
+async def check_books(alice: Daemon, bob: Daemon, lease: dict[str, Any]) -> None:
+    paid = lease["paid"]
+    assert lease["phase"] == "done", lease
+    assert paid > 0 and paid % 1_000 == 0
+    assert lease["deposit"] == paid + lease["refunded"]
+    assert (await bob.call("wallet"))["balance"] == FUNDS - paid
+    assert (await alice.call("wallet"))["balance"] == FUNDS + paid - fee_of(paid)
+
+
+async def test_two_daemons_do_one_job(tmp_path: Path) -> None:
+    async with daemons(tmp_path) as town:
+        alice, bob = await two(town)
+        answer = await bob.call("run", **job_args(tmp_path))
+        await check_books(alice, bob, answer["lease"])
+        assert (tmp_path / "out" / "sum.txt").read_text().strip() == "500500"
+        logs = [event async for event in bob.stream("logs", lease=answer["lease"]["lease_id"])]
+        assert b"".join(event.get("data", b"") for event in logs) == b"begun\n"
+        assert await alice.stop() == 0
+        assert await bob.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["alice", "bob"])
+@pytest.mark.parametrize("phase", ["funding", "provisioning", "running", "stopping", "settling"])
+async def test_sigkill_in_the_middle(tmp_path: Path, victim: str, phase: str) -> None:
+    async with daemons(tmp_path) as town:
+        alice, bob = await two(town)
+        lease_id = await kill_at(alice if victim == "alice" else bob, phase, bob, job_args(tmp_path, 2))
+        with trio.fail_after(60):
+            answer = await bob.call("wait", lease=lease_id)
+        await check_books(alice, bob, answer["lease"])
+        assert (tmp_path / "out" / "sum.txt").read_text().strip() == "500500"
+
+
+async def kill_at(victim: Daemon, phase: str, caller: Daemon, args: dict[str, object]) -> str:
+    """Run a job, SIGKILL somebody as soon as the caller's lease is in `phase`, start it again."""
+    async with aclosing(caller.stream("run", **args)) as events:
+        with trio.fail_after(60):
+            async for event in events:
+                if event["phase"] == phase:
+                    break
+    await victim.kill()
+    await victim.start()
+    return str(event["lease"]["lease_id"])
+
+
+async def test_a_price_above_the_limit_is_refused_before_money_moves(tmp_path: Path) -> None:
+    async with daemons(tmp_path) as town:
+        _, bob = await two(town)
+        with pytest.raises(Refused) as refused:
+            await bob.call("run", max_price_qu_per_hour=3_599_999, **job_args(tmp_path))
+        assert refused.value.code == "quote.price_above_limit"
+        assert (await bob.call("wallet"))["balance"] == FUNDS
+        assert (await bob.call("ps", all=True))["leases"] == []
