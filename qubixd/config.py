@@ -12,8 +12,19 @@ from typing import Any, Final
 
 from protocol.codec import convert
 from protocol.errors import ConfigInvalid, MessageInvalid
+from protocol.units import MAX_QU
 
 RUNNERS: Final = ("auto", "docker", "process")
+YES: Final = ("1", "true", "yes", "on")
+NO: Final = ("0", "false", "no", "off")
+NUMBER_RANGES: Final = (
+    ("contract_index", 1, 2**32 - 1),
+    ("price", 0, MAX_QU),
+    ("interval", 1, 3_600),
+    ("unpaid_intervals", 1, 100),
+)
+MAX_WORD_CHARS: Final = 64
+"""Of what travels in offers and terms."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,9 @@ def _parse(name: str, text: str, kind: str) -> object:
     if kind.startswith("tuple"):
         return tuple(text.split())
     if kind == "bool":
-        return text.lower() in ("1", "true", "yes", "on")
+        if text.lower() not in YES + NO:
+            raise ConfigInvalid(f"QUBIX_{name.upper()} must be one of {', '.join(YES + NO)}, not {text!r}")
+        return text.lower() in YES
     if kind.startswith("int"):
         try:
             return int(text)
@@ -140,7 +153,7 @@ def _parse(name: str, text: str, kind: str) -> object:
 
 def _checked(config: Config) -> Config:
     port = config.listen.rpartition(":")[2]
-    if not config.listen_host or not port.isdigit() or int(port) > 65_535:
+    if not config.listen_host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise ConfigInvalid(f"listen must be HOST:PORT, not {config.listen!r}")
     if config.runner not in RUNNERS:
         raise ConfigInvalid(f"runner must be one of {', '.join(RUNNERS)}, not {config.runner!r}")
@@ -151,9 +164,13 @@ def _checked(config: Config) -> Config:
         )
     if config.contract_index < 1:
         raise ConfigInvalid("no escrow contract is set: name its index with --contract-index N")
-    for name, low, high in (("interval", 1, 3_600), ("unpaid_intervals", 1, 100)):
-        if not low <= getattr(config, name) <= high:
+    for name, low, high in NUMBER_RANGES:
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
             raise ConfigInvalid(f"{name} must be between {low} and {high}")
+    for name in ("name", "region", "network"):
+        if len(getattr(config, name)) > MAX_WORD_CHARS:
+            raise ConfigInvalid(f"{name} must have at most {MAX_WORD_CHARS} characters")
     return config
 
 
