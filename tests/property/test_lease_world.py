@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocol.lease_model import Phase, Role
-from protocol.units import Qu, Seconds
+from protocol.units import Qu, Seconds, amount_due
 from tests.support.lease_checks import check, check_end
 from tests.support.lease_plan import Plan, make_terms
 from tests.support.lease_world import LeaseWorld
 
-EXAMPLES = int(os.environ.get("QUBIX_LEASE_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("QUBIX_LEASE_EXAMPLES", "150"))
 LONG_ENOUGH_MS = 3 * 3_600_000
 
 roles = st.sampled_from(Role)
@@ -26,7 +27,7 @@ long_ms = st.sampled_from([1_000, 5_000, 20_000, 70_000, 130_000, 400_000])
 
 actions = st.one_of(
     st.tuples(st.just("advance"), short_ms),
-    st.tuples(st.just("advance"), short_ms),
+    st.tuples(st.just("advance"), long_ms),
     st.tuples(st.just("take_down"), roles, long_ms),
     st.tuples(st.just("crash_after_next_effect"), roles),
     st.tuples(st.just("cut_link"), long_ms),
@@ -36,29 +37,30 @@ actions = st.one_of(
     st.tuples(st.just("echo"), st.integers(1, 4)),
 )
 
-plans = st.builds(
+any_plan = st.builds(
     Plan,
     terms=st.builds(
         make_terms,
         price_qu_per_hour=st.sampled_from([0, 1, 3_599, 3_600_000, 777_777_777]).map(Qu),
-        max_seconds=st.sampled_from([1, 30, 60, 200]).map(Seconds),
+        max_seconds=st.sampled_from([1, 60, 200, 800]).map(Seconds),
         interval_seconds=st.sampled_from([1, 5, 10]).map(Seconds),
         unpaid_intervals=st.sampled_from([1, 2, 5]),
         deadline_ticks=st.sampled_from([150, 600, 3_000]),
         challenge_ticks=st.sampled_from([16, 60]),
     ),
     delays_ms=st.lists(st.sampled_from([100, 1_000, 4_000, 9_000]), min_size=1, max_size=4).map(tuple),
-    job_ms=st.sampled_from([500, 4_000, 20_000, 10_000_000]),
+    job_ms=st.sampled_from([500, 4_000, 20_000, 10_000_000, 10_000_000]),
     exit_code=st.sampled_from([0, 1]),
-    pull_ms=st.sampled_from([500, 5_000, 200_000]),
+    pull_ms=st.sampled_from([500, 500, 5_000, 200_000]),
     stop_ms=st.sampled_from([500, 8_000, 400_000]),
     collect_ms=st.sampled_from([500, 10_000, 200_000]),
-    upload_ms=st.sampled_from([500, 5_000, 70_000]),
+    upload_ms=st.sampled_from([500, 500, 5_000, 70_000]),
     skew_ms=st.sampled_from([0, -3_600_000, 3_600_000]),
-    refuses=st.sampled_from([False, False, False, True]),
-    pull_fails=st.sampled_from([False, False, False, True]),
-    start_fails=st.sampled_from([False, False, False, True]),
-    open_fails=st.sampled_from([False, False, False, True]),
+)
+
+troubles = st.sampled_from(["", "", "", "", "", "refuses", "pull_fails", "start_fails", "open_fails"])
+plans = st.builds(
+    lambda plan, trouble: replace(plan, **{trouble: True}) if trouble else plan, any_plan, troubles
 )
 
 
@@ -105,3 +107,29 @@ def test_without_bad_luck_the_job_is_done_and_paid_to_the_second(
     assert (caller.phase, provider.phase) == (Phase.DONE, Phase.DONE)
     assert caller.reason == provider.reason == "job.completed"
     assert world.escrow.paid == caller.promised == provider.promised == job_ms  # 1,000 QU a second
+
+
+nuisances = st.one_of(
+    st.tuples(st.just("advance"), short_ms),
+    st.tuples(st.just("crash_after_next_effect"), roles),
+    st.tuples(st.just("take_down"), roles, st.sampled_from([500, 3_000])),
+    st.tuples(st.just("lose_ack")),
+    st.tuples(st.just("echo"), st.integers(1, 4)),
+)
+
+
+@settings(max_examples=max(30, EXAMPLES // 3))
+@given(st.lists(nuisances, max_size=25), st.sampled_from([1_000, 20_000, 40_000]))
+def test_crashes_and_lost_or_doubled_messages_cost_nobody_anything(story: list[Any], job_ms: int) -> None:
+    world = LeaseWorld(Plan(make_terms(), job_ms=job_ms))
+    for action in story:
+        act(world, action)
+    world.heal()
+    world.settle_down(LONG_ENOUGH_MS)
+    check_end(world)
+    caller, provider = world.caller.lease, world.provider.lease
+    assert caller and provider
+    assert caller.reason == provider.reason == "job.completed"
+    assert world.fetched
+    due = amount_due(provider.terms.price_qu_per_hour, provider.seconds)
+    assert caller.paid == provider.paid == due >= job_ms

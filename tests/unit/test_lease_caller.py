@@ -9,7 +9,7 @@ from protocol import lease_model as m
 from protocol.lease_caller import EXIT_PATIENCE_MS, FETCH_PATIENCE_MS, SETTLE_PATIENCE_MS
 from protocol.lease_model import Lease, Phase
 from protocol.units import Qu, Seconds, Tick
-from tests.support.lease_plan import ESCROW, LEASE
+from tests.support.lease_plan import ESCROW, LEASE, make_terms
 from tests.support.lease_play import (
     TERMS,
     at,
@@ -79,11 +79,18 @@ def test_signs_for_no_more_than_its_own_watch_has_seen_and_catches_up_with_the_c
 def test_never_signs_above_the_deposit_or_the_rented_time() -> None:
     _, effects = play(running_caller(), m.ReceiveMeter(Seconds(10**7), at(10**6)))
     assert effects == [m.SendVoucher(ESCROW, TERMS.deposit)]
+    poor = running_caller(make_terms(deposit=Qu(7_500)))
+    assert play(poor, m.ReceiveMeter(Seconds(60), at(99)))[1] == [m.SendVoucher(ESCROW, Qu(7_500))]
 
 
 def test_a_start_before_the_money_was_there_is_not_believed() -> None:
     lease, _ = play(provisioning(), m.ReceiveRunning(age_ms=3_600_000, now=at(10)))
     assert lease.started_at == at(5)
+
+
+def test_a_start_is_heard_once() -> None:
+    lease = stopping()
+    assert play(lease, m.ReceiveRunning(age_ms=0, now=at(14))) == (lease, [])
 
 
 def test_a_job_that_starts_while_it_is_being_stopped_is_paid_for_and_fetched() -> None:
@@ -145,6 +152,12 @@ def test_a_silent_provider_is_given_up_and_the_contract_asked(lease: Lease, seco
     lease, effects = play(lease, m.ClockPassed(at(second)))
     assert (lease.phase, lease.reason, lease.closing) == (Phase.STOPPING, "lease.provider_lost", True)
     assert effects == [m.SendStop("lease.provider_lost"), REQUEST_CLOSE]
+
+
+def test_the_contract_is_asked_once_though_everybody_stays_silent() -> None:
+    lease, _ = play(running_caller(), m.ClockPassed(at(80)))
+    lease, effects = play(lease, m.ClockPassed(at(80 + EXIT_PATIENCE_MS / 1_000)))
+    assert (lease.phase, effects) == (Phase.SETTLING, [])
 
 
 def test_after_sleep_patience_starts_afresh() -> None:

@@ -233,6 +233,12 @@ def test_money_that_comes_after_the_failure_is_sent_back() -> None:
     assert (lease.phase, lease.refunded) == (Phase.FAILED, TERMS.deposit)
 
 
+def test_a_failed_lease_does_not_wait_for_money_for_ever() -> None:
+    failed, _ = play(new_provider(), m.RunFailed("runner.image_unavailable", "no such image", at(3)))
+    lease, effects = play(failed, m.ClockPassed(at(3 + FUNDING_PATIENCE_MS / 1_000)))
+    assert (lease.phase, lease.reason, effects) == (Phase.FAILED, "runner.image_unavailable", [])
+
+
 def test_a_second_claim_that_is_wrong_does_not_undo_the_first() -> None:
     wrong = m.ChainOpenFailed("lease.escrow_wrong", "no such escrow", at(30))
     settling, _ = play(exited_provider(), voucher(10_000, 22))
