@@ -84,7 +84,7 @@ class LeaseWorld:
 
     def hide_chain(self, role: Role, ms: int) -> None:
         side = self._side(role)
-        side.was_down = True  # its outage counts like its own for what it can be blamed for
+        side.was_down = True
         side.chain_down_until = max(side.chain_down_until, self.now + ms)
 
     def heal(self) -> None:
@@ -269,8 +269,8 @@ class LeaseWorld:
         due = [echo for echo in self.echo_queue if echo[0] <= self.now]
         self.echo_queue = [echo for echo in self.echo_queue if echo[0] > self.now]
         for _, role, event in due:
-            if self._side(role).up:
-                self._feed(self._side(role), event)
+            if (side := self._side(role)).up:
+                self._feed(side, event)
 
     # --- the contract -------------------------------------------------------------------------
 
@@ -341,8 +341,7 @@ class LeaseWorld:
             job.ended_at = self.now
 
     def _run(self, side: Side, effect: Effect) -> tuple[bool, Event | None]:
-        now = self.clock(side)
-        job = self.job
+        now, job = self.clock(side), self.job
         match effect:
             case m.RunPull():
                 failed = m.RunFailed("runner.image_unavailable", "no such image", now)
@@ -385,8 +384,6 @@ class LeaseWorld:
             return True, m.RunFetched("net.refused", "the provider has no outputs of this lease", now)
         self.fetched = True
         return True, m.RunFetched("", "", now)
-
-    # --- small things -------------------------------------------------------------------------
 
     def clock(self, side: Side) -> UnixMs:
         return UnixMs(self.now + side.skew_ms)
