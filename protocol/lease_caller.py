@@ -76,9 +76,9 @@ def opened(lease: Lease, event: m.ChainOpened) -> Step:
         funded_at=event.now,
     )
     told = m.SendFunded(event.escrow_id, event.open_tick)
-    if lease.reason:  # stopped or failed while the money was under way: get it back
+    if lease.reason:  # stopped or failed while the money was under way: get it back, and start nothing
         settling = replace(lease, phase=Phase.SETTLING, timer_at=_at(event.now, SETTLE_PATIENCE_MS))
-        return settling, (told, m.SendStop(lease.reason))
+        return settling, (m.SendStop(lease.reason), told)
     patience_ms = (lease.terms.pull_seconds + lease.terms.start_seconds) * 1_000 + PROVISION_SLACK_MS
     return replace(lease, phase=Phase.PROVISIONING, timer_at=_at(event.now, patience_ms)), (told,)
 

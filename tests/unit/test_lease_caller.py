@@ -128,7 +128,7 @@ def test_a_lease_that_fails_while_its_money_is_under_way_gets_it_back(event: m.E
     assert lease.phase is Phase.FUNDING, "it must hear of the escrow to get it back"
     assert effects == []
     lease, effects = play(lease, opened(5), m.ClockPassed(at(5 + SETTLE_PATIENCE_MS / 1_000)))
-    assert effects == [m.SendFunded(ESCROW, Tick(1_000)), m.SendStop(reason), REQUEST_CLOSE]
+    assert effects == [m.SendStop(reason), m.SendFunded(ESCROW, Tick(1_000)), REQUEST_CLOSE]
     lease, _ = play(lease, closed(99, 0))
     assert (lease.phase is Phase.CANCELLED) == (reason == STOPPED)
     assert (lease.reason, lease.refunded) == (reason, TERMS.deposit)

@@ -1,0 +1,148 @@
+"""The ways a lease ends while everybody is there: each with the right reason and exact books."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from protocol.lease_model import Phase
+from tests.support.rental import due, rental
+from tests.support.world import job
+
+Clock = trio.testing.MockClock
+
+
+async def test_a_job_that_fails_is_paid_for_its_time(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=7, exit_code=3))
+        served, paid = await one.ended()
+        assert (served.phase, served.reason) == (paid.phase, paid.reason) == (Phase.FAILED, "job.failed")
+        assert paid.exit_code == 3 and "exit code 3" in paid.sentence
+        assert paid.paid == due(7)
+        assert (one.bob.root / "out" / "result.txt").read_text() == "ran 7 3\n", "outputs come all the same"
+        one.check_books(served, paid)
+
+
+async def test_the_caller_stops_it(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=1_000))
+        await one.until_paid(due(5))
+        await one.stop(one.bob)
+        served, paid = await one.ended()
+        assert (paid.phase, paid.reason) == (Phase.CANCELLED, "lease.stopped_by_caller")
+        assert (served.phase, served.reason) == (Phase.CANCELLED, "lease.stopped_by_caller")
+        assert due(5) <= paid.paid <= due(8)
+        assert paid.paid >= due(served.seconds - 1)
+        assert one.alice.engine.jobs == {}
+        one.check_books(served, paid)
+
+
+async def test_the_provider_stops_it(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=1_000))
+        await one.until_paid(due(5))
+        await one.stop(one.alice)
+        served, paid = await one.ended()
+        assert (served.phase, served.reason) == (Phase.CANCELLED, "lease.stopped_by_provider")
+        assert (paid.phase, paid.reason) == (Phase.FAILED, "lease.stopped_by_provider")
+        assert due(5) <= paid.paid <= due(8)
+        one.check_books(served, paid)
+
+
+async def test_the_caller_stops_before_the_money_is_there(tmp_path: Path, autojump_clock: Clock) -> None:
+    """The deposit is on its way and cannot be called back: it comes back whole."""
+    async with rental(tmp_path) as one:
+        await one.rent()
+        await one.until(one.bob, Phase.FUNDING)
+        await one.stop(one.bob)
+        served, paid = await one.ended()
+        assert (paid.phase, paid.reason) == (Phase.CANCELLED, "lease.stopped_by_caller")
+        assert one.alice.engine.starts == []
+        one.check_nothing_paid(served, paid)
+
+
+async def test_the_caller_stops_at_once(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        await one.rent()
+        await one.stop(one.bob)
+        served, paid = await one.ended()
+        assert paid.phase is Phase.CANCELLED
+        assert one.alice.engine.starts == []
+        one.check_nothing_paid(served, paid)
+
+
+async def test_an_image_that_is_missing_costs_nothing(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        one.alice.engine.missing_images.add("test:1")
+        await one.rent()
+        served, paid = await one.ended()
+        assert (paid.phase, paid.reason) == (Phase.FAILED, "runner.image_unavailable")
+        assert "test:1" in paid.sentence
+        one.check_nothing_paid(served, paid)
+
+
+async def test_the_rented_time_is_over(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        lease = await one.rent(job(seconds=1_000, hours=0.005))
+        assert lease.terms.max_seconds == 18
+        served, paid = await one.ended()
+        assert (served.phase, served.reason) == (Phase.DONE, "lease.duration_reached")
+        assert (paid.phase, paid.reason) == (Phase.DONE, "lease.duration_reached")
+        assert paid.paid == lease.terms.deposit == due(18) and paid.refunded == 0
+        assert (one.bob.root / "out" / "result.txt").exists()
+        one.check_books(served, paid)
+
+
+async def test_a_job_that_ends_at_once(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=0))
+        served, paid = await one.ended()
+        assert (served.phase, paid.phase) == (Phase.DONE, Phase.DONE)
+        assert paid.paid <= due(1)
+        one.check_books(served, paid)
+
+
+async def test_the_job_is_lost_by_the_engine(tmp_path: Path, autojump_clock: Clock) -> None:
+    """As after a reboot without the container: what was metered is owed, no more."""
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=1_000))
+        await one.until_paid(due(5))
+        await one.world.kill(one.alice)
+        one.alice.engine.jobs.clear()
+        await trio.sleep(5)
+        await one.world.start("alice")
+        served, paid = await one.ended()
+        assert (served.phase, served.reason) == (paid.phase, paid.reason) == (Phase.FAILED, "job.lost")
+        assert due(5) <= paid.paid <= due(7)
+        one.check_books(served, paid)
+
+
+async def test_a_job_ends_while_it_is_paused(tmp_path: Path, autojump_clock: Clock) -> None:
+    """Killed from outside, say: the pause is not billed."""
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=1_000))
+        await one.until_paid(due(5))
+        one.world.net.cut(one.alice.peer, one.bob.peer)
+        paused = await one.until(one.alice, Phase.PAUSED)
+        await trio.sleep(20)
+        await one.alice.engine.stop(one.lease_id, 0)
+        one.world.net.heal(one.alice.peer, one.bob.peer)
+        served, paid = await one.ended()
+        assert paid.phase is Phase.DONE or paid.reason == "job.failed"
+        assert served.seconds <= paused.seconds + 1
+        assert paid.paid <= due(served.seconds)
+        one.check_books(served, paid)
+
+
+async def test_two_leases_in_a_row_and_at_once(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        first = await one.rent(job(seconds=5))
+        second = await one.rent(job(seconds=9))
+        ends = [await one.world.until_ended(lease.lease_id, one.alice, one.bob) for lease in (first, second)]
+        await one.rent(job(seconds=3))
+        ends.append(await one.ended())
+        assert [paid.paid for _, paid in ends] == [due(5), due(9), due(3)]
+        assert one.world.balance(one.bob) == one.world.funds - due(17)
+        one.world.check_conservation()
