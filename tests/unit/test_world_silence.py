@@ -100,7 +100,8 @@ async def test_both_away_until_the_escrow_has_expired(tmp_path: Path, autojump_c
         await one.world.start("alice")
         await one.world.start("bob")
         served, paid = await one.ended()
-        assert served.phase is paid.phase is Phase.FAILED
+        assert (served.phase, served.reason) == (Phase.CANCELLED, "lease.deadline_near")
+        assert paid.phase is Phase.FAILED
         assert served.paid == served.promised and paid.paid == paid.promised
         one.check_whole()
 
