@@ -234,7 +234,9 @@ def _end(lease: Lease, now: UnixMs) -> Lease:
 
 
 def _silence_ms(lease: Lease) -> int:
-    return max(60_000, 10 * lease.terms.interval_seconds * 1_000)
+    """Waiting costs nothing, for nothing is signed meanwhile. Longer than the provider's own patience
+    with an unpaid job, so that a cut line ends no job that could still go on."""
+    return max(300_000, 20 * lease.terms.interval_seconds * 1_000)
 
 
 def _at(now: UnixMs, patience_ms: int) -> UnixMs:

@@ -35,8 +35,9 @@ SLEPT_MS: Final = 30_000
 """A clock that jumped this far between two beats means that the machine was asleep."""
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 15.0
-TRIES_AFTER_END: Final = 8
-"""A message to a peer that is gone is given up after this many tries once the lease has ended."""
+LONGEST_RETRY_AFTER_END_S: Final = 300.0
+GIVE_UP_MS: Final = 24 * 3_600_000
+"""How long after a lease's end its last messages and files are still carried to a peer that is away."""
 
 Clock = Callable[[], UnixMs]
 Save = Callable[[bytes], Awaitable[None]]
@@ -213,20 +214,29 @@ class Leases:
         tries = 0
         while key in self._pending:
             lease = await self.get(key[0])
-            if lease.phase in TERMINAL and tries >= TRIES_AFTER_END and item.lane == "send":
+            if tries and self._is_pointless(lease, item):
                 log.info("lease %s: gave up %s", lease.lease_id.hex()[:12], item.kind)
                 break
             if await self._try(lease, self._pending[key]):
                 break
             tries += 1
-            await trio.sleep(min(LONGEST_RETRY_S, FIRST_RETRY_S * 2**tries) * random.uniform(0.5, 1))
+            longest_s = LONGEST_RETRY_AFTER_END_S if lease.phase in TERMINAL else LONGEST_RETRY_S
+            await trio.sleep(min(longest_s, FIRST_RETRY_S * 2**tries) * random.uniform(0.5, 1))
         if self._pending.pop(key, None):
             await journal.done(self._store, *key)
 
+    def _is_pointless(self, lease: Lease, item: PendingEffect) -> bool:
+        """After a lease's end: what only served it is dropped at once, its last words much later."""
+        if lease.phase not in TERMINAL:
+            return False
+        if item.lane == "upload" or item.kind == m.RunFetch.__name__:
+            return True
+        return item.lane == "send" and self._now_ms() - lease.ended_at > GIVE_UP_MS
+
     async def _try(self, lease: Lease, item: PendingEffect) -> bool:
         async def save(scratch: bytes) -> None:
-            await journal.save_scratch(self._store, item.lease_id, item.seq, scratch)
-            self._pending[lease.lease_id, item.seq] = replace(item, scratch=scratch)
+            if await journal.save_scratch(self._store, item.lease_id, item.seq, scratch):
+                self._pending[lease.lease_id, item.seq] = replace(item, scratch=scratch)
 
         effect = EFFECTS.decode(item.payload, MAX_STATE_BYTES)
         try:

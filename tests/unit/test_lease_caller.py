@@ -146,7 +146,7 @@ def test_an_escrow_that_cannot_be_opened_ends_the_lease_and_tells_the_provider()
     assert effects == [m.SendStop("wallet.balance_too_low")]
 
 
-@pytest.mark.parametrize(("lease", "second"), [(provisioning(), 5 + 90 + 60), (running_caller(), 10.5 + 60)])
+@pytest.mark.parametrize(("lease", "second"), [(provisioning(), 5 + 90 + 60), (running_caller(), 10.5 + 300)])
 def test_a_silent_provider_is_given_up_and_the_contract_asked(lease: Lease, second: float) -> None:
     assert play(lease, m.ClockPassed(at(second - 0.1)))[0] == lease
     lease, effects = play(lease, m.ClockPassed(at(second)))
@@ -155,8 +155,8 @@ def test_a_silent_provider_is_given_up_and_the_contract_asked(lease: Lease, seco
 
 
 def test_the_contract_is_asked_once_though_everybody_stays_silent() -> None:
-    lease, _ = play(running_caller(), m.ClockPassed(at(80)))
-    lease, effects = play(lease, m.ClockPassed(at(80 + EXIT_PATIENCE_MS / 1_000)))
+    lease, _ = play(running_caller(), m.ClockPassed(at(320)))
+    lease, effects = play(lease, m.ClockPassed(at(320 + EXIT_PATIENCE_MS / 1_000)))
     assert (lease.phase, effects) == (Phase.SETTLING, [])
 
 
