@@ -21,8 +21,10 @@ from protocol.errors import (
     JobMissing,
     LeaseUnknown,
     MessageInvalid,
+    QubixError,
     Refused,
     SignatureInvalid,
+    StreamBroken,
     VoucherInvalid,
 )
 from protocol.lease_model import TERMINAL, Event, Lease, Role
@@ -92,7 +94,9 @@ class Desk:
         lease_id = lease_id_of(accept.signed_terms)
         async with self.accepting:  # two acceptances never take the same capacity
             try:
-                await self.leases.get(lease_id)
+                lease = await self.leases.get(lease_id)
+                if lease.terms.caller != signed.signer:
+                    raise Refused("these terms are between other parties")
             except LeaseUnknown:
                 now = self.now_ms()
                 quotes.check_acceptable(own.message, self.house(), signed.signer, now)
@@ -235,7 +239,9 @@ class Desk:
     async def _or_refuse(self, stream: Stream, serving: Awaitable[None]) -> None:
         try:
             await serving
-        except (Refused, LeaseUnknown, MessageInvalid, JobMissing) as error:
+        except StreamBroken:
+            raise
+        except QubixError as error:
             await send_signed(stream, self.key.sign(refusal_of(error)))
         await stream.send_eof()
 

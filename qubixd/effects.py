@@ -38,7 +38,15 @@ from protocol.units import Qu, Tick
 from qubixd.jobfiles import MIB, JobFiles
 from qubixd.leases import Clock, Task
 from qubixd.runner import JobState, Runner, RunSpec
-from qubixd.talk import FILES_PROTOCOL, LOGS_PROTOCOL, ask, receive_signed, send_signed
+from qubixd.talk import (
+    FILES_PROTOCOL,
+    IDLE_TIMEOUT_S,
+    LOGS_PROTOCOL,
+    ask,
+    patience,
+    receive_signed,
+    send_signed,
+)
 from qubixd.wire import Stream, Wire
 
 log = logging.getLogger("qubix.effects")
@@ -305,7 +313,11 @@ class Performer:
 async def read_all(stream: Stream, max_bytes: int) -> Any:
     """The rest of a stream in chunks, cut off at `max_bytes`."""
     left = max_bytes
-    while left and (chunk := bytes(await stream.receive_some(min(MAX_MESSAGE_BYTES, left)))):
+    while left:
+        with patience(IDLE_TIMEOUT_S):
+            chunk = bytes(await stream.receive_some(min(MAX_MESSAGE_BYTES, left)))
+        if not chunk:
+            return
         left -= len(chunk)
         yield chunk
 

@@ -32,6 +32,7 @@ from protocol.jobspec import Job
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, JobOrder
 from protocol.units import LeaseId
 from qubixd.runner.workspace import PackResult, pack_to_file, unpack_file
+from qubixd.talk import IDLE_TIMEOUT_S, patience
 from qubixd.wire import Stream
 
 T = TypeVar("T")
@@ -196,9 +197,17 @@ class JobFiles:
 
     async def receive_file(self, stream: Stream, path: Path, size: int, sha256: bytes | None) -> None:
         """Exactly `size` raw bytes into `path`, whole, checked and on disk, or not at all."""
-        temporary = path.with_name(f".{path.name}.part")
+        # A name of its own: the same file may be arriving on another stream.
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+        try:
+            await self._receive_into(temporary, stream, size, sha256)
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    async def _receive_into(self, path: Path, stream: Stream, size: int, sha256: bytes | None) -> None:
         digest, received = hashlib.sha256(), 0
-        file = await self.in_thread(lambda: temporary.open("wb"))
+        file = await self.in_thread(lambda: path.open("wb"))
         with file, disk_errors():
             while received < size:
                 chunk = await _receive_some(stream, min(CHUNK_BYTES, size - received))
@@ -207,21 +216,21 @@ class JobFiles:
                 await self.in_thread(partial(file.write, chunk))
             await self.in_thread(partial(_flush, file))
         if sha256 is not None and digest.digest() != sha256:
-            temporary.unlink()
             raise MessageInvalid("the file that arrived is not the one that was announced")
-        temporary.rename(path)
 
 
 async def _send_all(stream: Stream, chunk: bytes) -> None:
     try:
-        await stream.send_all(chunk)
+        with patience(IDLE_TIMEOUT_S):
+            await stream.send_all(chunk)
     except trio.BrokenResourceError as error:
         raise StreamBroken("the connection broke while a file was sent") from error
 
 
 async def _receive_some(stream: Stream, max_bytes: int) -> bytes:
     try:
-        chunk = bytes(await stream.receive_some(max_bytes))
+        with patience(IDLE_TIMEOUT_S):
+            chunk = bytes(await stream.receive_some(max_bytes))
     except trio.BrokenResourceError as error:
         raise StreamBroken("the connection broke while a file was received") from error
     if not chunk:

@@ -27,6 +27,8 @@ FILES_PROTOCOL: Final = "/qubix/files/1"
 LOGS_PROTOCOL: Final = "/qubix/logs/1"
 ANSWER_TIMEOUT_S: Final = 20.0
 REQUEST_TIMEOUT_S: Final = 20.0
+IDLE_TIMEOUT_S: Final = 60.0
+"""A peer that owes us bytes, or takes none of ours, for that long is gone."""
 MAX_ENVELOPE_BYTES: Final = MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
 
 Answer = Callable[[Signed], Awaitable[object]]
@@ -59,7 +61,8 @@ async def send_signed(stream: Stream, raw: bytes) -> None:
 
 async def receive_signed(stream: Stream, peer: PeerKey, max_bytes: int = MAX_ENVELOPE_BYTES) -> Signed:
     """The next envelope, signed by the peer at the other end; its Refusal becomes PeerRefused."""
-    raw = await receive_frame(stream, max_bytes)
+    with patience(IDLE_TIMEOUT_S):
+        raw = await receive_frame(stream, max_bytes)
     if raw is None:
         raise StreamBroken("the peer closed the stream without an answer")
     signed = signing.verify(raw, max_bytes)
@@ -90,7 +93,7 @@ def patience(seconds: float) -> Iterator[None]:
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise StreamBroken(f"the peer sent nothing for {seconds:g} s")
+        raise StreamBroken(f"nothing moved between us and the peer for {seconds:g} s")
 
 
 def refusal_of(error: QubixError) -> Refusal:
