@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from protocol.errors import (
     StreamBroken,
     VoucherInvalid,
 )
-from protocol.lease_model import TERMINAL, Event, Lease, Role
+from protocol.lease_model import BEFORE_RUNNING, TERMINAL, Event, Lease, Role
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, Ack
 from protocol.signing import NodeKey, Signed
 from protocol.units import LeaseId, PeerKey
@@ -51,6 +52,7 @@ from qubixd.wire import Stream, Wire
 
 log = logging.getLogger("qubix.desk")
 
+Write = Callable[[bytes], Awaitable[None]]
 MAX_PUT_BYTES: Final = MAX_ORDER_BYTES + MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
 
 
@@ -217,24 +219,34 @@ class Desk:
         await send_signed(stream, self.key.sign(Ack()))
         await self.give_log(lease, signed.message, stream.send_all)
 
-    async def give_log(
-        self, lease: Lease, wanted: messages.GetLogs, write: Callable[[bytes], Awaitable[None]]
-    ) -> None:
-        """A job's output from this machine: the kept log, or what the runner has (and will have)."""
+    async def give_log(self, lease: Lease, wanted: messages.GetLogs, write: Write) -> None:
+        """A job's output from this machine: what the runner has (and will have), then what was kept of it.
+
+        A follower that comes before the job waits for it. One that is still reading when the container
+        goes is given the rest from the kept log.
+        """
         kept = self.files.path(lease.lease_id, "job.log")
+        if wanted.follow:
+            await self._until_started(lease.lease_id)
+        given = wanted.offset
+        if self.runner is not None and not kept.exists():
+            chunks = self.runner.logs(lease.lease_id, follow=wanted.follow, offset=wanted.offset)
+            with suppress(JobMissing):
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        await write(chunk)
+                        given += len(chunk)
         if kept.exists():
             with kept.open("rb") as file:
-                file.seek(wanted.offset)
+                file.seek(given)
                 while chunk := await self.files.in_thread(lambda: file.read(MAX_MESSAGE_BYTES)):
                     await write(chunk)
-            return
-        if self.runner is None:
-            return
-        try:
-            async for chunk in self.runner.logs(lease.lease_id, follow=wanted.follow, offset=wanted.offset):
-                await write(chunk)
-        except JobMissing:
-            log.debug("lease %s has no job yet", lease.lease_id.hex()[:12])
+
+    async def _until_started(self, lease_id: LeaseId) -> None:
+        with self.leases.listen(lease_id) as changes:
+            lease = await self.leases.get(lease_id)
+            while lease.phase in BEFORE_RUNNING:
+                lease = await changes.receive()
 
     async def _or_refuse(self, stream: Stream, serving: Awaitable[None]) -> None:
         try:
