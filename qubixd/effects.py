@@ -55,6 +55,8 @@ STOP_GRACE_S: Final = 10.0
 LAG_TICKS: Final = 10
 MAX_RESULT_BYTES: Final = 1 << 30
 """How much log a caller takes from a provider."""
+FOR_NOW: Final = ("disk.", "ledger.", "machine.", "runner.", "chain.", "internal.")
+"""Beginnings of codes by which a peer tells of trouble of its own."""
 GONE: Final = frozenset({"lease.unknown"})
 """Refusals that say: the peer has forgotten this lease, there is nobody to tell."""
 
@@ -82,11 +84,16 @@ class Performer:
     # --- messages -----------------------------------------------------------------------------
 
     async def tell(self, lease: Lease, message: object) -> Signed | None:
-        """Send and have it acknowledged. None when the peer knows nothing of this lease any more."""
+        """Send and have it acknowledged. None when the peer refuses it for good: telling again is useless.
+
+        A peer whose disk is full or whose engine is down will take it later: PeerRefused.
+        """
         peer = lease.terms.provider if lease.role is m.Role.CALLER else lease.terms.caller
         try:
             return await ask(self.wire, self.key, peer, message, self.addresses_of(lease))
         except PeerRefused as error:
+            if error.refusal_code.startswith(FOR_NOW):
+                raise
             if error.refusal_code not in GONE:
                 log.warning("%s was refused: %s", type(message).__name__, error)
             return None
