@@ -40,6 +40,7 @@ MAX_FILES: Final = 10_000
 CHUNK_BYTES: Final = 65_507
 """One yamux frame is then one noise message."""
 MIB: Final = 1 << 20
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 MAX_INPUT_BYTES: Final = 1 << 40
 TAR_SLACK_BYTES: Final = 1 << 20
 """Headers and padding of an archive, beyond the files' own disk limit."""
@@ -81,13 +82,13 @@ class JobFiles:
                 _stage(job.file_mounts, base_dir, waiting / "inputs")
                 packed = pack_to_file(waiting / "inputs", None, waiting / "inputs.tar", MAX_INPUT_BYTES)
                 shutil.rmtree(waiting / "inputs")
+            sealed = encode_secrets(secrets)
+            order = messages.encode(_order(job, packed, sealed))
+            if len(order) > MAX_ORDER_BYTES or len(sealed) > MAX_MESSAGE_BYTES // 2:
+                raise JobFileInvalid("the job's script, variables or secrets are too large")
         except BaseException:
             shutil.rmtree(waiting, ignore_errors=True)
             raise
-        sealed = encode_secrets(secrets)
-        order = messages.encode(_order(job, packed, sealed))
-        if len(order) > MAX_ORDER_BYTES or len(sealed) > MAX_MESSAGE_BYTES // 2:
-            raise JobFileInvalid("the job's script, variables or secrets are too large")
         return Submission(order, sealed, waiting / "inputs.tar", hashlib.sha256(order).digest())
 
     async def keep(self, lease_id: LeaseId, submission: Submission) -> None:
@@ -274,7 +275,7 @@ def disk_errors() -> Any:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             raise DiskFull("the disk is full; free some space and try again") from error
         raise
 
@@ -292,7 +293,9 @@ def _stage(mounts: Mapping[str, str], base_dir: Path, inputs: Path) -> None:
                 shutil.copyfile(origin, destination)
         except FileNotFoundError as error:
             raise JobFileInvalid(f"file_mounts.{target}: {origin} does not exist") from error
-        except (PermissionError, shutil.Error, IsADirectoryError) as error:
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
             raise JobFileInvalid(f"file_mounts.{target}: {origin} cannot be read") from error
 
 
