@@ -22,7 +22,7 @@ from ledger import journal
 from ledger.journal import OutboxItem, PendingEffect
 from ledger.store import Store
 from protocol import lease_model as m
-from protocol.errors import LeaseUnknown, QubixError
+from protocol.errors import DiskFull, LeaseUnknown, LedgerBroken, QubixError
 from protocol.lease import step
 from protocol.lease_model import EFFECTS, EVENTS, REPLACEABLE, STATES, TERMINAL, Effect, Event, Lease
 from protocol.units import LeaseId, UnixMs
@@ -78,19 +78,26 @@ class Leases:
         self._listeners: dict[LeaseId | None, set[trio.MemorySendChannel[Lease]]] = defaultdict(set)
         self.on_change: list[Callable[[Lease], None]] = []
         """Called at once after every change of a lease; must not block."""
+        self._broken: QubixError | None = None
+        self._stop = trio.Event()
         self._perform: Perform
         self._nursery: trio.Nursery
 
     async def run(
         self, perform: Perform, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Take up what the journal holds, then keep the clock running until cancelled."""
+        """Take up what the journal holds, then keep the clock running until cancelled.
+
+        DiskFull or LedgerBroken as soon as anything about a lease can no longer be written down.
+        """
         self._perform = perform
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await self._load()
+            nursery.start_soon(self._beat)
             task_status.started()
-            await self._beat()
+            await self._stop.wait()
+            raise self._broken or AssertionError("stopped without a reason")
 
     def active(self) -> tuple[Lease, ...]:
         return tuple(entry.lease for entry in self._entries.values())
@@ -138,6 +145,26 @@ class Leases:
     # --- committing ---------------------------------------------------------------------------
 
     async def _commit(self, entry: _Entry, lease: Lease, effects: tuple[Effect, ...], event: Event) -> None:
+        try:
+            pending = await self._write(entry, lease, effects, event)
+        except (DiskFull, LedgerBroken) as error:
+            # Whoever brought the event is told to come again; this node stops before it knows less than
+            # it has promised.
+            self._broken = self._broken or error
+            self._stop.set()
+            raise
+        if lease.phase is not entry.lease.phase or entry.steps == 0:
+            log.info("lease %s: %s %s", lease.lease_id.hex()[:12], lease.phase, lease.reason)
+        entry.lease, entry.steps = lease, entry.steps + 1
+        for effect, item in zip(effects, pending, strict=True):
+            self._enqueue(item, replaces=type(effect) in REPLACEABLE)
+        self._announce(lease)
+        if lease.phase in TERMINAL:
+            self._entries.pop(lease.lease_id, None)
+
+    async def _write(
+        self, entry: _Entry, lease: Lease, effects: tuple[Effect, ...], event: Event
+    ) -> tuple[PendingEffect, ...]:
         with trio.CancelScope(shield=True):
             pending = await journal.commit(
                 self._store,
@@ -150,14 +177,7 @@ class Leases:
                 now_ms=self._now_ms(),
                 expected_steps=entry.steps,
             )
-        if lease.phase is not entry.lease.phase or entry.steps == 0:
-            log.info("lease %s: %s %s", lease.lease_id.hex()[:12], lease.phase, lease.reason)
-        entry.lease, entry.steps = lease, entry.steps + 1
-        for effect, item in zip(effects, pending, strict=True):
-            self._enqueue(item, replaces=type(effect) in REPLACEABLE)
-        self._announce(lease)
-        if lease.phase in TERMINAL:
-            self._entries.pop(lease.lease_id, None)
+        return pending
 
     def _announce(self, lease: Lease) -> None:
         for notice in self.on_change:

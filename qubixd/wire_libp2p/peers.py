@@ -11,10 +11,12 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
 from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
@@ -122,7 +124,8 @@ class Peers:
     def on_lost(self, peer: ID) -> None:
         """The last connection to a peer is gone."""
         self._rejects.pop(peer, None)
-        self._swarm.peerstore.clear_peerdata(peer)
+        with suppress(PeerStoreError):  # nothing was known of it, or it is forgotten already
+            self._swarm.peerstore.clear_peerdata(peer)
         if (event := self._lost.pop(peer, None)) is not None:
             event.set()
         elif peer in self._dialled and self.allowed(peer) and peer not in self._redialling:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import subprocess
+from collections.abc import Iterator
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from protocol.errors import DiskFull
 from protocol.units import fee_of
 from tests.support.daemons import FUNDS, Daemon, Refused, Town, daemons
 
@@ -86,6 +89,63 @@ async def kill_at(victim: Daemon, phase: str, caller: Daemon, args: dict[str, ob
     await victim.kill()
     await victim.start()
     return str(event["lease"]["lease_id"])
+
+
+async def test_strangers_meet_through_one_bootstrap_address(tmp_path: Path) -> None:
+    """The node in the middle neither offers nor rents; it is all that the other two know."""
+    async with daemons(tmp_path, people=3) as town:
+        carol = await town.start("carol")
+        alice = await town.start("alice", *PROVIDER, "--bootstrap", carol.address)
+        bob = await town.start("bob", "--bootstrap", carol.address, "--interval", "1")
+        await bob.until_offered()
+        answer = await bob.call("run", **job_args(tmp_path))
+        await check_books(alice, bob, answer["lease"])
+        assert (await carol.call("ps", all=True))["leases"] == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of some megabytes."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(mount)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system of its own can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+@pytest.mark.parametrize("victim", ["alice", "bob"])
+async def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path, small_disk: Path, victim: str) -> None:
+    """The daemon ends with one sentence; with room again it goes on and every QU is right."""
+    async with daemons(tmp_path) as town:
+        town.roots[victim] = small_disk / victim
+        alice, bob = await two(town)
+        dying = {"alice": alice, "bob": bob}[victim]
+        async with aclosing(bob.stream("run", **job_args(tmp_path, 3))) as events:
+            async for event in events:
+                if event["phase"] == "running":
+                    break
+        fill(small_disk / "ballast")
+        assert dying.process is not None
+        with trio.fail_after(30):
+            assert await dying.process.wait() == DiskFull.exit_code
+        assert dying.log().strip().splitlines()[-1].endswith("[disk.full]")
+        assert "Traceback" not in dying.log()
+        (small_disk / "ballast").unlink()
+        await dying.start()
+        with trio.fail_after(60):
+            answer = await bob.call("wait", lease=event["lease"]["lease_id"])
+        await check_books(alice, bob, answer["lease"])
+
+
+def fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4_096)):
+            pass
 
 
 async def test_a_price_above_the_limit_is_refused_before_money_moves(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Daemon:
 
     name: str
     root: Path
+    log_file: Path
     arguments: tuple[str, ...]
     environment: dict[str, str]
     process: trio.Process | None = None
@@ -57,7 +58,7 @@ class Daemon:
     async def start(self) -> None:
         """Start (again) and wait until it is ready. AssertionError with its log if it is not."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "log").open("ab") as log:
+        with self.log_file.open("ab") as log:
             command = [
                 sys.executable,
                 "-m",
@@ -73,7 +74,7 @@ class Daemon:
             self.ready = json.loads(await _first_line(self.process, self.log))
 
     def log(self) -> str:
-        return (self.root / "log").read_text()
+        return self.log_file.read_text()
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -119,13 +120,17 @@ class Town:
         self.root = root
         self.devnet = devnet
         self.daemons: list[Daemon] = []
+        self.roots: dict[str, Path] = {}
+        """Where somebody's data directory lies, if not beside the others'."""
         self._seeds = seeds
 
     async def start(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> Daemon:
         """Somebody's daemon with a funded wallet."""
         chain = ("--chain", f"node://{self.devnet.node}", "--contract-index", str(self.devnet.contract_index))
         seed = ("--wallet-seed-file", str(self._seeds.pop()))
-        daemon = Daemon(name, self.root / name, (*chain, *seed, *arguments), environment or {})
+        root = self.roots.get(name, self.root / name)
+        log = self.root / f"{name}.log"
+        daemon = Daemon(name, root, log, (*chain, *seed, *arguments), environment or {})
         self.daemons.append(daemon)
         await daemon.start()
         return daemon
