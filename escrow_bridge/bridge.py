@@ -18,14 +18,13 @@ from escrow_bridge import layout
 from escrow_bridge.chain import Chain, Outcome, TickInfo
 from escrow_bridge.escrow import Settled, how_it_ended, read_info, read_reading
 from escrow_bridge.layout import EscrowReading, EscrowView, Procedure
+from escrow_bridge.pace import ALLOWED_TICK_OFFSETS
 from escrow_bridge.qubic import Wallet, verify
 from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
 from protocol.errors import ChainDisagrees, ChainUnreachable, FundingFailed, VoucherInvalid
 from protocol.units import EscrowId, LeaseId, Qu, QubicId, Tick
 
 _LOG: Final = logging.getLogger(__name__)
-DEFAULT_TICK_OFFSET: Final = 6
-ALLOWED_TICK_OFFSETS: Final = range(3, 32)
 DEFAULT_POLL_SECONDS: Final = 0.25
 MAX_ATTEMPTS: Final = 20
 
@@ -84,18 +83,27 @@ class Bridge:
         wallet: Wallet,
         contract_index: int,
         *,
-        tick_offset: int = DEFAULT_TICK_OFFSET,
+        tick_offset: int | None = None,
+        one_pending: bool = False,
         poll_seconds: float = DEFAULT_POLL_SECONDS,
     ) -> None:
-        """`tick_offset`: how many ticks ahead transactions aim; networks take 3 to 31."""
-        if tick_offset not in ALLOWED_TICK_OFFSETS:
+        """`tick_offset`: how many ticks ahead transactions aim, 3 to 31; None: so many that a few seconds
+        remain. `one_pending`: have at most one transaction of this wallet under way."""
+        if tick_offset is not None and tick_offset not in ALLOWED_TICK_OFFSETS:
             raise ValueError(f"transactions can aim {ALLOWED_TICK_OFFSETS} ticks ahead, not {tick_offset}")
         self._chain = chain
         self._wallet = wallet
         self._index = contract_index
         self._poll_seconds = poll_seconds
         self._newest = Tick(0)
-        self._sender = Sender(chain, wallet, contract_index, tick_offset, poll_seconds)
+        self._sender = Sender(
+            chain,
+            wallet,
+            contract_index,
+            tick_offset=tick_offset,
+            one_pending=one_pending,
+            poll_seconds=poll_seconds,
+        )
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -106,14 +114,18 @@ class Bridge:
         (only while nothing is on its way; call again).
         """
         state = load_scratch(scratch)
+        on_its_way = bool(state.ticks)
         while True:
-            if state.ticks:
-                view = await self._follow_open(order, state)
-                if view is not None:
-                    return view
-            if len(state.ticks) >= MAX_ATTEMPTS:
+            if len(state.ticks) >= MAX_ATTEMPTS and not on_its_way:
                 raise FundingFailed(f"the network lost all {MAX_ATTEMPTS} attempts to lock the deposit")
-            state = await self._attempt_open(order, state, save)
+            async with self._sender.turn():
+                if not on_its_way:
+                    state = await self._attempt_open(order, state, save)
+                outcome = await self._sender.follow(state)
+            view = await self._what_opened(order, state, outcome)
+            if view is not None:
+                return view
+            on_its_way = False
 
     async def _attempt_open(self, order: OpenOrder, state: Scratch, save: Save) -> Scratch:
         await self._check_open(order)
@@ -132,9 +144,8 @@ class Bridge:
             if not least <= ticks <= most:
                 raise FundingFailed(f"the contract takes a {name} of {least} to {most} ticks, not {ticks}")
 
-    async def _follow_open(self, order: OpenOrder, state: Scratch) -> EscrowView | None:
+    async def _what_opened(self, order: OpenOrder, state: Scratch, outcome: Outcome) -> EscrowView | None:
         """The channel that one of the attempts opened; None if all of them have been missed."""
-        outcome = await self._sender.follow(state)
         # Whatever the outcome says, no second deposit is sent before the contract was asked.
         for tick in reversed(state.ticks):
             reading = await self._read_after(self._id_of(order, Tick(tick)), state.tick)
@@ -248,19 +259,26 @@ class Bridge:
     ) -> tuple[Scratch, EscrowReading, Outcome | None]:
         """Send until the contract shows it done. Nothing of the sender's moves: repeating is harmless."""
         outcome: Outcome | None = None
-        while True:
-            if state.ticks:
+        if state.ticks:
+            async with self._sender.turn():
                 outcome = await self._sender.follow(state)
-                reading = await self._read_after(plan.escrow_id, state.tick)
-            else:
-                reading = await self._read(plan.escrow_id)
-            if reading.view is None or plan.is_done(reading.view):
-                return state, reading, outcome
-            if outcome is Outcome.INCLUDED:
-                # Forgotten, so that calling again tries again: the contract may have fuel by then.
-                await save(dump_scratch(Scratch()))
-                raise self._refused(plan, reading.view)
-            state = await self._attempt(plan, state, reading.view, save)
+        while True:
+            # What is read while waiting for a turn is old by the time it comes.
+            async with self._sender.turn():
+                reading = await self._reading_for(plan, state)
+                if reading.view is None or plan.is_done(reading.view):
+                    return state, reading, outcome
+                if outcome is Outcome.INCLUDED:
+                    # Forgotten, so that calling again tries again: the contract may have fuel by then.
+                    await save(dump_scratch(Scratch()))
+                    raise self._refused(plan, reading.view)
+                state = await self._attempt(plan, state, reading.view, save)
+                outcome = await self._sender.follow(state)
+
+    async def _reading_for(self, plan: _Plan, state: Scratch) -> EscrowReading:
+        if state.ticks:
+            return await self._read_after(plan.escrow_id, state.tick)
+        return await self._read(plan.escrow_id)
 
     async def _attempt(self, plan: _Plan, state: Scratch, view: EscrowView, save: Save) -> Scratch:
         await self._sender.check_balance(Qu(0))
@@ -328,8 +346,8 @@ class Bridge:
         last = Tick(0)
         while True:
             try:
-                info = await self._chain.tick_info()
-            except ChainUnreachable as error:
+                info = await self._sender.tick_info()
+            except (ChainUnreachable, ChainDisagrees) as error:
                 _LOG.debug("no tick: %s", error)
             else:
                 if info.tick > last:
@@ -347,7 +365,7 @@ class Bridge:
         async for _ in self.ticks():
             try:
                 view = await self.read(escrow_id)
-            except ChainUnreachable as error:
+            except (ChainUnreachable, ChainDisagrees) as error:
                 _LOG.debug("escrow not read: %s", error)
                 continue
             if first or view != last:

@@ -7,14 +7,17 @@ without it may another be sent in its place.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import msgspec
 import trio
 
-from escrow_bridge.chain import Chain, Outcome
+from escrow_bridge.chain import Chain, Outcome, TickInfo
+from escrow_bridge.pace import Pace, offset_for
 from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction, transaction_digest
 from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, LedgerBroken
 from protocol.units import Qu, Tick
@@ -62,20 +65,48 @@ def dump_scratch(scratch: Scratch) -> bytes:
 
 
 class Sender:
-    """Signs, sends and follows the transactions of one wallet to one contract."""
+    """Signs, sends and follows the transactions of one wallet."""
 
     def __init__(
-        self, chain: Chain, wallet: Wallet, contract_index: int, tick_offset: int, poll_seconds: float
+        self,
+        chain: Chain,
+        wallet: Wallet,
+        contract_index: int,
+        *,
+        tick_offset: int | None,
+        one_pending: bool,
+        poll_seconds: float,
     ) -> None:
+        """`tick_offset`: always aim so many ticks ahead; None: as the ticks come. `one_pending`: one
+        transaction after the other, for networks where a newer one takes the older one's place."""
         self._chain = chain
         self._wallet = wallet
         self._contract_index = contract_index
         self._tick_offset = tick_offset
         self._poll_seconds = poll_seconds
+        self._pace = Pace()
+        self._turns = trio.CapacityLimiter(1 if one_pending else math.inf)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """To be held from the choice of a transaction's tick until its outcome is known."""
+        token = object()
+        await self._turns.acquire_on_behalf_of(token)
+        try:
+            yield
+        finally:
+            self._turns.release_on_behalf_of(token)
+
+    async def tick_info(self) -> TickInfo:
+        """The chain's, noticed for the pace. Raises ChainUnreachable."""
+        info = await self._chain.tick_info()
+        self._pace.saw(info, trio.current_time())
+        return info
 
     async def next_tick(self) -> Tick:
         """The tick that a transaction signed now should name."""
-        return Tick((await self._chain.tick_info()).tick + self._tick_offset)
+        tick = (await self.tick_info()).tick
+        return Tick(tick + (self._tick_offset or offset_for(self._pace.tick_ms)))
 
     async def check_balance(self, needed: Qu) -> None:
         """Raises BalanceTooLow unless the wallet holds `needed`, and at least 1: the network drops
@@ -102,7 +133,7 @@ class Sender:
         INCLUDED, MISSED or UNKNOWN. An unreachable chain is waited for: the money may be on its way."""
         sent_in = Tick(0)
         while True:
-            info = await self.patiently(self._chain.tick_info)
+            info = await self.patiently(self.tick_info)
             if info.tick > scratch.tick:
                 outcome = await self.patiently(self._outcome(scratch))
                 if outcome is not Outcome.PENDING:

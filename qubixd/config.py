@@ -53,6 +53,8 @@ class Config:
     """Seconds between vouchers, as a caller."""
     unpaid_intervals: int = 3
     """As a provider: how many intervals may run unpaid."""
+    one_pending_per_source: bool = False
+    """Send this wallet's transactions one after the other, for networks that keep only the newest."""
     json: bool = False
 
     @property
@@ -107,6 +109,12 @@ def parser() -> argparse.ArgumentParser:
         "--interval", type=int, metavar="SECONDS", help="between vouchers, as a caller (default 5)"
     )
     p.add_argument("--unpaid-intervals", type=int, metavar="N", help="unpaid intervals allowed (default 3)")
+    p.add_argument(
+        "--one-pending-per-source",
+        action="store_true",
+        default=None,
+        help="never have two transactions of this wallet under way",
+    )
     p.add_argument("--json", action="store_true", default=None, help="print one JSON line when ready")
     return p
 

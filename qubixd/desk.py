@@ -118,13 +118,7 @@ class Desk:
     async def voucher(self, signed: Signed) -> object:
         message: messages.Voucher = signed.message
         lease = await self._lease_with(signed, Role.PROVIDER)
-        digest = layout.voucher_digest(message.escrow_id, message.cumulative)
-        if message.escrow_id != lease.escrow_id:
-            raise VoucherInvalid("the voucher is for another escrow")
-        if message.cumulative > lease.terms.deposit:
-            raise VoucherInvalid(f"the voucher is above the deposit of {lease.terms.deposit} QU")
-        if not qubic.verify(lease.terms.caller_id, digest, message.signature):
-            raise VoucherInvalid("the voucher's signature is not the caller's")
+        check_voucher(message, lease)
         event = m.ReceiveVoucher(message.cumulative, message.signature, self.now_ms())
         await self.leases.feed(lease.lease_id, event)
         return Ack()
@@ -261,6 +255,20 @@ class Desk:
 def lease_id_of(signed_terms: bytes) -> LeaseId:
     """SHA-256 of the provider's envelope around the terms."""
     return LeaseId(hashlib.sha256(signed_terms).digest())
+
+
+def check_voucher(voucher: messages.Voucher, lease: Lease) -> None:
+    """VoucherInvalid unless the escrow of this lease would pay it. One that is for no more than an earlier
+    one is right but worth nothing; the lease machine passes over it."""
+    if lease.phase in TERMINAL:
+        raise LeaseUnknown("this lease has ended, its escrow takes no more vouchers")
+    if voucher.escrow_id != lease.escrow_id:
+        raise VoucherInvalid("the voucher is for another escrow")
+    if voucher.cumulative > lease.terms.deposit:
+        raise VoucherInvalid(f"the voucher is above the deposit of {lease.terms.deposit} QU")
+    digest = layout.voucher_digest(voucher.escrow_id, voucher.cumulative)
+    if not qubic.verify(lease.terms.caller_id, digest, voucher.signature):
+        raise VoucherInvalid("the voucher's signature is not the caller's")
 
 
 def _checked_order(put: messages.PutInputs, lease: Lease) -> messages.JobOrder:

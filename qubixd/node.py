@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from escrow_bridge.bridge import DEFAULT_TICK_OFFSET, Bridge
+from escrow_bridge.bridge import Bridge
 from escrow_bridge.chain import Chain
 from escrow_bridge.qubic import Wallet
 from ledger import journal
@@ -57,7 +57,6 @@ class Parts:
     machine: Machine
     in_thread: RunSync
     now_ms: Clock
-    tick_offset: int = DEFAULT_TICK_OFFSET
     poll_seconds: float = DEFAULT_POLL_S
 
 
@@ -99,7 +98,7 @@ async def run_node(
         parts.chain,
         parts.wallet,
         config.contract_index,
-        tick_offset=parts.tick_offset,
+        one_pending=config.one_pending_per_source,
         poll_seconds=parts.poll_seconds,
     )
     watchers = Watchers(leases, bridge, parts.runner, parts.now_ms)
