@@ -1,23 +1,26 @@
 """Qubic's primitives: K12, seeds, keys, identities, SchnorrQ signatures and transactions.
 
-Layouts and key derivation as in Qubic core (all integers little-endian). K12 comes from pycryptodome,
-FourQ and SchnorrQ from the native library inside QubiPy; nothing else of QubiPy is imported, as its
-clients bring HTTP and asyncio along.
+Layouts and key derivation as in Qubic core (all integers little-endian). FourQ and SchnorrQ come from
+the native library inside QubiPy (nothing else of QubiPy is imported, as its clients bring HTTP and
+asyncio along), or from schnorrq.py where it has none for the machine, such as Linux on Arm.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import logging
+import os
 import secrets
 import string
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from Crypto.Hash import KangarooTwelve
-
-from protocol.errors import MachineError, MessageInvalid, SeedInvalid, UsageError
+from escrow_bridge import schnorrq
+from escrow_bridge.schnorrq import k12 as k12
+from protocol.errors import MessageInvalid, SeedInvalid, UsageError
 from protocol.units import MAX_QU, Qu, QubicId, Tick
 
 KEY_BYTES: Final = 32
@@ -36,21 +39,51 @@ MIN_TRANSACTION_BYTES: Final = _HEAD.size + SIGNATURE_BYTES
 MAX_TRANSACTION_BYTES: Final = MIN_TRANSACTION_BYTES + MAX_INPUT_BYTES
 
 
-def k12(data: bytes, size: int = DIGEST_BYTES) -> bytes:
-    """KangarooTwelve (RFC 9861) of `data`, without customization, `size` bytes."""
-    return KangarooTwelve.new(data=data).read(size)
+PURE_VARIABLE: Final = "QUBIX_PURE_SIGNATURES"
+"""Set in the environment (by tests), it keeps QubiPy's native library out."""
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Signatures:
+    """One of the two implementations; they give the same bytes and the same verdicts."""
+
+    public_key: Callable[[bytes], bytes]
+    sign: Callable[[bytes, bytes, bytes], bytes]
+    verify: Callable[[bytes, bytes, bytes], bool]
 
 
 @functools.cache
-def _native() -> Any:
-    # Loaded at first use: the package has no library for Linux on Arm, and then only money must fail.
+def native() -> Any | None:
+    """QubiPy's module around its native library; None, said once, where there is none.
+
+    Loaded at first use, so that who never signs never loads it.
+    """
     try:
+        if os.environ.get(PURE_VARIABLE):
+            raise ImportError(f"{PURE_VARIABLE} is set")
         return importlib.import_module("qubipy.crypto.utils")
     except (ImportError, OSError) as error:
-        raise MachineError(
-            "Qubic signatures do not work on this machine: QubiPy has no native library for it "
-            "(it has one for Linux and Windows on x86-64 and for macOS)"
-        ) from error
+        _LOG.info(
+            "QubiPy has no native library for this machine (%s): Qubic signatures are made in Python, "
+            "several times slower, and their timing is not hidden from other programs on this machine",
+            error,
+        )
+        return None
+
+
+@functools.cache
+def _signatures() -> _Signatures:
+    library = native()
+    if library is None:
+        return _Signatures(schnorrq.public_key, schnorrq.sign, schnorrq.verify)
+
+    def verify(public_key: bytes, digest: bytes, signature: bytes) -> bool:
+        # The library alone takes what current nodes refuse.
+        return schnorrq.well_formed(public_key, signature) and library.verify(public_key, digest, signature)
+
+    return _Signatures(library.get_public_key_from_private_key, library.sign, verify)
 
 
 def _sized(name: str, value: bytes, size: int) -> bytes:
@@ -63,7 +96,7 @@ def _sized(name: str, value: bytes, size: int) -> bytes:
 def verify(public_key: QubicId, digest: bytes, signature: bytes) -> bool:
     """Whether `signature` (64 bytes) is a SchnorrQ signature of `digest` (32 bytes) by `public_key`."""
     return bool(
-        _native().verify(
+        _signatures().verify(
             _sized("public key", public_key, KEY_BYTES),
             _sized("digest", digest, DIGEST_BYTES),
             _sized("signature", signature, SIGNATURE_BYTES),
@@ -85,8 +118,8 @@ class Wallet:
         """Raises SeedInvalid, without echoing the seed, unless it is 55 letters a-z."""
         if len(seed) != SEED_LETTERS or not set(seed) <= set(string.ascii_lowercase):
             raise SeedInvalid(f"a seed is {SEED_LETTERS} lower-case letters a-z; this one is not")
-        self._subseed = k12(bytes(ord(letter) - ord("a") for letter in seed))
-        self._public_key = QubicId(_native().get_public_key_from_private_key(k12(self._subseed)))
+        self._subseed = schnorrq.subseed(seed)
+        self._public_key = QubicId(_signatures().public_key(schnorrq.private_key(self._subseed)))
 
     def __repr__(self) -> str:
         return f"Wallet({self.identity})"
@@ -105,7 +138,7 @@ class Wallet:
     def sign(self, digest: bytes) -> bytes:
         """SchnorrQ signature, 64 bytes, of a 32-byte digest. Deterministic."""
         digest = _sized("digest", digest, DIGEST_BYTES)
-        return bytes(_native().sign(self._subseed, self._public_key, digest))
+        return _signatures().sign(self._subseed, self._public_key, digest)
 
 
 def _letters(value: int, count: int) -> str:
