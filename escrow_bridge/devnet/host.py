@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import datetime
 import functools
-import importlib
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from escrow_bridge import qubic
 from escrow_bridge.devnet.compiler import QUBIX_HEADER, compile_contracts
 from protocol.errors import MachineError
-from protocol.units import MAX_QU
+from protocol.units import MAX_QU, QubicId
 
 __all__ = ["QUBIX_HEADER", "Entity", "Host", "contract_id"]
 
@@ -96,6 +96,7 @@ class Host:
         Raises CompilerMissing or MachineError.
         """
         library = _load(compile_contracts(contracts, compiler))
+        library.host_set_crypto(_k12_address(), ctypes.cast(_VERIFY, ctypes.c_void_p))
         _check_range("first tick", first_tick, _MAX_TICK)
         _check_range("epoch", epoch, _MAX_U16)
         machine = library.host_new(first_tick, epoch, _packed_time(START_MS), reserve)
@@ -267,23 +268,30 @@ def _load(path: Path) -> ctypes.CDLL:
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-    library.host_set_crypto(*_crypto())
     return library
 
 
-def _crypto() -> tuple[ctypes.c_void_p, ctypes.c_void_p]:
-    """Addresses of K12 and of SchnorrQ verification in QubiPy's native library, for the host to call."""
-    try:
-        library = importlib.import_module("qubipy.crypto.utils").lib
-    except (ImportError, OSError) as error:
-        raise MachineError(
-            "the devnet does not work on this machine: QubiPy has no native library for it "
-            "(it has one for Linux and Windows on x86-64 and for macOS)"
-        ) from error
-    return (
-        ctypes.cast(library.KangarooTwelve, ctypes.c_void_p),
-        ctypes.cast(library.verify, ctypes.c_void_p),
+def _k12(data: int, size: int, output: int, output_size: int) -> None:
+    ctypes.memmove(output, qubic.k12(ctypes.string_at(data, size), output_size), output_size)
+
+
+def _verify(public_key: int, digest: int, signature: int) -> bool:
+    # Always by way of Python: contracts must take no signature that anyone here refuses.
+    return qubic.verify(
+        QubicId(ctypes.string_at(public_key, qubic.KEY_BYTES)),
+        ctypes.string_at(digest, qubic.DIGEST_BYTES),
+        ctypes.string_at(signature, qubic.SIGNATURE_BYTES),
     )
+
+
+_K12: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint)(_k12)
+_VERIFY: Final = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(_verify)
+
+
+def _k12_address() -> ctypes.c_void_p:
+    """The native function where there is one: contracts hash far more often than they verify."""
+    library = qubic.native()
+    return ctypes.cast(_K12 if library is None else library.lib.KangarooTwelve, ctypes.c_void_p)
 
 
 def _inflated(data: bytes) -> bytes:

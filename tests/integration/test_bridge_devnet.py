@@ -1,8 +1,11 @@
-"""The bridge over real sockets against the devnet process: every way a channel can end, no QU lost."""
+"""The bridge over real sockets against the devnet process: every way a channel can end, no QU lost.
+
+All of it twice: with QubiPy's native library, and in both processes without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -18,6 +21,7 @@ from escrow_bridge.qubic import Wallet, contract_id
 from protocol.units import LeaseId, Qu, fee_of, net_of
 from tests.support.chains import Store, wallet_of
 from tests.support.devnet_process import devnet_process
+from tests.support.signatures import IMPLEMENTATIONS, signing_with
 
 FUNDS = Qu(1_000_000)
 CALLER, PROVIDER = wallet_of(0), wallet_of(1)
@@ -44,8 +48,14 @@ class Market:
         return caller, provider, contract
 
 
+@pytest.fixture(params=IMPLEMENTATIONS)
+def signatures(request: pytest.FixtureRequest) -> Iterator[None]:
+    with signing_with(request.param):
+        yield
+
+
 @pytest.fixture
-async def market() -> AsyncIterator[Market]:
+async def market(signatures: None) -> AsyncIterator[Market]:
     funds = [(CALLER.public_key, FUNDS), (PROVIDER.public_key, FUNDS)]
     async with (
         devnet_process(funds, tick_seconds=TICK_SECONDS) as devnet,
