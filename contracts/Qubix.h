@@ -1,7 +1,8 @@
 using namespace QPI;
 
-// The escrow of qubix: one-way payment channels between a caller, who deposits, and a provider, who is
-// paid by signed vouchers of a rising cumulative amount. contracts/README.md tells the whole story.
+// The contract of qubix: one-way payment channels between a caller, who deposits, and a provider, who is
+// paid by signed vouchers of a rising cumulative amount; a registry of providers with a stake that proof
+// of double letting takes away; ratings, disputes and purchases. contracts/README.md tells the whole story.
 
 constexpr uint32 QUBIX_FEE_BASIS_POINTS = 500;
 constexpr uint32 QUBIX_BASIS_POINTS = 10000;
@@ -17,6 +18,13 @@ constexpr uint32 QUBIX_MIN_DEADLINE_TICKS = 32;
 constexpr uint32 QUBIX_MAX_DEADLINE_TICKS = 8000000;
 constexpr uint32 QUBIX_MIN_CHALLENGE_TICKS = 16;
 constexpr uint32 QUBIX_MAX_CHALLENGE_TICKS = 100000;
+
+// Each signature that a call has checked costs the reserve 16 QU, so so much must be attached for each. It
+// comes back, unless the signature is wrong: then it is burned into the reserve.
+constexpr sint64 QUBIX_SIGNATURE_BOND = 100;
+
+constexpr uint32 QUBIX_BATCH_OPEN = 8;
+constexpr uint32 QUBIX_BATCH_REDEEM = 9;
 
 constexpr uint64 QUBIX_CAPACITY = 4096;
 constexpr uint32 QUBIX_SWEEP_TICKS = 16;
@@ -42,6 +50,10 @@ constexpr uint32 QUBIX_NOT_RISING = 13;
 constexpr uint32 QUBIX_ABOVE_DEPOSIT = 14;
 constexpr uint32 QUBIX_BAD_SIGNATURE = 15;
 constexpr uint32 QUBIX_TRANSFER_FAILED = 16;
+constexpr uint32 QUBIX_BAD_NETWORK = 17;
+constexpr uint32 QUBIX_BAD_BURN = 18;
+constexpr uint32 QUBIX_NEEDS_BOND = 19;
+constexpr uint32 QUBIX_BAD_COUNT = 20;
 
 struct QUBIX2
 {
@@ -59,6 +71,8 @@ struct QUBIX : public ContractBase
         uint32 closeTick;      // 0 = open, else the same for a close asked for by the caller
         uint32 challengeTicks;
         uint32 openTick;
+        uint32 burnBasisPoints; // of what the provider would get; burned instead
+        uint32 unused;
     };
 
     // The escrow id is the K12 of this. Padding would be hashed too: there is none (104 bytes).
@@ -79,6 +93,18 @@ struct QUBIX : public ContractBase
         sint64 cumulative;
     };
 
+    // What Open and OpenMany ask for.
+    struct Lease
+    {
+        id provider;
+        id terms;
+        sint64 deposit;
+        uint32 deadlineTick;
+        uint32 challengeTicks;
+        uint32 burnBasisPoints;
+        uint32 unused;
+    };
+
     // At every tick: balance of the contract = openBalance + feesUndistributed.
     struct Totals
     {
@@ -86,6 +112,7 @@ struct QUBIX : public ContractBase
         sint64 feesUndistributed;
         sint64 feesBurned;
         sint64 feesCollected;     // ever, money that came unasked included
+        sint64 sharesBurned;      // of the providers' parts
         sint64 volume;            // gross amount redeemed, ever
         uint64 opened;
         uint64 closed;
@@ -95,6 +122,7 @@ struct QUBIX : public ContractBase
     {
         HashMap<id, Channel, QUBIX_CAPACITY> channels;
         Totals totals;
+        uint64 network; // tells this network from all others
     };
 
     struct Open_input
@@ -103,6 +131,9 @@ struct QUBIX : public ContractBase
         id terms;
         uint32 deadlineTick;
         uint32 challengeTicks;
+        uint64 network;
+        uint32 burnBasisPoints;
+        uint32 unused;
     };
     struct Open_output
     {
@@ -160,6 +191,35 @@ struct QUBIX : public ContractBase
         uint32 code;
     };
 
+    struct OpenMany_input
+    {
+        Array<Lease, 8> leases;
+        uint64 network;
+        uint32 count;
+        uint32 unused;
+    };
+    struct OpenMany_output
+    {
+        uint32 code;
+        uint32 refused; // which lease the code is about
+        Array<id, 8> escrows;
+    };
+
+    // Arrays have a power of two, and nine vouchers fit into an input.
+    struct RedeemMany_input
+    {
+        Array<Redeem_input, 8> vouchers;
+        Redeem_input ninth;
+        uint32 count;
+        uint32 unused;
+    };
+    struct RedeemMany_output
+    {
+        uint32 code;
+        uint32 redeemed;
+        Array<uint32, 16> codes;
+    };
+
     struct GetEscrow_input
     {
         id escrow;
@@ -184,6 +244,7 @@ struct QUBIX : public ContractBase
         uint32 maxDeadlineTicks;
         uint32 minChallengeTicks;
         uint32 maxChallengeTicks;
+        uint64 network;
         Totals totals;
     };
 
@@ -204,24 +265,60 @@ protected:
             + div<sint64>(mod<sint64>(input.paid, QUBIX_BASIS_POINTS) * QUBIX_FEE_BASIS_POINTS, QUBIX_BASIS_POINTS);
     }
 
+    // What a provider is paid of a cumulative amount, and what of its part is burned. Both never fall as
+    // the amount rises, and paid = fee + burned + net.
+    struct PartsOf_input
+    {
+        sint64 paid;
+        uint32 burnBasisPoints;
+        uint32 unused;
+    };
+    struct PartsOf_output
+    {
+        sint64 fee;
+        sint64 burned;
+        sint64 net;
+    };
+    struct PartsOf_locals
+    {
+        FeeOf_input amount;
+        FeeOf_output kept;
+    };
+    PRIVATE_FUNCTION_WITH_LOCALS(PartsOf)
+    {
+        locals.amount.paid = input.paid;
+        CALL(FeeOf, locals.amount, locals.kept);
+        output.fee = locals.kept.fee;
+        output.net = input.paid - output.fee;
+        output.burned = div<sint64>(output.net, QUBIX_BASIS_POINTS) * input.burnBasisPoints
+            + div<sint64>(mod<sint64>(output.net, QUBIX_BASIS_POINTS) * input.burnBasisPoints, QUBIX_BASIS_POINTS);
+        output.net -= output.burned;
+    }
+
     struct ReturnReward_input
     {
+        sint64 burned; // for bad signatures, at most what is attached
     };
     struct ReturnReward_output
     {
     };
     PRIVATE_PROCEDURE(ReturnReward)
     {
-        if (qpi.invocationReward() > 0)
+        if (input.burned > 0)
         {
-            qpi.transfer(qpi.invocator(), qpi.invocationReward());
+            qpi.burn(input.burned);
+        }
+        if (qpi.invocationReward() > input.burned)
+        {
+            qpi.transfer(qpi.invocator(), qpi.invocationReward() - input.burned);
         }
     }
 
     struct CheckOpen_input
     {
-        Open_input open;
+        Lease lease;
         id escrow;
+        uint64 network;
     };
     struct CheckOpen_output
     {
@@ -232,24 +329,32 @@ protected:
     PRIVATE_FUNCTION(CheckOpen)
     {
         output.code = QUBIX_OK;
-        if (isZero(input.open.provider) || input.open.provider == qpi.invocator()
-            || qpi.isContractId(input.open.provider) || qpi.isContractId(qpi.invocator()))
+        if (input.network != state.get().network)
+        {
+            output.code = QUBIX_BAD_NETWORK;
+        }
+        else if (isZero(input.lease.provider) || input.lease.provider == qpi.invocator()
+            || qpi.isContractId(input.lease.provider) || qpi.isContractId(qpi.invocator()))
         {
             output.code = QUBIX_BAD_PARTY;
         }
-        else if (qpi.invocationReward() < QUBIX_MIN_DEPOSIT || qpi.invocationReward() > QUBIX_MAX_DEPOSIT)
+        else if (input.lease.deposit < QUBIX_MIN_DEPOSIT || input.lease.deposit > QUBIX_MAX_DEPOSIT)
         {
             output.code = QUBIX_BAD_DEPOSIT;
         }
-        else if (input.open.deadlineTick < qpi.tick() + QUBIX_MIN_DEADLINE_TICKS
-            || input.open.deadlineTick > qpi.tick() + QUBIX_MAX_DEADLINE_TICKS)
+        else if (input.lease.deadlineTick < qpi.tick() + QUBIX_MIN_DEADLINE_TICKS
+            || input.lease.deadlineTick > qpi.tick() + QUBIX_MAX_DEADLINE_TICKS)
         {
             output.code = QUBIX_BAD_DEADLINE;
         }
-        else if (input.open.challengeTicks < QUBIX_MIN_CHALLENGE_TICKS
-            || input.open.challengeTicks > QUBIX_MAX_CHALLENGE_TICKS)
+        else if (input.lease.challengeTicks < QUBIX_MIN_CHALLENGE_TICKS
+            || input.lease.challengeTicks > QUBIX_MAX_CHALLENGE_TICKS)
         {
             output.code = QUBIX_BAD_CHALLENGE;
+        }
+        else if (input.lease.burnBasisPoints > QUBIX_BASIS_POINTS)
+        {
+            output.code = QUBIX_BAD_BURN;
         }
         else if (state.get().channels.contains(input.escrow))
         {
@@ -261,25 +366,79 @@ protected:
         }
     }
 
+    struct EscrowOf_input
+    {
+        id provider;
+        id terms;
+    };
+    struct EscrowOf_output
+    {
+        id escrow;
+    };
+    struct EscrowOf_locals
+    {
+        EscrowKey key;
+    };
+    PRIVATE_FUNCTION_WITH_LOCALS(EscrowOf)
+    {
+        locals.key.caller = qpi.invocator();
+        locals.key.provider = input.provider;
+        locals.key.terms = input.terms;
+        locals.key.contractIndex = SELF_INDEX;
+        locals.key.openTick = qpi.tick();
+        output.escrow = qpi.K12(locals.key);
+    }
+
+    struct PutChannel_input
+    {
+        Lease lease;
+        id escrow;
+    };
+    struct PutChannel_output
+    {
+    };
+    struct PutChannel_locals
+    {
+        Channel channel;
+    };
+    // All checks are done, the money is here.
+    PRIVATE_PROCEDURE_WITH_LOCALS(PutChannel)
+    {
+        locals.channel.caller = qpi.invocator();
+        locals.channel.provider = input.lease.provider;
+        locals.channel.deposit = input.lease.deposit;
+        locals.channel.deadlineTick = input.lease.deadlineTick;
+        locals.channel.challengeTicks = input.lease.challengeTicks;
+        locals.channel.openTick = qpi.tick();
+        locals.channel.burnBasisPoints = input.lease.burnBasisPoints;
+        state.mut().channels.set(input.escrow, locals.channel);
+        state.mut().totals.openBalance += input.lease.deposit;
+        state.mut().totals.opened += 1;
+    }
+
     struct Pay_input
     {
         id escrow;
         Channel channel;
         sint64 cumulative;
+        sint64 bond; // what is attached and not yet burned
         Array<sint8, 64> signature;
     };
     struct Pay_output
     {
         uint32 code;
+        uint32 unused;
+        sint64 burned; // of the bond
     };
     struct Pay_locals
     {
         Voucher voucher;
-        FeeOf_input amount;
-        FeeOf_output feeBefore;
-        FeeOf_output feeAfter;
+        PartsOf_input amount;
+        PartsOf_output before;
+        PartsOf_output after;
         sint64 gross;
         sint64 fee;
+        sint64 burned;
     };
     // The signature is checked last: it is what costs.
     PRIVATE_PROCEDURE_WITH_LOCALS(Pay)
@@ -299,25 +458,37 @@ protected:
             output.code = QUBIX_ABOVE_DEPOSIT;
             return;
         }
+        if (input.bond < QUBIX_SIGNATURE_BOND)
+        {
+            output.code = QUBIX_NEEDS_BOND;
+            return;
+        }
         locals.voucher.tag = QUBIX_VOUCHER_TAG;
         locals.voucher.escrow = input.escrow;
         locals.voucher.cumulative = input.cumulative;
         if (!qpi.signatureValidity(input.channel.caller, qpi.K12(locals.voucher), input.signature))
         {
             output.code = QUBIX_BAD_SIGNATURE;
+            output.burned = QUBIX_SIGNATURE_BOND;
             return;
         }
 
+        locals.amount.burnBasisPoints = input.channel.burnBasisPoints;
         locals.amount.paid = input.channel.paid;
-        CALL(FeeOf, locals.amount, locals.feeBefore);
+        CALL(PartsOf, locals.amount, locals.before);
         locals.amount.paid = input.cumulative;
-        CALL(FeeOf, locals.amount, locals.feeAfter);
+        CALL(PartsOf, locals.amount, locals.after);
         locals.gross = input.cumulative - input.channel.paid;
-        locals.fee = locals.feeAfter.fee - locals.feeBefore.fee;
-        if (qpi.transfer(input.channel.provider, locals.gross - locals.fee) < 0)
+        locals.fee = locals.after.fee - locals.before.fee;
+        locals.burned = locals.after.burned - locals.before.burned;
+        if (qpi.transfer(input.channel.provider, locals.after.net - locals.before.net) < 0)
         {
             output.code = QUBIX_TRANSFER_FAILED;
             return;
+        }
+        if (locals.burned > 0)
+        {
+            qpi.burn(locals.burned);
         }
 
         input.channel.paid = input.cumulative;
@@ -326,6 +497,7 @@ protected:
         state.mut().totals.volume += locals.gross;
         state.mut().totals.feesUndistributed += locals.fee;
         state.mut().totals.feesCollected += locals.fee;
+        state.mut().totals.sharesBurned += locals.burned;
         output.code = QUBIX_OK;
     }
 
@@ -360,24 +532,32 @@ public:
 
     struct Open_locals
     {
-        EscrowKey key;
+        EscrowOf_input key;
+        EscrowOf_output escrow;
         CheckOpen_input check;
         CheckOpen_output checked;
+        PutChannel_input put;
+        PutChannel_output done;
         ReturnReward_input none;
         ReturnReward_output nothing;
-        Channel channel;
     };
     // The attached amount is the deposit.
     PUBLIC_PROCEDURE_WITH_LOCALS(Open)
     {
-        locals.key.caller = qpi.invocator();
+        locals.put.lease.provider = input.provider;
+        locals.put.lease.terms = input.terms;
+        locals.put.lease.deposit = qpi.invocationReward();
+        locals.put.lease.deadlineTick = input.deadlineTick;
+        locals.put.lease.challengeTicks = input.challengeTicks;
+        locals.put.lease.burnBasisPoints = input.burnBasisPoints;
         locals.key.provider = input.provider;
         locals.key.terms = input.terms;
-        locals.key.contractIndex = SELF_INDEX;
-        locals.key.openTick = qpi.tick();
+        CALL(EscrowOf, locals.key, locals.escrow);
+        locals.put.escrow = locals.escrow.escrow;
 
-        locals.check.open = input;
-        locals.check.escrow = qpi.K12(locals.key);
+        locals.check.lease = locals.put.lease;
+        locals.check.escrow = locals.put.escrow;
+        locals.check.network = input.network;
         CALL(CheckOpen, locals.check, locals.checked);
         output.code = locals.checked.code;
         if (output.code != QUBIX_OK)
@@ -385,17 +565,76 @@ public:
             CALL(ReturnReward, locals.none, locals.nothing);
             return;
         }
+        CALL(PutChannel, locals.put, locals.done);
+        output.escrow = locals.put.escrow;
+    }
 
-        locals.channel.caller = qpi.invocator();
-        locals.channel.provider = input.provider;
-        locals.channel.deposit = qpi.invocationReward();
-        locals.channel.deadlineTick = input.deadlineTick;
-        locals.channel.challengeTicks = input.challengeTicks;
-        locals.channel.openTick = qpi.tick();
-        state.mut().channels.set(locals.check.escrow, locals.channel);
-        state.mut().totals.openBalance += qpi.invocationReward();
-        state.mut().totals.opened += 1;
-        output.escrow = locals.check.escrow;
+    struct OpenMany_locals
+    {
+        Array<id, 8> escrows;
+        EscrowOf_input key;
+        EscrowOf_output escrow;
+        CheckOpen_input check;
+        CheckOpen_output checked;
+        PutChannel_input put;
+        PutChannel_output done;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+        sint64 left;
+        uint32 index;
+        uint32 other;
+    };
+    // All leases or none. The attached amount is the sum of the deposits, exactly.
+    PUBLIC_PROCEDURE_WITH_LOCALS(OpenMany)
+    {
+        output.code = QUBIX_OK;
+        if (input.count < 1 || input.count > QUBIX_BATCH_OPEN)
+        {
+            output.code = QUBIX_BAD_COUNT;
+        }
+        else if (state.get().channels.population() + input.count > QUBIX_CAPACITY)
+        {
+            output.code = QUBIX_FULL;
+        }
+        locals.check.network = input.network;
+        locals.left = qpi.invocationReward();
+        for (locals.index = 0; locals.index < input.count && output.code == QUBIX_OK; ++locals.index)
+        {
+            locals.check.lease = input.leases.get(locals.index);
+            locals.key.provider = locals.check.lease.provider;
+            locals.key.terms = locals.check.lease.terms;
+            CALL(EscrowOf, locals.key, locals.escrow);
+            locals.check.escrow = locals.escrow.escrow;
+            CALL(CheckOpen, locals.check, locals.checked);
+            output.code = locals.checked.code;
+            output.refused = locals.index;
+            for (locals.other = 0; locals.other < locals.index; ++locals.other)
+            {
+                if (locals.escrows.get(locals.other) == locals.check.escrow)
+                {
+                    output.code = QUBIX_ALREADY_OPEN;
+                }
+            }
+            locals.escrows.set(locals.index, locals.check.escrow);
+            locals.left -= output.code == QUBIX_OK ? locals.check.lease.deposit : 0;
+        }
+        if (output.code == QUBIX_OK && locals.left != 0)
+        {
+            output.code = QUBIX_BAD_DEPOSIT;
+        }
+        if (output.code != QUBIX_OK)
+        {
+            CALL(ReturnReward, locals.none, locals.nothing);
+            return;
+        }
+        for (locals.index = 0; locals.index < input.count; ++locals.index)
+        {
+            locals.put.lease = input.leases.get(locals.index);
+            locals.put.escrow = locals.escrows.get(locals.index);
+            CALL(PutChannel, locals.put, locals.done);
+        }
+        output.refused = 0;
+        output.escrows = locals.escrows;
     }
 
     struct TopUp_locals
@@ -444,23 +683,69 @@ public:
     {
         Pay_input pay;
         Pay_output paid;
-        ReturnReward_input none;
+        ReturnReward_input bond;
         ReturnReward_output nothing;
     };
     // By anyone: a new provider has no QU to send a transaction with. The money goes to the provider.
     PUBLIC_PROCEDURE_WITH_LOCALS(Redeem)
     {
-        CALL(ReturnReward, locals.none, locals.nothing);
-        if (!state.get().channels.get(input.escrow, locals.pay.channel))
+        output.code = QUBIX_UNKNOWN_ESCROW;
+        if (state.get().channels.get(input.escrow, locals.pay.channel))
         {
-            output.code = QUBIX_UNKNOWN_ESCROW;
-            return;
+            locals.pay.escrow = input.escrow;
+            locals.pay.cumulative = input.cumulative;
+            locals.pay.signature = input.signature;
+            locals.pay.bond = qpi.invocationReward();
+            CALL(Pay, locals.pay, locals.paid);
+            output.code = locals.paid.code;
+            locals.bond.burned = locals.paid.burned;
         }
-        locals.pay.escrow = input.escrow;
-        locals.pay.cumulative = input.cumulative;
-        locals.pay.signature = input.signature;
-        CALL(Pay, locals.pay, locals.paid);
-        output.code = locals.paid.code;
+        CALL(ReturnReward, locals.bond, locals.nothing);
+    }
+
+    struct RedeemMany_locals
+    {
+        Redeem_input voucher;
+        Pay_input pay;
+        Pay_output paid;
+        ReturnReward_input bond;
+        ReturnReward_output nothing;
+        uint32 index;
+    };
+    // Each voucher is judged alone, in the order they come, and needs a bond of its own.
+    PUBLIC_PROCEDURE_WITH_LOCALS(RedeemMany)
+    {
+        output.code = QUBIX_OK;
+        if (input.count < 1 || input.count > QUBIX_BATCH_REDEEM)
+        {
+            output.code = QUBIX_BAD_COUNT;
+        }
+        else if (qpi.invocationReward() < QUBIX_SIGNATURE_BOND * input.count)
+        {
+            output.code = QUBIX_NEEDS_BOND;
+        }
+        for (locals.index = 0; output.code == QUBIX_OK && locals.index < input.count; ++locals.index)
+        {
+            locals.voucher = input.ninth;
+            if (locals.index < input.vouchers.capacity())
+            {
+                locals.voucher = input.vouchers.get(locals.index);
+            }
+            locals.paid.code = QUBIX_UNKNOWN_ESCROW;
+            locals.paid.burned = 0;
+            if (state.get().channels.get(locals.voucher.escrow, locals.pay.channel))
+            {
+                locals.pay.escrow = locals.voucher.escrow;
+                locals.pay.cumulative = locals.voucher.cumulative;
+                locals.pay.signature = locals.voucher.signature;
+                locals.pay.bond = QUBIX_SIGNATURE_BOND;
+                CALL(Pay, locals.pay, locals.paid);
+            }
+            output.codes.set(locals.index, locals.paid.code);
+            output.redeemed += locals.paid.code == QUBIX_OK ? 1 : 0;
+            locals.bond.burned += locals.paid.burned;
+        }
+        CALL(ReturnReward, locals.bond, locals.nothing);
     }
 
     struct Close_locals
@@ -469,34 +754,35 @@ public:
         Pay_output paid;
         Refund_input refund;
         Refund_output refunded;
-        ReturnReward_input none;
+        ReturnReward_input bond;
         ReturnReward_output nothing;
     };
     // By the provider: take the last voucher (none needed if cumulative is what was paid), refund the rest.
     PUBLIC_PROCEDURE_WITH_LOCALS(Close)
     {
-        CALL(ReturnReward, locals.none, locals.nothing);
+        output.code = QUBIX_OK;
         if (!state.get().channels.get(input.escrow, locals.pay.channel))
         {
             output.code = QUBIX_UNKNOWN_ESCROW;
-            return;
         }
-        if (qpi.invocator() != locals.pay.channel.provider)
+        else if (qpi.invocator() != locals.pay.channel.provider)
         {
             output.code = QUBIX_NOT_PROVIDER;
-            return;
         }
-        if (input.cumulative != locals.pay.channel.paid)
+        else if (input.cumulative != locals.pay.channel.paid)
         {
             locals.pay.escrow = input.escrow;
             locals.pay.cumulative = input.cumulative;
             locals.pay.signature = input.signature;
+            locals.pay.bond = qpi.invocationReward();
             CALL(Pay, locals.pay, locals.paid);
             output.code = locals.paid.code;
-            if (output.code != QUBIX_OK)
-            {
-                return;
-            }
+            locals.bond.burned = locals.paid.burned;
+        }
+        CALL(ReturnReward, locals.bond, locals.nothing);
+        if (output.code != QUBIX_OK)
+        {
+            return;
         }
         locals.refund.escrow = input.escrow;
         locals.refund.channel = locals.pay.channel; // with what Pay has just added to paid
@@ -589,6 +875,7 @@ public:
         output.maxDeadlineTicks = QUBIX_MAX_DEADLINE_TICKS;
         output.minChallengeTicks = QUBIX_MIN_CHALLENGE_TICKS;
         output.maxChallengeTicks = QUBIX_MAX_CHALLENGE_TICKS;
+        output.network = state.get().network;
         output.totals = state.get().totals;
     }
 
@@ -603,6 +890,14 @@ public:
         REGISTER_USER_PROCEDURE(Close, 4);
         REGISTER_USER_PROCEDURE(RequestClose, 5);
         REGISTER_USER_PROCEDURE(Finalize, 6);
+        REGISTER_USER_PROCEDURE(OpenMany, 7);
+        REGISTER_USER_PROCEDURE(RedeemMany, 8);
+    }
+
+    // Two networks never hold the same balances, so this tells them apart.
+    INITIALIZE()
+    {
+        state.mut().network = qpi.getPrevSpectrumDigest().u64._0;
     }
 
     // Money nobody called a procedure with goes back. What cannot be sent back (from another contract,

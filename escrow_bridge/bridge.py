@@ -128,13 +128,14 @@ class Bridge:
             on_its_way = False
 
     async def _attempt_open(self, order: OpenOrder, state: Scratch, save: Save) -> Scratch:
-        await self._check_open(order)
+        network = await self._check_open(order)
         tick = await self._sender.next_tick()
         deadline = Tick(tick + order.deadline_ticks)
-        payload = layout.open_input(order.provider, order.terms, deadline, order.challenge_ticks)
+        payload = layout.open_input(order.provider, order.terms, deadline, order.challenge_ticks, network)
         return await self._sender.prepare(state, tick, order.deposit, Procedure.OPEN, payload, save)
 
-    async def _check_open(self, order: OpenOrder) -> None:
+    async def _check_open(self, order: OpenOrder) -> int:
+        """The network's word, which the contract wants to hear with each opening."""
         await self._sender.check_balance(order.deposit)
         info = await read_info(self._chain, self._index)
         for name, ticks, least, most in (
@@ -143,6 +144,7 @@ class Bridge:
         ):
             if not least <= ticks <= most:
                 raise FundingFailed(f"the contract takes a {name} of {least} to {most} ticks, not {ticks}")
+        return info.network
 
     async def _what_opened(self, order: OpenOrder, state: Scratch, outcome: Outcome) -> EscrowView | None:
         """The channel that one of the attempts opened; None if all of them have been missed."""
@@ -281,11 +283,14 @@ class Bridge:
         return await self._read(plan.escrow_id)
 
     async def _attempt(self, plan: _Plan, state: Scratch, view: EscrowView, save: Save) -> Scratch:
-        await self._sender.check_balance(Qu(0))
+        # A signature to check needs a bond, which comes back.
+        redeems = plan.procedure in (Procedure.REDEEM, Procedure.CLOSE)
+        bond = layout.SIGNATURE_BOND if redeems else Qu(0)
+        await self._sender.check_balance(bond)
         tick = await self._sender.next_tick()
         cumulative, payload = plan.prepare(view, tick)
         state = replace(state, ticks=(), seen=layout.encode_reading(view), cumulative=cumulative)
-        return await self._sender.prepare(state, tick, Qu(0), plan.procedure, payload, save)
+        return await self._sender.prepare(state, tick, bond, plan.procedure, payload, save)
 
     def _refused(self, plan: _Plan, view: EscrowView) -> VoucherInvalid | ChainDisagrees:
         action = plan.procedure.name.lower().replace("_", " ")

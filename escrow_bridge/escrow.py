@@ -111,7 +111,9 @@ def _follow_payment(view: EscrowView, transaction: Transaction) -> tuple[EscrowV
     if closing and cumulative == view.paid:
         return view, True
     in_range = transaction.tick < view.last_tick and view.paid < cumulative <= view.deposit
-    if not in_range or not verify(view.caller, layout.voucher_digest(escrow_id, cumulative), signature):
+    bonded = transaction.amount >= layout.SIGNATURE_BOND
+    signed = verify(view.caller, layout.voucher_digest(escrow_id, cumulative), signature)
+    if not (in_range and bonded and signed):
         return view, False
     return replace(view, paid=cumulative), True
 

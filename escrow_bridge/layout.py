@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +17,10 @@ from protocol.units import EscrowId, LeaseId, Qu, QubicId, Tick
 
 VOUCHER_TAG: Final = b"QubixVch"
 NO_SIGNATURE: Final = bytes(SIGNATURE_BYTES)
+SIGNATURE_BOND: Final = Qu(100)
+"""To attach for each signature a call has checked; comes back unless the signature is wrong."""
+MAX_OPEN_BATCH: Final = 8
+MAX_REDEEM_BATCH: Final = 9
 
 
 class Procedure(enum.IntEnum):
@@ -27,6 +32,8 @@ class Procedure(enum.IntEnum):
     CLOSE = 4
     REQUEST_CLOSE = 5
     FINALIZE = 6
+    OPEN_MANY = 7
+    REDEEM_MANY = 8
 
 
 class Function(enum.IntEnum):
@@ -38,10 +45,13 @@ class Function(enum.IntEnum):
 
 _ESCROW_KEY: Final = struct.Struct("<32s32s32sII")
 _VOUCHER: Final = struct.Struct("<8s32sq")
-_OPEN: Final = struct.Struct("<32s32sII")
+_OPEN: Final = struct.Struct("<32s32sIIQI4x")
+_LEASE: Final = struct.Struct("<32s32sqIII4x")
+_OPEN_MANY_TAIL: Final = struct.Struct("<QI4x")
 _PAY: Final = struct.Struct("<32sq64s")
-_CHANNEL: Final = struct.Struct("<II32s32sqqIIII")
-_INFO: Final = struct.Struct("<8I5q2Q")
+_REDEEM_MANY_TAIL: Final = struct.Struct("<I4x")
+_CHANNEL: Final = struct.Struct("<II32s32sqqIIIII4x")
+_INFO: Final = struct.Struct("<8IQ6q2Q")
 ID_BYTES: Final = 32
 
 
@@ -59,9 +69,61 @@ def voucher_digest(escrow: EscrowId, cumulative: Qu) -> bytes:
     return k12(_VOUCHER.pack(VOUCHER_TAG, _check_id(escrow), cumulative))
 
 
-def open_input(provider: QubicId, terms: LeaseId, deadline_tick: Tick, challenge_ticks: int) -> bytes:
-    """Open: {provider 32, terms 32, deadlineTick u32, challengeTicks u32}; the amount is the deposit."""
-    return _OPEN.pack(_check_id(provider), _check_id(terms), deadline_tick, challenge_ticks)
+def open_input(
+    provider: QubicId,
+    terms: LeaseId,
+    deadline_tick: Tick,
+    challenge_ticks: int,
+    network: int,
+    burn_basis_points: int = 0,
+) -> bytes:
+    """Open: {provider 32, terms 32, deadlineTick u32, challengeTicks u32, network u64, burnBasisPoints u32,
+    4 unused}; the amount is the deposit. `network` is GetInfo's: the contract refuses another."""
+    head = (_check_id(provider), _check_id(terms), deadline_tick, challenge_ticks)
+    return _OPEN.pack(*head, network, burn_basis_points)
+
+
+@dataclass(frozen=True)
+class LeaseOrder:
+    """One lease of OpenMany."""
+
+    provider: QubicId
+    terms: LeaseId
+    deposit: Qu
+    deadline_tick: Tick
+    challenge_ticks: int
+    burn_basis_points: int = 0
+    """Of the provider's part; burned instead of paid."""
+
+
+def open_many_input(leases: Sequence[LeaseOrder], network: int) -> bytes:
+    """OpenMany: {8 x {provider 32, terms 32, deposit i64, deadlineTick u32, challengeTicks u32,
+    burnBasisPoints u32, 4 unused}, network u64, count u32, 4 unused}, 720 bytes; the amount is the sum of
+    the deposits. Raises ValueError for none or more than 8."""
+    packed = [
+        _LEASE.pack(
+            _check_id(lease.provider),
+            _check_id(lease.terms),
+            lease.deposit,
+            lease.deadline_tick,
+            lease.challenge_ticks,
+            lease.burn_basis_points,
+        )
+        for lease in leases
+    ]
+    return _batch(packed, MAX_OPEN_BATCH, _LEASE.size) + _OPEN_MANY_TAIL.pack(network, len(packed))
+
+
+def redeem_many_input(vouchers: Sequence[bytes]) -> bytes:
+    """RedeemMany: {9 x pay_input, count u32, 4 unused}, 944 bytes; the amount is SIGNATURE_BOND for each.
+    Raises ValueError for none or more than 9."""
+    return _batch(vouchers, MAX_REDEEM_BATCH, _PAY.size) + _REDEEM_MANY_TAIL.pack(len(vouchers))
+
+
+def _batch(parts: Sequence[bytes], most: int, size: int) -> bytes:
+    if not 1 <= len(parts) <= most or any(len(part) != size for part in parts):
+        raise ValueError(f"one call takes 1 to {most} parts of {size} bytes, not {len(parts)}")
+    return b"".join(parts).ljust(most * size, b"\0")
 
 
 def pay_input(escrow: EscrowId, cumulative: Qu, signature: bytes) -> bytes:
@@ -98,6 +160,8 @@ class EscrowView:
     """The same for a close asked for by the caller; 0 = not asked for."""
     challenge_ticks: int
     open_tick: Tick
+    burn_basis_points: int = 0
+    """Of the provider's part of each payment; burned instead of paid."""
     as_of: Tick = field(default=Tick(0), compare=False)
     """The tick the answer was given in: what ran in earlier ticks is in it."""
 
@@ -117,12 +181,12 @@ class EscrowReading:
 
 def decode_reading(escrow: EscrowId, output: bytes) -> EscrowReading | None:
     """GetEscrow: {exists u32, tick u32, caller 32, provider 32, deposit i64, paid i64, deadlineTick u32,
-    closeTick u32, challengeTicks u32, openTick u32}, 104 bytes; None if it is not that."""
+    closeTick u32, challengeTicks u32, openTick u32, burnBasisPoints u32, 4 unused}, 112 bytes; None if it
+    is not that."""
     if len(output) != _CHANNEL.size:
         return None
-    exists, tick, caller, provider, deposit, paid, deadline, close, challenge, opened = _CHANNEL.unpack(
-        output
-    )
+    exists, tick, caller, provider, deposit, paid, *ticks, burn = _CHANNEL.unpack(output)
+    deadline, close, challenge, opened = ticks
     if not exists:
         return EscrowReading(Tick(tick), None)
     view = EscrowView(
@@ -135,6 +199,7 @@ def decode_reading(escrow: EscrowId, output: bytes) -> EscrowReading | None:
         close_tick=Tick(close),
         challenge_ticks=challenge,
         open_tick=Tick(opened),
+        burn_basis_points=burn,
         as_of=Tick(tick),
     )
     return EscrowReading(Tick(tick), view)
@@ -153,6 +218,7 @@ def encode_reading(view: EscrowView) -> bytes:
         view.close_tick,
         view.challenge_ticks,
         view.open_tick,
+        view.burn_basis_points,
     )
 
 
@@ -168,18 +234,22 @@ class ContractInfo:
     max_deadline_ticks: int
     min_challenge_ticks: int
     max_challenge_ticks: int
+    network: int
+    """Tells this network from all others; whoever opens a lease names it."""
     open_balance: Qu
     """Deposits of open channels less what was paid out of them."""
     fees_undistributed: Qu
     fees_burned: Qu
     fees_collected: Qu
+    shares_burned: Qu
+    """Of the providers' parts, as the leases said."""
     volume: Qu
     opened: int
     closed: int
 
 
 def decode_info(output: bytes) -> ContractInfo | None:
-    """GetInfo: 8 x u32, 5 x i64, 2 x u64, in ContractInfo's order, 88 bytes; None if it is not that."""
+    """GetInfo: 8 x u32, u64, 6 x i64, 2 x u64, in ContractInfo's order, 104 bytes; None if it is not that."""
     if len(output) != _INFO.size:
         return None
     return ContractInfo(*_INFO.unpack(output))

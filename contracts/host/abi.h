@@ -27,6 +27,16 @@ void touch(uint32 index) { running->find(index)->changed = true; }
 void* stateOf(const Frame& frame, uint32 index) { return frame.machine.find(index)->state; }
 uint32 tickOf(const Frame& frame) { return frame.machine.tick; }
 uint16 epochOf(const Frame& frame) { return frame.machine.epoch; }
+
+// A digest of all balances, at this moment; of nothing but the first tick before there are any. A node
+// hashes them as a tree, at the end of each tick: it is good only for telling chains apart.
+id spectrumDigestOf(const Frame& frame)
+{
+    const Spectrum& spectrum = frame.machine.spectrum;
+    if (!spectrum.capacity) return k12(&frame.machine.tick, sizeof frame.machine.tick);
+    return k12(spectrum.slots, spectrum.capacity * sizeof(Entity));
+}
+
 DateAndTime timeOf(const Frame& frame) { return DateAndTime(frame.machine.time); }
 bool isContract(const Frame& frame, const id& key) { return frame.machine.isContract(key); }
 

@@ -25,6 +25,7 @@ void touch(QPI::uint32 index);
 QPI::uint32 tickOf(const Frame&);
 QPI::uint16 epochOf(const Frame&);
 QPI::DateAndTime timeOf(const Frame&);
+QPI::id spectrumDigestOf(const Frame&);
 bool isContract(const Frame&, const QPI::id&);
 bool entity(const Frame&, const QPI::id&, QPI::Entity&);
 QPI::sint64 reserveOf(const Frame&, QPI::uint32 index);
@@ -52,6 +53,7 @@ struct QpiContextFunctionCall
     uint8 minute() const { return now().getMinute(); }
     uint8 second() const { return now().getSecond(); }
     uint16 millisecond() const { return now().getMillisec(); }
+    id getPrevSpectrumDigest() const { return host::spectrumDigestOf(frame); }
     bit isContractId(const id& entity) const { return host::isContract(frame, entity); }
     bit getEntity(const id& key, Entity& entity) const { return host::entity(frame, key, entity); }
     sint64 queryFeeReserve(uint32 index = 0) const { return host::reserveOf(frame, index); }

@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, 
 
 from escrow_bridge.qubic import Wallet
 from tests.support.escrow import (
+    BOND,
     CLOSE,
     CONTRACT,
     FINALIZE,
@@ -36,7 +37,8 @@ who = st.integers(0, 2)
 amounts = st.one_of(st.integers(1, 100), st.integers(0, 10_000), st.integers(1, PURSE // 8))
 mostly = st.sampled_from([True, True, True, True, False])
 """Whether a call is made by the one who may: else sequences of refusals would be all one gets."""
-tolls = st.sampled_from([0, 0, 1, 50])
+tolls = st.sampled_from([0, 99, 100, 100, 100, 150])
+"""Attached to a redeem: the bond for its signature, a little too little, or too much."""
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Escrow(RuleBasedStateMachine):
         self.desk = Desk()
         self.wallets = (self.desk.caller, self.desk.provider, self.desk.stranger)
         self.all: list[Expected] = []
+        self.lost = {wallet.public_key: 0 for wallet in self.wallets}
+        """Burned for bad signatures."""
 
     def purse(self, wallet: Wallet) -> int:
         """What a wallet can spend and still send: one without balance can send nothing."""
@@ -81,10 +85,18 @@ class Escrow(RuleBasedStateMachine):
         for channel in self.all:
             channel.open = channel.open and channel.last_tick > swept
 
-    def rises(self, channel: Expected, cumulative: int, signer: Wallet) -> bool:
-        """Whether a voucher is worth something now."""
-        in_time = self.desk.host.tick < channel.last_tick
-        return channel.paid < cumulative <= channel.deposit and signer is channel.caller and in_time
+    def rises(self, channel: Expected, cumulative: int) -> bool:
+        """Whether a voucher, well signed, is worth something now."""
+        in_time = channel.open and self.desk.host.tick < channel.last_tick
+        return in_time and channel.paid < cumulative <= channel.deposit
+
+    def takes(self, channel: Expected, cumulative: int, signer: Wallet, source: Wallet, toll: int) -> bool:
+        """Whether the contract takes this voucher; a bad signature costs the source its bond."""
+        if not self.rises(channel, cumulative) or toll < BOND:
+            return False
+        if signer is not channel.caller:
+            self.lost[source.public_key] += BOND
+        return signer is channel.caller
 
     @rule(
         target=channels,
@@ -130,19 +142,24 @@ class Escrow(RuleBasedStateMachine):
         source, cumulative = self.wallets[by], channel.share(share)
         by_caller = channel.caller if right else self.wallets[signer]
         payload = self.desk.voucher(channel.escrow, cumulative, by=by_caller)
-        code = self.desk.code(source, REDEEM, payload, min(toll, self.purse(source)))
-        allowed = channel.open and self.rises(channel, cumulative, by_caller)
+        toll = min(toll, self.purse(source))
+        code = self.desk.code(source, REDEEM, payload, toll)
+        allowed = self.takes(channel, cumulative, by_caller, source, toll)
         assert (code == Code.OK) == allowed
         channel.paid = cumulative if allowed else channel.paid
 
-    @rule(channel=channels, right=mostly, signer=who, by=who, share=st.integers(-1, 21))
-    def close(self, channel: Expected, right: bool, signer: int, by: int, share: int) -> None:
+    @rule(channel=channels, right=mostly, signer=who, by=who, share=st.integers(-1, 21), toll=tolls)
+    def close(self, channel: Expected, right: bool, signer: int, by: int, share: int, toll: int) -> None:
         source = channel.provider if right else self.wallets[by]
         by_caller = channel.caller if right else self.wallets[signer]
         cumulative = channel.share(share)
-        code = self.desk.code(source, CLOSE, self.desk.voucher(channel.escrow, cumulative, by=by_caller))
-        payable = cumulative == channel.paid or self.rises(channel, cumulative, by_caller)
-        allowed = channel.open and source is channel.provider and payable
+        toll = min(toll, self.purse(source))
+        code = self.desk.code(
+            source, CLOSE, self.desk.voucher(channel.escrow, cumulative, by=by_caller), toll
+        )
+        allowed = channel.open and source is channel.provider
+        if allowed and cumulative != channel.paid:
+            allowed = self.takes(channel, cumulative, by_caller, source, toll)
         assert (code == Code.OK) == allowed
         if allowed:
             channel.paid, channel.open = cumulative, False
@@ -164,7 +181,7 @@ class Escrow(RuleBasedStateMachine):
         assert (code == Code.OK) == (channel.open and self.desk.host.tick >= channel.last_tick)
         channel.open = channel.open and code != Code.OK
 
-    @rule(by=who, amount=st.integers(1, 1_000), input_type=st.sampled_from([SEND, 7, 9_999]))
+    @rule(by=who, amount=st.integers(1, 1_000), input_type=st.sampled_from([SEND, 99, 9_999]))
     def send_money_without_a_call(self, by: int, amount: int, input_type: int) -> None:
         source = self.wallets[by]
         self.desk.host.apply(source.public_key, CONTRACT, min(amount, self.purse(source)), input_type, b"")
@@ -205,7 +222,8 @@ class Escrow(RuleBasedStateMachine):
                 if channel.caller is wallet
             )
             earned = sum(net(channel.paid) for channel in self.all if channel.provider is wallet)
-            assert self.desk.host.balance(wallet.public_key) == PURSE - out + earned
+            lost = self.lost[wallet.public_key]
+            assert self.desk.host.balance(wallet.public_key) == PURSE - out + earned - lost
 
     def teardown(self) -> None:
         """Whatever happened, all deposits come back by themselves."""

@@ -15,7 +15,7 @@ from typing import Final
 from escrow_bridge.devnet.compiler import QUBIX_HEADER, compile_library
 
 GOLDEN: Final = Path(__file__).parents[1] / "vectors" / "contract_layout.json"
-HIDDEN: Final = ("FeeOf", "ReturnReward", "CheckOpen", "Pay", "Refund")
+HIDDEN: Final = ("FeeOf", "PartsOf", "EscrowOf", "PutChannel", "ReturnReward", "CheckOpen", "Pay", "Refund")
 """Private procedures: their structs are nobody else's business."""
 
 _STRUCT = re.compile(r"^    struct (\w+)\n    \{\n(.*?)^    \};", re.MULTILINE | re.DOTALL)

@@ -15,7 +15,7 @@ from escrow_bridge.devnet.host import Host, contract_id
 from escrow_bridge.qubic import Wallet, k12
 from tests.support.probes import NULL_ID, QUBIX, new_chain
 
-OPEN, TOP_UP, REDEEM, CLOSE, REQUEST_CLOSE, FINALIZE = range(1, 7)
+OPEN, TOP_UP, REDEEM, CLOSE, REQUEST_CLOSE, FINALIZE, OPEN_MANY, REDEEM_MANY = range(1, 9)
 GET_ESCROW, GET_INFO = 1, 2
 VOUCHER_TAG: Final = b"QubixVch"
 MIN_DEADLINE, MAX_DEADLINE = 32, 8_000_000
@@ -23,6 +23,7 @@ MIN_CHALLENGE, MAX_CHALLENGE = 16, 100_000
 CAPACITY: Final = 4_096
 MAX_DEPOSIT: Final = 10**15
 PURSE: Final = 10**13
+BOND: Final = 100
 NO_SIGNATURE: Final = bytes(64)
 CONTRACT: Final = contract_id(QUBIX)
 
@@ -45,6 +46,10 @@ class Code(enum.IntEnum):
     ABOVE_DEPOSIT = 14
     BAD_SIGNATURE = 15
     TRANSFER_FAILED = 16
+    BAD_NETWORK = 17
+    BAD_BURN = 18
+    NEEDS_BOND = 19
+    BAD_COUNT = 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Channel:
     close_tick: int
     challenge_ticks: int
     open_tick: int
+    burn_basis_points: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,10 +75,12 @@ class Info:
     max_deadline_ticks: int
     min_challenge_ticks: int
     max_challenge_ticks: int
+    network: int
     open_balance: int
     fees_undistributed: int
     fees_burned: int
     fees_collected: int
+    shares_burned: int
     volume: int
     opened: int
     closed: int
@@ -82,8 +90,12 @@ def fee(paid: int) -> int:
     return paid * 500 // 10_000
 
 
-def net(paid: int) -> int:
-    return paid - fee(paid)
+def burned(paid: int, basis_points: int) -> int:
+    return (paid - fee(paid)) * basis_points // 10_000
+
+
+def net(paid: int, burn_basis_points: int = 0) -> int:
+    return paid - fee(paid) - burned(paid, burn_basis_points)
 
 
 class Desk:
@@ -94,6 +106,7 @@ class Desk:
         self.caller, self.provider, self.stranger = (Wallet(letter * 55) for letter in "cps")
         for wallet in (self.caller, self.provider, self.stranger):
             self.host.credit(wallet.public_key, PURSE)
+        self.network = self.info().network
 
     def call(self, by: Wallet, procedure: int, payload: bytes, amount: int = 0) -> bytes:
         output = self.host.call(by.public_key, CONTRACT, amount, procedure, payload)
@@ -112,10 +125,12 @@ class Desk:
         provider: bytes | None = None,
         terms: bytes = NULL_ID,
         by: Wallet | None = None,
+        burn: int = 0,
     ) -> tuple[Code, bytes]:
         """(code, escrow id). `deadline` and `challenge` count ticks from now."""
         who = self.provider.public_key if provider is None else provider
-        payload = who + terms + struct.pack("<II", self.host.tick + deadline, challenge)
+        ticks = (self.host.tick + deadline, challenge)
+        payload = who + terms + struct.pack("<IIQI4x", *ticks, self.network, burn)
         output = self.call(by or self.caller, OPEN, payload, deposit)
         return Code(int.from_bytes(output[32:36], "little")), output[:32]
 
@@ -131,19 +146,19 @@ class Desk:
         return escrow + struct.pack("<q", cumulative) + (by or self.caller).sign(digest)
 
     def redeem(self, escrow: bytes, cumulative: int, by: Wallet | None = None) -> Code:
-        return self.code(by or self.provider, REDEEM, self.voucher(escrow, cumulative))
+        return self.code(by or self.provider, REDEEM, self.voucher(escrow, cumulative), BOND)
 
     def close(self, escrow: bytes, cumulative: int) -> Code:
-        return self.code(self.provider, CLOSE, self.voucher(escrow, cumulative))
+        return self.code(self.provider, CLOSE, self.voucher(escrow, cumulative), BOND)
 
     def channel(self, escrow: bytes) -> Channel | None:
         output = self.host.query(QUBIX, GET_ESCROW, escrow)
-        exists, tick, *fields = struct.unpack("<II32s32sqqIIII", output)
+        exists, tick, *fields = struct.unpack("<II32s32sqqIIIII4x", output)
         assert tick == self.host.tick
         return Channel(*fields) if exists else None
 
     def info(self) -> Info:
-        return Info(*struct.unpack("<8I5q2Q", self.host.query(QUBIX, GET_INFO, b"")))
+        return Info(*struct.unpack("<8IQ6q2Q", self.host.query(QUBIX, GET_INFO, b"")))
 
     def tick_to(self, tick: int) -> None:
         """Ends this tick and begins `tick`, passing all between."""

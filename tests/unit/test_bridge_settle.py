@@ -218,7 +218,8 @@ async def test_a_redeem_after_the_challenge_window_counts_for_nothing(
 def send(world: World, wallet: Wallet, procedure: Procedure, order: RedeemOrder) -> None:
     payload = layout.pay_input(order.escrow_id, order.cumulative, order.signature)
     tick = Tick(world.chain.engine.tick_info().tick + 3)
-    raw = sign_transaction(wallet, contract_id(CONTRACT_INDEX), Qu(0), tick, procedure, payload)
+    bond, contract = layout.SIGNATURE_BOND, contract_id(CONTRACT_INDEX)
+    raw = sign_transaction(wallet, contract, bond, tick, procedure, payload)
     assert world.chain.engine.submit(raw) is None
 
 

@@ -56,7 +56,7 @@ REFUSALS: dict[str, Refusal] = {
 }
 
 
-@pytest.mark.parametrize("attached", [0, 1, 777])
+@pytest.mark.parametrize("attached", [0, 1, 99])
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=list(REFUSALS))
 def test_a_refused_call_returns_the_money_and_writes_nothing(
     desk: Desk, refusal: Refusal, attached: int
@@ -74,11 +74,36 @@ def test_a_refused_call_returns_the_money_and_writes_nothing(
     desk.check()
 
 
+@pytest.mark.parametrize("procedure", [REDEEM, CLOSE])
+@pytest.mark.parametrize(
+    ("attached", "burned", "expected"),
+    [
+        (0, 0, Code.NEEDS_BOND),
+        (99, 0, Code.NEEDS_BOND),
+        (100, 100, Code.BAD_SIGNATURE),
+        (777, 100, Code.BAD_SIGNATURE),
+    ],
+)
+def test_a_bad_signature_burns_the_bond_and_nothing_else(
+    desk: Desk, procedure: int, attached: int, burned: int, expected: Code
+) -> None:
+    """Checking a signature costs the reserve, so a wrong one feeds it; without a bond none is checked."""
+    escrow = desk.opened(10_000)
+    desk.host.end_tick()
+    desk.host.begin_tick(desk.host.tick + 1)
+    reserve, state = desk.host.reserve(QUBIX), desk.host.state(QUBIX)
+    assert desk.code(desk.provider, procedure, escrow + amount(5), attached) == expected
+    assert desk.balances() == (-10_000, -burned, 0, 10_000)
+    assert (desk.host.reserve(QUBIX), desk.host.state(QUBIX)) == (reserve + burned, state)
+    assert not desk.host.state_changed(QUBIX)
+    assert desk.host.destroyed == burned
+
+
 def test_money_with_a_call_that_needs_none_comes_back(desk: Desk) -> None:
     escrow = desk.opened(10_000)
-    assert desk.code(desk.stranger, REDEEM, desk.voucher(escrow, 1_000), 77) == Code.OK
+    assert desk.code(desk.stranger, REDEEM, desk.voucher(escrow, 1_000), 177) == Code.OK
     assert desk.code(desk.caller, REQUEST_CLOSE, escrow, 77) == Code.OK
-    assert desk.code(desk.provider, CLOSE, desk.voucher(escrow, 2_000), 77) == Code.OK
+    assert desk.code(desk.provider, CLOSE, desk.voucher(escrow, 2_000), 177) == Code.OK
     assert desk.balances() == (-2_000, 1_900, 0, 100)
     expiring = desk.opened(10_000, deadline=33)
     desk.tick_to(FIRST_TICK + 33)
@@ -86,7 +111,7 @@ def test_money_with_a_call_that_needs_none_comes_back(desk: Desk) -> None:
     assert desk.balances() == (-2_000, 1_900, 0, 100)
 
 
-@pytest.mark.parametrize("input_type", [0, 7, 65_535])
+@pytest.mark.parametrize("input_type", [0, 99, 65_535])
 def test_money_without_a_procedure_comes_back(desk: Desk, input_type: int) -> None:
     assert desk.host.apply(desk.stranger.public_key, CONTRACT, 1_000, input_type, b"")
     assert desk.balances() == (0, 0, 0, 0)

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from escrow_bridge.devnet.host import contract_id
+from escrow_bridge.devnet.host import QUBIX_HEADER, Host, contract_id
 from escrow_bridge.qubic import k12
 from tests.support.escrow import (
     CAPACITY,
@@ -102,10 +102,31 @@ def test_parties_must_be_two_users(desk: Desk) -> None:
 def test_a_contract_cannot_be_the_caller(desk: Desk) -> None:
     """Nobody holds its key, and signatures of the lowest contract ids can be forged."""
     desk.host.apply(ALICE, contract_id(OPENER), 500, 0, b"")
-    asked = desk.provider.public_key + TERMS + struct.pack("<IIq", FIRST_TICK + 100, 20, 400)
+    asked = (
+        desk.provider.public_key + TERMS + struct.pack("<IIQQq", FIRST_TICK + 100, 20, desk.network, 0, 400)
+    )
     assert run(desk.host, OPENER, 1, asked)[32:36] == bytes([Code.BAD_PARTY, 0, 0, 0])
     assert desk.host.balance(contract_id(OPENER)) == 500, "a contract gets its money back too"
     desk.check()
+
+
+def test_an_opening_for_another_network_is_refused(desk: Desk) -> None:
+    """A transaction names no network: without this, one sent to a test network could be sent again here."""
+    desk.network ^= 1
+    assert desk.open(500) == (Code.BAD_NETWORK, NULL_ID)
+    assert desk.balances() == (0, 0, 0, 0)
+
+
+def test_a_network_is_told_by_how_it_began() -> None:
+    words = {
+        Host.build({1: QUBIX_HEADER}, first_tick=tick, epoch=1).query(1, 2, b"")[32:40] for tick in (5, 5, 6)
+    }
+    assert len(words) == 2
+
+
+@pytest.mark.parametrize(("burn", "expected"), [(10_000, Code.OK), (10_001, Code.BAD_BURN)])
+def test_a_burn_share_is_a_part(desk: Desk, burn: int, expected: Code) -> None:
+    assert desk.open(burn=burn)[0] == expected
 
 
 def test_the_same_channel_opens_once_in_a_tick(desk: Desk) -> None:

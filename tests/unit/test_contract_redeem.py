@@ -8,6 +8,7 @@ import pytest
 
 from escrow_bridge.qubic import Wallet, k12
 from tests.support.escrow import (
+    BOND,
     CLOSE,
     FINALIZE,
     MAX_DEPOSIT,
@@ -102,8 +103,10 @@ def test_what_may_be_redeemed_after_500_of_10000(desk: Desk, cumulative: int, ex
 def test_only_the_callers_signature_counts(desk: Desk) -> None:
     escrow = desk.opened()
     for wallet in (desk.provider, desk.stranger):
-        assert desk.code(desk.provider, REDEEM, desk.voucher(escrow, 10, by=wallet)) == Code.BAD_SIGNATURE
-    assert desk.balances() == (-10_000, 0, 0, 10_000)
+        assert (
+            desk.code(desk.provider, REDEEM, desk.voucher(escrow, 10, by=wallet), BOND) == Code.BAD_SIGNATURE
+        )
+    assert desk.balances() == (-10_000, -2 * BOND, 0, 10_000)
 
 
 @pytest.mark.parametrize("position", [0, 31, 32, 39, 40, 71, 72, 103])
@@ -111,22 +114,22 @@ def test_any_changed_byte_makes_a_voucher_worthless(desk: Desk, position: int) -
     escrow = desk.opened()
     payload = bytearray(desk.voucher(escrow, 0x0010))
     payload[position] ^= 1
-    assert desk.code(desk.provider, REDEEM, bytes(payload)) not in (Code.OK, Code.TRANSFER_FAILED)
-    assert desk.balances() == (-10_000, 0, 0, 10_000)
+    assert desk.code(desk.stranger, REDEEM, bytes(payload), BOND) not in (Code.OK, Code.TRANSFER_FAILED)
+    assert desk.balances()[:2] == (-10_000, 0)
 
 
 def test_a_voucher_fits_no_other_channel(desk: Desk) -> None:
     first = desk.opened()
     _, second = desk.open(terms=b"\x01" * 32)
     mixed = second + desk.voucher(first, 10)[32:]
-    assert desk.code(desk.provider, REDEEM, mixed) == Code.BAD_SIGNATURE
+    assert desk.code(desk.provider, REDEEM, mixed, BOND) == Code.BAD_SIGNATURE
 
 
 def test_a_signature_over_something_else_is_no_voucher(desk: Desk) -> None:
     escrow = desk.opened()
     for message in (escrow + struct.pack("<q", 10), bytes(8) + escrow + struct.pack("<q", 10), VOUCHER_TAG):
         payload = escrow + struct.pack("<q", 10) + desk.caller.sign(k12(message))
-        assert desk.code(desk.provider, REDEEM, payload) == Code.BAD_SIGNATURE
+        assert desk.code(desk.provider, REDEEM, payload, BOND) == Code.BAD_SIGNATURE
 
 
 def test_a_voucher_is_worth_nothing_after_its_channel(desk: Desk) -> None:
@@ -135,7 +138,7 @@ def test_a_voucher_is_worth_nothing_after_its_channel(desk: Desk) -> None:
     assert desk.redeem(old, 200) == Code.UNKNOWN_ESCROW
     desk.tick_to(FIRST_TICK + 1)
     new = desk.opened()
-    assert desk.code(desk.provider, REDEEM, new + desk.voucher(old, 200)[32:]) == Code.BAD_SIGNATURE
+    assert desk.code(desk.provider, REDEEM, new + desk.voucher(old, 200)[32:], BOND) == Code.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize(("tick", "expected"), [(49, Code.OK), (50, Code.TOO_LATE), (55, Code.TOO_LATE)])
@@ -186,8 +189,9 @@ def test_a_close_that_redeems_wrongly_changes_nothing(desk: Desk, cumulative: in
     before = desk.host.state(7), desk.balances()
     assert desk.close(escrow, cumulative) == expected
     unsigned = escrow + struct.pack("<q", 200) + NO_SIGNATURE
-    assert desk.code(desk.provider, CLOSE, unsigned) == Code.BAD_SIGNATURE
     assert (desk.host.state(7), desk.balances()) == before
+    assert desk.code(desk.provider, CLOSE, unsigned, BOND) == Code.BAD_SIGNATURE
+    assert desk.host.state(7) == before[0]
 
 
 def test_after_the_deadline_the_provider_can_only_refund(desk: Desk) -> None:

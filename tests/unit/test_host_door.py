@@ -49,11 +49,12 @@ def test_another_process_can_go_on_with_a_snapshot() -> None:
     assert first.host.snapshot() == second.host.snapshot()
 
 
-def damaged(blob: bytes) -> list[bytes]:
+def damaged(blob: bytes, state_size: int) -> list[bytes]:
     raw = zlib.decompress(blob[8:])
     counted = bytearray(raw)
     counted[48] ^= 1  # the number of entities
-    foreign = raw.replace(QUBIX.to_bytes(8, "little") + b"\x48\x04\x08", b"\x63" + bytes(7) + b"\x48\x04\x08")
+    size = state_size.to_bytes(8, "little")
+    foreign = raw.replace(QUBIX.to_bytes(8, "little") + size, b"\x63" + bytes(7) + size)
     assert foreign != raw
     pack = zlib.compress
     return [
@@ -67,7 +68,7 @@ def damaged(blob: bytes) -> list[bytes]:
 def test_a_damaged_snapshot_is_refused_and_changes_nothing() -> None:
     chain = new_chain()
     saved = chain.snapshot()
-    for blob in damaged(saved):
+    for blob in damaged(saved, len(chain.state(QUBIX))):
         with pytest.raises(MachineError, match="does not fit these contracts"):
             chain.restore(blob)
     assert chain.snapshot() == saved

@@ -12,7 +12,7 @@ import pytest
 
 from escrow_bridge import layout
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, FIRST_TICK, build_engine
-from escrow_bridge.devnet.engine import Rules
+from escrow_bridge.devnet.engine import Engine, Rules
 from escrow_bridge.layout import EscrowView, Function, Procedure
 from escrow_bridge.qubic import contract_id
 from protocol.units import EscrowId, LeaseId, Qu, QubicId, Tick
@@ -35,8 +35,12 @@ VIEW = EscrowView(
     close_tick=Tick(10_000_200),
     challenge_ticks=16,
     open_tick=Tick(10_000_123),
+    burn_basis_points=250,
     as_of=Tick(10_000_150),
 )
+LEASE = layout.LeaseOrder(PROVIDER, TERMS, Qu(1_000), Tick(10_000_323), 16, 250)
+LEASE_BYTES = layout.open_many_input([LEASE], 7)[:88]
+PAY = layout.pay_input(ESCROW, Qu(250), bytes(range(64)))
 
 
 def test_golden_bytes() -> None:
@@ -44,11 +48,19 @@ def test_golden_bytes() -> None:
     assert {
         "escrow_id": ESCROW.hex(),
         "voucher_digest": layout.voucher_digest(ESCROW, Qu(250)).hex(),
-        "open": layout.open_input(PROVIDER, TERMS, Tick(10_000_323), 16).hex(),
+        "open": layout.open_input(PROVIDER, TERMS, Tick(10_000_323), 16, 7, 250).hex(),
         "pay": layout.pay_input(ESCROW, Qu(250), signature).hex(),
+        "open_many": layout.open_many_input([LEASE, LEASE], 7).hex(),
+        "redeem_many": layout.redeem_many_input([PAY]).hex(),
         "escrow": layout.escrow_input(ESCROW).hex(),
         "reading": layout.encode_reading(VIEW).hex(),
     } == GOLDEN
+
+
+def network_of(engine: Engine) -> int:
+    info = layout.decode_info(engine.host.query(CONTRACT_INDEX, Function.GET_INFO, b""))
+    assert info is not None
+    return info.network
 
 
 def number(value: int) -> bytes:
@@ -60,13 +72,40 @@ def number(value: int) -> bytes:
     [
         (
             "Open_input",
-            layout.open_input(PROVIDER, TERMS, Tick(10_000_323), 16),
+            layout.open_input(PROVIDER, TERMS, Tick(10_000_323), 16, 7, 250),
             {
                 "provider": PROVIDER,
                 "terms": TERMS,
                 "deadlineTick": number(10_000_323),
                 "challengeTicks": number(16),
+                "network": number(7),
+                "burnBasisPoints": number(250),
+                "unused": number(0),
             },
+        ),
+        (
+            "OpenMany_input",
+            layout.open_many_input([LEASE], 7),
+            {"leases": LEASE_BYTES.ljust(8 * 88, b"\0"), "network": number(7), "count": number(1)}
+            | {"unused": number(0)},
+        ),
+        (
+            "Lease",
+            LEASE_BYTES,
+            {
+                "provider": PROVIDER,
+                "terms": TERMS,
+                "deposit": number(1_000),
+                "deadlineTick": number(10_000_323),
+                "challengeTicks": number(16),
+                "burnBasisPoints": number(250),
+                "unused": number(0),
+            },
+        ),
+        (
+            "RedeemMany_input",
+            layout.redeem_many_input([PAY] * 9),
+            {"vouchers": PAY * 8, "ninth": PAY, "count": number(9), "unused": number(0)},
         ),
         *(
             (
@@ -97,6 +136,8 @@ def number(value: int) -> bytes:
                 "closeTick": number(10_000_200),
                 "challengeTicks": number(16),
                 "openTick": number(10_000_123),
+                "burnBasisPoints": number(250),
+                "unused": number(0),
             },
         ),
     ],
@@ -135,7 +176,7 @@ def test_reading_round_trip() -> None:
 
 def test_the_compiled_contract_agrees() -> None:
     engine = build_engine(Rules(), [(CALLER, Qu(5_000))])
-    payload = layout.open_input(PROVIDER, TERMS, Tick(FIRST_TICK + 100), 20)
+    payload = layout.open_input(PROVIDER, TERMS, Tick(FIRST_TICK + 100), 20, network_of(engine))
     output = engine.host.call(CALLER, contract_id(CONTRACT_INDEX), 1_000, Procedure.OPEN, payload)
     escrow = layout.escrow_id(CALLER, PROVIDER, TERMS, CONTRACT_INDEX, FIRST_TICK)
     assert output is not None and output[:32] == escrow
@@ -151,11 +192,11 @@ def test_the_compiled_contract_agrees() -> None:
 def test_the_compiled_contract_accepts_our_vouchers() -> None:
     engine = build_engine(Rules(), [(CALLER, Qu(5_000))])
     contract = contract_id(CONTRACT_INDEX)
-    payload = layout.open_input(PROVIDER, TERMS, Tick(FIRST_TICK + 100), 20)
+    payload = layout.open_input(PROVIDER, TERMS, Tick(FIRST_TICK + 100), 20, network_of(engine))
     engine.host.apply(CALLER, contract, 1_000, Procedure.OPEN, payload)
     escrow = layout.escrow_id(CALLER, PROVIDER, TERMS, CONTRACT_INDEX, FIRST_TICK)
     signature = wallet_of(0).sign(layout.voucher_digest(escrow, Qu(100)))
-    engine.host.apply(CALLER, contract, 0, Procedure.REDEEM, layout.pay_input(escrow, Qu(100), signature))
+    engine.host.apply(CALLER, contract, 100, Procedure.REDEEM, layout.pay_input(escrow, Qu(100), signature))
     assert engine.balance(PROVIDER) == 95
 
 
@@ -169,14 +210,22 @@ def test_info_of_the_compiled_contract() -> None:
     assert (info.open_balance, info.opened, info.closed) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("size", [0, 1, 87, 89, 103, 105])
+@pytest.mark.parametrize("size", [0, 1, 87, 103, 105, 111, 113])
 def test_answers_of_a_wrong_size_are_none(size: int) -> None:
     assert layout.decode_reading(ESCROW, bytes(size)) is None
     assert layout.decode_info(bytes(size)) is None
 
 
+@pytest.mark.parametrize("count", [0, 10])
+def test_a_batch_has_a_limit(count: int) -> None:
+    with pytest.raises(ValueError, match="parts"):
+        layout.redeem_many_input([PAY] * count)
+    with pytest.raises(ValueError, match="parts"):
+        layout.open_many_input([LEASE] * count, 7)
+
+
 def test_absent_is_not_an_error() -> None:
-    reading = layout.decode_reading(ESCROW, b"\0\0\0\0\x07" + bytes(99))
+    reading = layout.decode_reading(ESCROW, b"\0\0\0\0\x07" + bytes(107))
     assert reading == layout.EscrowReading(Tick(7), None)
 
 
