@@ -1,7 +1,8 @@
 """python -m escrow_bridge.devnet: one devnet in one process, until it is told to stop.
 
-Compiles the contract, gives the accounts named by --fund their money, and serves the native node
-protocol on loopback. Its last line of output says where, once it answers.
+Compiles the contract, gives the accounts named by --fund and one wallet of its own their money, and
+serves the native node protocol, on as many ports as asked for, and the public HTTP RPC on loopback. Its
+last line of output says where, once it answers.
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from escrow_bridge.devnet.engine import Engine, Rules
 from escrow_bridge.devnet.host import QUBIX_HEADER, Host
+from escrow_bridge.devnet.rpc_server import RpcServer
 from escrow_bridge.devnet.server import Server, make_ticks
-from escrow_bridge.qubic import Wallet, parse_identity
+from escrow_bridge.qubic import Wallet, generate_seed, parse_identity
 from protocol.errors import PortBusy, QubixError, UsageError
 from protocol.units import MAX_QU, Qu, QubicId, Tick
 
@@ -31,6 +38,12 @@ CONTRACT_RESERVE: Final = Qu(1_000_000_000)
 FIRST_TICK: Final = Tick(10_000_000)
 FIRST_EPOCH: Final = 100
 LOOPBACK: Final = "127.0.0.1"
+SEED_QU: Final = Qu(1_000_000_000_000)
+"""What the wallet of the seed file starts with."""
+MAX_NODES: Final = 16
+LOST_TICKS: Final = 2
+SILENCE_TICKS: Final = 4
+"""After an epoch change by itself: how many tick durations nobody answers."""
 
 
 def build_engine(rules: Rules, funds: Sequence[tuple[QubicId, Qu]] = ()) -> Engine:
@@ -61,17 +74,95 @@ def parse_fund_seed_file(text: str) -> tuple[QubicId, Qu]:
     return parse_fund(f"{Wallet(seed.strip()).identity}={amount}")
 
 
-async def serve(engine: Engine, port: int, *, as_json: bool) -> None:
-    """Make ticks and answer until SIGINT or SIGTERM. Raises PortBusy."""
+@contextmanager
+def seed_file(path: Path | None) -> Iterator[Path]:
+    """A file with a seed, 0600: `path`, made if missing, or one that is gone at the end.
+
+    Raises UsageError if it cannot be made, or if others can read it.
+    """
+    if path is None:
+        directory = Path(tempfile.mkdtemp(prefix="qubix-devnet-"))
+        try:
+            yield _make_seed(directory / "seed")
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+        return
+    if not path.exists():
+        _make_seed(path)
+    elif path.stat().st_mode & 0o077:
+        raise UsageError(f"the seed file {path} can be read by others; `chmod 600` it first")
+    yield path
+
+
+def _make_seed(path: Path) -> Path:
     try:
-        listeners = await trio.open_tcp_listeners(port, host=LOOPBACK)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(generate_seed() + "\n")
     except OSError as error:
-        raise PortBusy(f"port {port} of {LOOPBACK} cannot be used: {error.strerror}") from error
+        raise UsageError(f"the seed file {path} cannot be made: {error.strerror}") from error
+    return path
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where a devnet listens. Port 0 = any free one; with `port` set, nodes take it and the next ones."""
+
+    nodes: int
+    port: int
+    rpc_port: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.nodes <= MAX_NODES:
+            raise UsageError(f"a devnet has 1 to {MAX_NODES} nodes, not {self.nodes}")
+        if not (0 <= self.port <= 65_536 - self.nodes and 0 <= self.rpc_port < 65_536):
+            raise UsageError("a port is 0 to 65535")
+
+    @property
+    def node_ports(self) -> list[int]:
+        return [self.port and self.port + number for number in range(self.nodes)]
+
+
+async def serve(engine: Engine, doors: Doors, seed: Path, *, as_json: bool) -> None:
+    """Make ticks and answer until SIGINT or SIGTERM. Raises PortBusy."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-        await nursery.start(partial(trio.serve_listeners, Server(engine).handle, listeners))
+        nodes = []
+        for port in doors.node_ports:
+            listener = await _listen(port)
+            # One server each: what one node has seen before, another has not.
+            nursery.start_soon(trio.serve_listeners, Server(engine).handle, [listener])
+            nodes.append(_address(listener))
+        listener = await _listen(doors.rpc_port)
+        nursery.start_soon(trio.serve_listeners, RpcServer(engine).handle, [listener])
         nursery.start_soon(make_ticks, engine)
-        _announce(listeners[0].socket.getsockname()[1], as_json=as_json)
+        ready = {
+            "nodes": nodes,
+            "rpc": f"http://{_address(listener)}",
+            "contract_index": CONTRACT_INDEX,
+            "seed_file": str(seed),
+        }
+        sys.stdout.write((json.dumps(ready) if as_json else _for_people(ready)) + "\n")
+        sys.stdout.flush()
+
+
+async def _listen(port: int) -> trio.SocketListener:
+    try:
+        return (await trio.open_tcp_listeners(port, host=LOOPBACK))[0]
+    except OSError as error:
+        raise PortBusy(f"port {port} of {LOOPBACK} cannot be used: {error.strerror}") from error
+
+
+def _address(listener: trio.SocketListener) -> str:
+    return f"{LOOPBACK}:{listener.socket.getsockname()[1]}"
+
+
+def _for_people(ready: dict[str, Any]) -> str:
+    chain = f"node://{','.join(ready['nodes'])}"
+    return (
+        f"devnet ready: escrow contract {ready['contract_index']}, RPC {ready['rpc']}, "
+        f"a wallet with {SEED_QU:,} QU in {ready['seed_file']}\n"
+        f"use it with --chain {chain} --contract-index {ready['contract_index']}"
+    )
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:
@@ -80,18 +171,13 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-def _announce(port: int, *, as_json: bool) -> None:
-    node = f"{LOOPBACK}:{port}"
-    line = f"devnet ready: node {node}, escrow contract {CONTRACT_INDEX}"
-    if as_json:
-        line = json.dumps({"nodes": [node], "contract_index": CONTRACT_INDEX})
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m escrow_bridge.devnet", description="A Qubic chain in a box.")
-    parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1; 0 = any free one")
+    parser.add_argument("--nodes", type=int, default=1, help="on how many ports nodes answer")
+    parser.add_argument("--port", type=int, default=0, help="port of the first node; 0 = any free ones")
+    parser.add_argument("--rpc-port", type=int, default=0, help="port of the HTTP RPC; 0 = any free one")
+    parser.add_argument("--seed-file", type=Path, help="seed of a funded wallet, made if missing")
+    parser.add_argument("--epoch-ticks", type=int, default=0, help="change the epoch after so many ticks")
     parser.add_argument("--tick-seconds", type=float, default=0.5, help="how long a tick lasts")
     parser.add_argument("--keep-ticks", type=int, default=1_000, help="past ticks that stay readable")
     parser.add_argument("--fund", action="append", default=[], metavar="IDENTITY=AMOUNT")
@@ -104,16 +190,38 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.WARNING, stream=sys.stderr)
+    exit_code = 0
     try:
-        rules = Rules(round(arguments.tick_seconds * 1_000), keep_ticks=arguments.keep_ticks)
+        doors = Doors(arguments.nodes, arguments.port, arguments.rpc_port)
+        rules = _rules(arguments)
         funds = [parse_fund(text) for text in arguments.fund]
         funds += [parse_fund_seed_file(text) for text in arguments.fund_seed_file]
-        engine = build_engine(rules, funds)
-        trio.run(partial(serve, engine, arguments.port, as_json=arguments.json))
-    except QubixError as error:
+        with seed_file(arguments.seed_file) as seed:
+            funds.append(parse_fund_seed_file(f"{seed}={SEED_QU}"))
+            trio.run(partial(serve, build_engine(rules, funds), doors, seed, as_json=arguments.json))
+    except* QubixError as group:
+        error = _first(group)
         sys.stderr.write(f"error: {error} [{error.code}]\n")
-        return error.exit_code
-    return 0
+        exit_code = error.exit_code
+    return exit_code
+
+
+def _first(group: BaseExceptionGroup[QubixError]) -> QubixError:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _rules(arguments: argparse.Namespace) -> Rules:
+    tick_ms = round(arguments.tick_seconds * 1_000)
+    if not arguments.epoch_ticks:
+        return Rules(tick_ms, keep_ticks=arguments.keep_ticks)
+    return Rules(
+        tick_ms,
+        keep_ticks=arguments.keep_ticks,
+        epoch_ticks=arguments.epoch_ticks,
+        lost_ticks=LOST_TICKS,
+        silence_ms=SILENCE_TICKS * tick_ms,
+    )
 
 
 if __name__ == "__main__":

@@ -32,8 +32,17 @@ class Rules:
     max_offset: int = 31
     keep_ticks: int = 1_000
     """Past ticks that stay readable (real nodes: about 100)."""
+    epoch_ticks: int = 0
+    """An epoch ends by itself after so many ticks; 0 = only when told."""
+    lost_ticks: int = 0
+    """In so many first ticks of an epoch no transaction runs."""
+    silence_ms: int = 0
+    """How long nobody answers once an epoch has begun."""
 
     def __post_init__(self) -> None:
+        for name in ("epoch_ticks", "lost_ticks", "silence_ms"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} cannot be below zero")
         if not 1 <= self.tick_duration_ms < 1 << 16:
             raise UsageError(f"a tick lasts 1 to 65535 ms, not {self.tick_duration_ms}")
         if self.keep_ticks < LEAST_KEPT_TICKS:
@@ -60,6 +69,9 @@ class Engine:
         self.rules = rules or Rules()
         self.dropped: Counter[Drop] = Counter()
         self._tick = self._initial_tick = Tick(host.tick)
+        self.first_tick = self._tick
+        self.silent = False
+        """Set around an epoch change by whoever makes the ticks; servers then answer nothing."""
         self._epoch_ends = False
         # Tick -> digest -> raw transaction, in slot order: those waiting, then those that were in it.
         self._waiting: dict[Tick, dict[bytes, bytes]] = {}
@@ -108,11 +120,16 @@ class Engine:
         self._past[tick] = included
         self._past.pop(Tick(tick - self.rules.keep_ticks), None)
         self._tick = Tick(tick + 1)
-        if self._epoch_ends:
-            self.host.change_epoch()
-            self._epoch_ends, self._initial_tick = False, self._tick
+        if self._epoch_ends or self._tick - self._initial_tick == self.rules.epoch_ticks:
+            self._begin_epoch()
         # At once, so that read functions see the tick being made, as on a node.
         self.host.begin_tick(self._tick)
+
+    def _begin_epoch(self) -> None:
+        self.host.change_epoch()
+        self._epoch_ends, self._initial_tick = False, self._tick
+        for offset in range(self.rules.lost_ticks):
+            self._waiting.pop(Tick(self._tick + offset), None)
 
     def _apply(self, transaction: Transaction) -> None:
         self.host.apply(

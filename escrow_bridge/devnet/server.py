@@ -35,8 +35,17 @@ async def make_ticks(engine: Engine) -> NoReturn:
     due = trio.current_time() + seconds
     while True:
         await trio.sleep_until(due)
+        epoch = engine.host.epoch
         engine.advance()
+        if engine.host.epoch != epoch and engine.rules.silence_ms:
+            await _be_silent(engine)
         due = max(due + seconds, trio.current_time())
+
+
+async def _be_silent(engine: Engine) -> None:
+    engine.silent = True
+    await trio.sleep(engine.rules.silence_ms / 1_000)
+    engine.silent = False
 
 
 @dataclass
@@ -66,14 +75,15 @@ class Server:
                 message = await reader.receive()
             if message is None:
                 return
-            answer = b"".join(self._answer(message))
+            answer = b"".join(self.answers(message))
             if answer:
                 with trio.fail_after(SEND_SECONDS):
                     await stream.send_all(answer)
 
-    def _answer(self, message: Message) -> Iterator[bytes]:
+    def answers(self, message: Message) -> Iterator[bytes]:
+        """The messages, encoded, that answer one."""
         handler = _HANDLERS.get(message.kind)
-        if handler is None or not self._is_new(message):
+        if handler is None or self.engine.silent or not self._is_new(message):
             return
         try:
             for kind, payload in handler(self.engine, message.payload):

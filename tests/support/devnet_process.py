@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -23,6 +24,8 @@ class DevnetProcess:
     node: str
     contract_index: int
     process: trio.Process
+    ready: dict[str, Any]
+    """What it said when it was ready."""
 
     @property
     def port(self) -> int:
@@ -31,18 +34,23 @@ class DevnetProcess:
 
 @asynccontextmanager
 async def devnet_process(
-    funds: Sequence[tuple[QubicId, Qu]], *, tick_seconds: float = 0.05, port: int = 0
+    funds: Sequence[tuple[QubicId, Qu]],
+    *,
+    tick_seconds: float = 0.05,
+    port: int = 0,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[DevnetProcess]:
     """A running devnet; stopped at the end, which must go without an error."""
     command = [sys.executable, "-m", "escrow_bridge.devnet", "--json", "--port", str(port)]
     command += ["--tick-seconds", str(tick_seconds)]
+    command += options
     for owner, amount in funds:
         command += ["--fund", f"{identity_of(owner)}={amount}"]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
     try:
         with trio.fail_after(READY_SECONDS):
             ready = json.loads(await _first_line(process))
-        yield DevnetProcess(ready["nodes"][0], ready["contract_index"], process)
+        yield DevnetProcess(ready["nodes"][0], ready["contract_index"], process, ready)
         if process.returncode is None:
             process.terminate()
         with trio.fail_after(10):
