@@ -1,7 +1,8 @@
 """The Chain: what the bridge needs from a Qubic network, whoever provides it.
 
-Implementations raise ChainUnreachable and nothing else for trouble on the way. Everything that
-comes back has been checked by size and type; who may be believed is the caller's matter.
+Implementations raise ChainUnreachable for trouble on the way, ChainDisagrees when several nodes are
+asked and no two say the same, and nothing else. Everything that comes back has been checked by size and
+type. docs/chains.md says who is believed.
 """
 
 from __future__ import annotations
@@ -55,8 +56,14 @@ class Chain(Protocol):
         """`transaction_digest` = K12 of the whole transaction, 32 bytes; `tick` the one it names."""
         ...
 
-    async def query(self, contract_index: int, input_type: int, payload: bytes) -> bytes:
-        """Call a contract's read function. An empty answer means that it failed there."""
+    async def query(
+        self, contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
+    ) -> bytes:
+        """Call a contract's read function. An empty answer means that it failed there.
+
+        `tick_at`: where in the answer the u32 of the tick lies in which it was given, if it has one:
+        answers of different nodes then count as the same although they were given in different ticks.
+        """
         ...
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:

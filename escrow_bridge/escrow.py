@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,9 +13,13 @@ from escrow_bridge.chain import Chain
 from escrow_bridge.layout import ContractInfo, EscrowReading, EscrowView, Function, Procedure
 from escrow_bridge.qubic import Transaction, contract_id, parse_transaction, verify
 from protocol.errors import ChainDisagrees
-from protocol.units import EscrowId, Qu, Tick
+from protocol.units import EscrowId, Qu, QubicId, Tick
 
 YOUNG_TICKS: Final = 5
+TICK_AT: Final = 4
+"""Where in the contract's answers the tick lies in which they were given."""
+LOOK_BACK_TICKS: Final = 600
+"""How far back an opening is searched for, as far as nodes remember it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class Settled:
 
 async def read_reading(chain: Chain, contract_index: int, escrow_id: EscrowId) -> EscrowReading:
     """GetEscrow with the tick it was answered in. Raises ChainUnreachable, ChainDisagrees."""
-    output = await chain.query(contract_index, Function.GET_ESCROW, layout.escrow_input(escrow_id))
+    output = await chain.query(
+        contract_index, Function.GET_ESCROW, layout.escrow_input(escrow_id), tick_at=TICK_AT
+    )
     reading = layout.decode_reading(escrow_id, output)
     if reading is None:
         raise _wrong_contract(contract_index)
@@ -45,7 +51,7 @@ async def read_escrow(chain: Chain, contract_index: int, escrow_id: EscrowId) ->
 
 async def read_info(chain: Chain, contract_index: int) -> ContractInfo:
     """The contract's constants and totals. Raises ChainUnreachable, ChainDisagrees."""
-    info = layout.decode_info(await chain.query(contract_index, Function.GET_INFO, b""))
+    info = layout.decode_info(await chain.query(contract_index, Function.GET_INFO, b"", tick_at=TICK_AT))
     if info is None or info.contract_index != contract_index:
         raise _wrong_contract(contract_index)
     return info
@@ -82,6 +88,24 @@ async def _transactions(chain: Chain, tick: Tick, poll_seconds: float) -> tuple[
         if raws is not None or (await chain.tick_info()).tick > tick + YOUNG_TICKS:
             return raws
         await trio.sleep(poll_seconds)
+
+
+async def find_opening(
+    chain: Chain, contract_index: int, source: QubicId, payload_in: Callable[[Tick], bytes]
+) -> bytes | None:
+    """The newest raw transaction of `source` that opened an escrow with the payload of its tick, in the
+    ticks that nodes still remember; None if there is none. Raises ChainUnreachable, ChainDisagrees."""
+    now = (await chain.tick_info()).tick
+    for tick in range(now - 1, max(0, now - LOOK_BACK_TICKS), -1):
+        raws = await chain.transactions(Tick(tick))
+        if raws is None and tick < now - YOUNG_TICKS:
+            return None
+        for raw in raws or ():
+            one = parse_transaction(raw)
+            ours = (one.source, one.destination) == (source, contract_id(contract_index))
+            if ours and one.input_type == Procedure.OPEN and one.payload == payload_in(Tick(tick)):
+                return raw
+    return None
 
 
 def follow(

@@ -1,8 +1,7 @@
 """Chain over the native node protocol: keeps a connection to each configured node.
 
-Reads go to one node as long as it answers and then to the next; transactions go to all. A node that
-lags behind what was already seen is not read from, so that state never seems to go backwards.
-Reading two of three nodes against each other would change `_ask` alone.
+What is read counts when two nodes say it (node_quorum.py); transactions go to all of them. What proves
+itself, the transactions whose digests a tick lists, is taken from any.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import trio
@@ -19,17 +17,17 @@ import trio
 from escrow_bridge import wire_format as wire
 from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
 from escrow_bridge.node_peer import Address, NoAnswer, Peer, Timing
-from escrow_bridge.qubic import parse_transaction, transaction_digest
+from escrow_bridge.node_quorum import Answer, Query, Quorum
+from escrow_bridge.qubic import identity_of, k12, parse_transaction, transaction_digest
 from escrow_bridge.wire_format import Kind, Message
 from protocol.errors import ChainUnreachable, ConfigInvalid, MessageInvalid
 from protocol.units import QubicId, Tick
 
 _LOG: Final = logging.getLogger(__name__)
-ROUNDS: Final = 2
-"""How often every node is asked before giving up."""
-MAX_LAG_TICKS: Final = 2
 EMPTY_TICK_TRUSTED: Final = range(2, 50)
 """Age in ticks at which "no data" means an empty tick; nodes forget ticks from an age of about 100."""
+SHOWN_DIGEST_BYTES: Final = 4
+TICK_BYTES: Final = 4
 T = TypeVar("T")
 
 
@@ -41,113 +39,80 @@ def parse_address(text: str) -> Address:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-@dataclass(frozen=True)
-class _Query:
-    """One request and the replies that complete it."""
-
-    kind: Kind
-    payload: bytes
-    until: frozenset[int]
-    """Kinds that end the exchange; what came before counts as well."""
-
-
 class NodeChain:
     """Obtained from `open_node_chain`."""
 
     def __init__(self, addresses: Sequence[str], timing: Timing) -> None:
-        self._timing = timing
-        self._lot = trio.lowlevel.ParkingLot()
-        self._peers = [Peer(parse_address(text), timing, self._lot.unpark_all) for text in addresses]
-        self._preferred = self._peers[0]
-        self._highest = Tick(0)
+        parsed = [parse_address(text) for text in addresses]
+        if len(set(parsed)) < len(parsed):
+            raise ConfigInvalid("a Qubic node is named twice; its word would count as that of two")
+        lot = trio.lowlevel.ParkingLot()
+        self._peers = [Peer(address, timing, lot.unpark_all) for address in parsed]
+        self._quorum = Quorum(self._peers, timing, lot)
 
     async def tick_info(self) -> TickInfo:
-        query = _Query(Kind.REQUEST_TICK_INFO, b"", frozenset({Kind.TICK_INFO}))
-        info = await self._ask(query, _last(wire.parse_tick_info))
-        self._highest = max(self._highest, info.tick)
-        return info
+        query = Query(Kind.REQUEST_TICK_INFO, b"", frozenset({Kind.TICK_INFO}))
+        return await self._quorum.ask(query, _last(_tick_info), "the current tick")
 
     async def balance(self, owner: QubicId) -> Balance:
-        query = _Query(Kind.REQUEST_ENTITY, owner, frozenset({Kind.ENTITY}))
-        return Balance(*await self._ask(query, _last(lambda payload: wire.parse_entity(payload, owner))))
+        def read(payload: bytes) -> Answer[Balance]:
+            balance = Balance(*wire.parse_entity(payload, owner))
+            return Answer(balance, balance.amount, f"{balance.amount} QU", balance.as_of)
 
-    async def query(self, contract_index: int, input_type: int, payload: bytes) -> bytes:
+        query = Query(Kind.REQUEST_ENTITY, owner, frozenset({Kind.ENTITY}))
+        return await self._quorum.ask(query, _last(read), f"the balance of {identity_of(owner)}")
+
+    async def query(
+        self, contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
+    ) -> bytes:
         request = wire.pack_function_request(contract_index, input_type, payload)
-        return await self._ask(
-            _Query(Kind.REQUEST_FUNCTION, request, frozenset({Kind.FUNCTION})), _last(lambda output: output)
+        return await self._quorum.ask(
+            Query(Kind.REQUEST_FUNCTION, request, frozenset({Kind.FUNCTION})),
+            _last(lambda output: _contract_answer(output, tick_at)),
+            f"the answer of function {input_type} of contract {contract_index}",
         )
 
     async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
         info = await self.tick_info()
         if info.tick <= tick:
             return Outcome.PENDING
-        data = await self._tick_data(tick)
-        if data is not None:
-            return Outcome.INCLUDED if transaction_digest in data.digests else Outcome.MISSED
+        digests = await self._digests(tick)
+        if digests is not None:
+            return Outcome.INCLUDED if transaction_digest in digests else Outcome.MISSED
         return _outcome_without_data(info, tick)
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
         info = await self.tick_info()
-        data = await self._tick_data(tick) if tick < info.tick else None
-        if data is None:
+        digests = await self._digests(tick) if tick < info.tick else None
+        if digests is None:
             return () if _outcome_without_data(info, tick) is Outcome.MISSED else None
-        if not data.digests:
+        if not digests:
             return ()
-        request = wire.pack_tick_transactions_request(tick, data.slots)
-        query = _Query(Kind.REQUEST_TICK_TRANSACTIONS, request, frozenset({Kind.END}))
-        return await self._ask(query, lambda replies: _complete(replies, data.digests))
+        return await self._quorum.first(lambda peer: _fetch(peer, tick, digests))
 
-    async def _tick_data(self, tick: Tick) -> wire.TickData | None:
-        query = _Query(Kind.REQUEST_TICK_DATA, wire.pack_tick(tick), frozenset({Kind.TICK_DATA, Kind.END}))
-        return await self._ask(
-            query,
-            lambda replies: (
-                None if replies[-1].kind == Kind.END else wire.parse_tick_data(replies[-1].payload, tick)
-            ),
-        )
+    async def _digests(self, tick: Tick) -> tuple[bytes, ...] | None:
+        """Of a past tick's transactions, in slot order; None if the nodes have no data of it."""
+
+        def read(replies: list[Message]) -> Answer[tuple[bytes, ...] | None]:
+            data = _tick_data(replies, tick)
+            if data is None:
+                return Answer(None, None, "it has none")
+            return Answer(data.digests, data.digests, _shown(b"".join(data.digests)))
+
+        return await self._quorum.ask(_tick_data_query(tick), read, f"the transactions in tick {tick}")
 
     async def broadcast(self, transaction: bytes) -> None:
         message = wire.encode(Kind.TRANSACTION, 0, transaction)
-        sent = [await peer.send(message) for peer in await self._connected()]
+        sent: list[bool] = []
+
+        async def send(peer: Peer) -> None:
+            sent.append(await peer.send(message))
+
+        async with trio.open_nursery() as nursery:
+            for peer in await self._quorum.connected(1):
+                nursery.start_soon(send, peer)
         if not any(sent):
-            raise self._unreachable("the connection broke")
-
-    async def _ask(self, query: _Query, parse: Callable[[list[Message]], T]) -> T:
-        trouble = ""
-        for _ in range(ROUNDS):
-            for peer in await self._connected():
-                try:
-                    await self._check_lag(peer)
-                    result = parse(await peer.ask(query.kind, query.payload, query.until))
-                except (NoAnswer, MessageInvalid) as error:
-                    _LOG.debug("node %s: %s", peer.name, error)
-                    trouble = str(error)
-                    continue
-                self._preferred = peer
-                return result
-        raise self._unreachable(trouble)
-
-    async def _check_lag(self, peer: Peer) -> None:
-        if peer is self._preferred:
-            return
-        replies = await peer.ask(Kind.REQUEST_TICK_INFO, b"", frozenset({Kind.TICK_INFO}))
-        tick = wire.parse_tick_info(replies[-1].payload).tick
-        if tick + MAX_LAG_TICKS < self._highest:
-            raise NoAnswer(f"it is at tick {tick}, behind tick {self._highest}")
-
-    async def _connected(self) -> list[Peer]:
-        """Connected nodes, the preferred one first; waits a little for the first connection."""
-        with trio.move_on_after(self._timing.connect_seconds):
-            while not any(peer.connected for peer in self._peers):
-                await self._lot.park()
-        found = [peer for peer in self._peers if peer.connected]
-        if not found:
-            raise self._unreachable(self._preferred.trouble)
-        return sorted(found, key=lambda peer: peer is not self._preferred)
-
-    def _unreachable(self, trouble: str) -> ChainUnreachable:
-        names = ", ".join(peer.name for peer in self._peers)
-        return ChainUnreachable(f"no Qubic node answers at {names} ({trouble}); check that it runs")
+            raise ChainUnreachable("no Qubic node took the transaction: the connections broke; try again")
 
     async def run(self) -> None:
         """Keep all connections up, for ever."""
@@ -156,8 +121,45 @@ class NodeChain:
                 nursery.start_soon(peer.run, random.Random())
 
 
-def _last(parse: Callable[[bytes], T]) -> Callable[[list[Message]], T]:
-    return lambda replies: parse(replies[-1].payload)
+def _last(read: Callable[[bytes], Answer[T]]) -> Callable[[list[Message]], Answer[T]]:
+    return lambda replies: read(replies[-1].payload)
+
+
+def _tick_info(payload: bytes) -> Answer[TickInfo]:
+    info = wire.parse_tick_info(payload)
+    says = f"epoch {info.epoch} since tick {info.initial_tick}"
+    return Answer(info, (info.epoch, info.initial_tick), says, info.tick)
+
+
+def _contract_answer(output: bytes, tick_at: int | None) -> Answer[bytes]:
+    if tick_at is None or len(output) < tick_at + TICK_BYTES:
+        return Answer(output, output, _shown(output))
+    tick = Tick(int.from_bytes(output[tick_at : tick_at + TICK_BYTES], "little"))
+    claim = output[:tick_at] + output[tick_at + TICK_BYTES :]
+    return Answer(output, claim, _shown(claim), tick)
+
+
+def _shown(data: bytes) -> str:
+    return f"{len(data)} bytes ({k12(data, SHOWN_DIGEST_BYTES).hex()})"
+
+
+def _tick_data_query(tick: Tick) -> Query:
+    return Query(Kind.REQUEST_TICK_DATA, wire.pack_tick(tick), frozenset({Kind.TICK_DATA, Kind.END}))
+
+
+def _tick_data(replies: Sequence[Message], tick: Tick) -> wire.TickData | None:
+    return None if replies[-1].kind == Kind.END else wire.parse_tick_data(replies[-1].payload, tick)
+
+
+async def _fetch(peer: Peer, tick: Tick, digests: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The transactions of a tick from one node, which must be those with these digests."""
+    query = _tick_data_query(tick)
+    # Its own data first: the number of slots differs between versions, and the request depends on it.
+    data = _tick_data(await peer.ask(query.kind, query.payload, query.until), tick)
+    if data is None:
+        raise NoAnswer(f"it has no data of tick {tick}")
+    request = wire.pack_tick_transactions_request(tick, data.slots)
+    return _complete(await peer.ask(Kind.REQUEST_TICK_TRANSACTIONS, request, frozenset({Kind.END})), digests)
 
 
 def _outcome_without_data(info: TickInfo, tick: Tick) -> Outcome:
@@ -187,6 +189,11 @@ async def open_node_chain(addresses: Sequence[str], timing: Timing | None = None
     if not addresses:
         raise ConfigInvalid("no Qubic node is configured; give at least one host:port")
     chain = NodeChain(addresses, timing or Timing())
+    if len(addresses) == 1:
+        _LOG.warning(
+            "only one Qubic node is configured, %s: it is believed in everything; name three or more",
+            addresses[0],
+        )
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(chain.run)

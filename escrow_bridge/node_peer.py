@@ -30,6 +30,8 @@ class Timing:
     answer_seconds: float = 5.0
     first_retry_seconds: float = 0.2
     last_retry_seconds: float = 10.0
+    agree_seconds: float = 3.0
+    """How long nodes that do not say the same are asked again."""
 
 
 class NoAnswer(Exception):
@@ -125,7 +127,10 @@ class Peer:
 
     async def _send_whole(self, stream: trio.SocketStream, message: bytes) -> None:
         try:
-            await stream.send_all(message)
+            with trio.fail_after(self._timing.answer_seconds) as scope:
+                # An answer that is not needed any more must not cost a connection half-way.
+                scope.shield = True
+                await stream.send_all(message)
         except BaseException:
             # Half a message may be out: nothing sent after it would be understood.
             await self._drop(stream)

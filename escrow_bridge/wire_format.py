@@ -143,6 +143,7 @@ def parse_entity(payload: bytes, owner: QubicId) -> tuple[Qu, Tick]:
 _TICK: Final = struct.Struct("<I")
 _TICK_HEAD: Final = struct.Struct("<HHIHBBBBBB32s")
 """Computor u16, epoch u16, tick u32, ms u16, second, minute, hour, day, month, year; timelock 32."""
+TICK_HEAD_BYTES: Final = _TICK_HEAD.size
 _TICK_TAIL_BYTES: Final = 1_024 * 8 + 64
 SLOTS: Final = 1_024
 

@@ -52,7 +52,9 @@ class LocalChain:
         await self._reach()
         return self.engine.outcome(transaction_digest, tick)
 
-    async def query(self, contract_index: int, input_type: int, payload: bytes) -> bytes:
+    async def query(
+        self, contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
+    ) -> bytes:
         await self._reach()
         return self.engine.host.query(contract_index, input_type, payload)
 

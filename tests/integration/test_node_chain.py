@@ -1,55 +1,24 @@
-"""The node client against nodes that die, lag, keep silent or lie about sizes."""
+"""One node behind the client: everything it can be asked, and every way in which it can be broken."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 
-from escrow_bridge import wire_format as wire
-from escrow_bridge.chain import Outcome
-from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, FIRST_TICK, build_engine
-from escrow_bridge.devnet.engine import Engine, Rules
-from escrow_bridge.devnet.server import GREETING, Server
-from escrow_bridge.node import MAX_LAG_TICKS, open_node_chain
-from escrow_bridge.node_peer import Timing
-from escrow_bridge.qubic import sign_transaction, transaction_digest
-from escrow_bridge.wire_format import Kind, MessageReader, encode
+from escrow_bridge.chain import Chain, Outcome
+from escrow_bridge.devnet.__main__ import FIRST_TICK
+from escrow_bridge.devnet.engine import Engine
+from escrow_bridge.devnet.server import GREETING
+from escrow_bridge.node import open_node_chain
+from escrow_bridge.wire_format import Kind, MessageReader, encode, pack_tick_info
 from protocol.errors import ChainUnreachable, ConfigInvalid
 from protocol.units import Qu, Tick
 from tests.support.chains import wallet_of
 from tests.support.devnet_process import devnet_process
-
-RICH, OTHER = wallet_of(0), wallet_of(1)
-FAST = Timing(connect_seconds=1.0, answer_seconds=0.3, first_retry_seconds=0.02, last_retry_seconds=0.1)
-Handler = Callable[[trio.SocketStream], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(*handlers: Handler) -> AsyncIterator[list[str]]:
-    """Addresses of in-process servers, one per handler, gone at the end."""
-    async with trio.open_nursery() as nursery:
-        addresses = []
-        for handler in handlers:
-            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            nursery.start_soon(trio.serve_listeners, handler, listeners)
-            addresses.append(f"127.0.0.1:{listeners[0].socket.getsockname()[1]}")
-        with trio.fail_after(30):
-            yield addresses
-        nursery.cancel_scope.cancel()
-
-
-def engine_at(offset: int = 0) -> Engine:
-    engine = build_engine(Rules(), [(RICH.public_key, Qu(1_000))])
-    for _ in range(offset):
-        engine.advance()
-    return engine
-
-
-def node(engine: Engine) -> Handler:
-    return Server(engine).handle
+from tests.support.hostile_nodes import busy, hasty, huge, mute, noisy, reordering, rude, short, silent
+from tests.support.nodes import FAST, RICH, Handler, engine_at, node, serving
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", "host:0", "host:65536", "host:x", ":1"])
@@ -59,31 +28,22 @@ async def test_wrong_addresses_are_refused(address: str) -> None:
             pass
 
 
+async def test_a_node_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigInvalid, match="twice"):
+        async with open_node_chain(["localhost:1", "127.0.0.1:2", "localhost:1"]):
+            pass
+
+
+async def test_a_single_node_is_trusted_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_node_chain(["127.0.0.1:1"], FAST):
+        pass
+    assert "only one Qubic node" in caplog.text
+
+
 async def test_no_address_is_refused() -> None:
     with pytest.raises(ConfigInvalid):
         async with open_node_chain([]):
             pass
-
-
-async def test_all_calls_over_one_node() -> None:
-    engine = engine_at(5)
-    async with serving(node(engine)) as addresses, open_node_chain(addresses, FAST) as chain:
-        info = await chain.tick_info()
-        assert info == engine.tick_info()
-        raw = sign_transaction(RICH, OTHER.public_key, Qu(300), Tick(info.tick + 3))
-        assert await chain.outcome(transaction_digest(raw), Tick(info.tick + 3)) is Outcome.PENDING
-        await chain.broadcast(raw)
-        await chain.tick_info()  # the node has read everything sent before this
-        for _ in range(4):
-            engine.advance()
-        assert await chain.outcome(transaction_digest(raw), Tick(info.tick + 3)) is Outcome.INCLUDED
-        assert await chain.outcome(bytes(32), Tick(info.tick + 3)) is Outcome.MISSED
-        assert await chain.transactions(Tick(info.tick + 3)) == (raw,)
-        balance = await chain.balance(OTHER.public_key)
-        assert (balance.amount, balance.as_of) == (300, info.tick + 4)
-        assert (await chain.balance(wallet_of(5).public_key)).amount == 0
-        assert len(await chain.query(CONTRACT_INDEX, 2, b"")) > 0
-        assert await chain.query(CONTRACT_INDEX + 1, 2, b"") == b""
 
 
 async def test_what_no_data_for_a_tick_means() -> None:
@@ -109,70 +69,9 @@ async def test_what_no_data_for_a_tick_means() -> None:
         assert await chain.outcome(bytes(32), Tick(now + 1)) is Outcome.MISSED
 
 
-async def test_the_next_node_answers_when_the_first_is_dead() -> None:
-    engine = engine_at(5)
-    async with serving(node(engine)) as dead:
-        pass
-    async with serving(node(engine)) as living, open_node_chain([*dead, *living], FAST) as chain:
-        assert (await chain.tick_info()).tick == FIRST_TICK + 5
-
-
-async def test_a_lagging_node_is_not_read_from() -> None:
-    ahead, behind = engine_at(10), engine_at(10 - MAX_LAG_TICKS - 1)
-    cut = trio.CancelScope()
-
-    async def mortal(stream: trio.SocketStream) -> None:
-        with cut:
-            await node(ahead)(stream)
-
-    async with serving(mortal, node(behind)) as addresses, open_node_chain(addresses, FAST) as chain:
-        await wait_for_tick(chain.tick_info, FIRST_TICK + 10)
-        cut.cancel()
-        with pytest.raises(ChainUnreachable, match="behind tick"):
-            while True:
-                assert (await chain.tick_info()).tick == FIRST_TICK + 10
-        behind.advance()
-        assert (await chain.tick_info()).tick == FIRST_TICK + 8
-
-
 async def wait_for_tick(tick_info: Callable[[], Awaitable[object]], tick: int) -> None:
     while getattr(await tick_info(), "tick", 0) != tick:
         await trio.sleep(0.01)
-
-
-async def silent(stream: trio.SocketStream) -> None:
-    await trio.sleep_forever()
-
-
-async def rude(stream: trio.SocketStream) -> None:
-    await stream.send_all(encode(Kind.TICK_INFO, 1, bytes(16)))
-    await trio.sleep_forever()
-
-
-async def mute(stream: trio.SocketStream) -> None:
-    await stream.send_all(GREETING)
-    async for _ in stream:
-        pass
-
-
-async def huge(stream: trio.SocketStream) -> None:
-    await stream.send_all(GREETING + b"\xff\xff\xff" + bytes(5))
-    await trio.sleep_forever()
-
-
-async def busy(stream: trio.SocketStream) -> None:
-    await _answer_all(stream, Kind.TRY_AGAIN, b"")
-
-
-async def short(stream: trio.SocketStream) -> None:
-    await _answer_all(stream, Kind.TICK_INFO, bytes(15))
-
-
-async def _answer_all(stream: trio.SocketStream, kind: Kind, payload: bytes) -> None:
-    await stream.send_all(GREETING)
-    reader = MessageReader(stream)
-    while (message := await reader.receive()) is not None:
-        await stream.send_all(encode(kind, message.dejavu, payload))
 
 
 @pytest.mark.parametrize(
@@ -184,12 +83,15 @@ async def _answer_all(stream: trio.SocketStream, kind: Kind, payload: bytes) -> 
         (huge, "announced"),
         (busy, "busy"),
         (short, "must have 16 bytes"),
+        (hasty, "closed the connection"),
+        (noisy, "no Qubic node answers"),
     ],
 )
-async def test_a_broken_node_ends_in_one_sentence_and_another_one_helps(
+async def test_a_broken_node_ends_in_one_sentence_and_two_others_do_without_it(
     handler: Handler, trouble: str
 ) -> None:
-    async with serving(handler, node(engine_at(3))) as addresses:
+    honest = engine_at(3)
+    async with serving(handler, node(honest), node(honest)) as addresses:
         async with open_node_chain(addresses[:1], FAST) as chain:
             with pytest.raises(ChainUnreachable, match=trouble):
                 await chain.tick_info()
@@ -197,19 +99,23 @@ async def test_a_broken_node_ends_in_one_sentence_and_another_one_helps(
             await wait_for_tick(chain.tick_info, FIRST_TICK + 3)
 
 
-async def test_foreign_messages_are_ignored() -> None:
-    async def chatty(stream: trio.SocketStream) -> None:
-        await stream.send_all(GREETING)
-        reader = MessageReader(stream)
-        while (message := await reader.receive()) is not None:
-            noise = encode(Kind.TRANSACTION, 0, bytes(144)) + encode(Kind.TICK_DATA, 77, bytes(50_000))
-            reply = encode(Kind.TICK_INFO, message.dejavu, wire.pack_tick_info(engine.tick_info()))
-            await stream.send_all(noise + reply)
-
+async def test_replies_out_of_order_reach_whom_they_are_for() -> None:
     engine = engine_at()
-    async with serving(chatty) as addresses, open_node_chain(addresses, FAST) as chain:
-        for _ in range(5):
-            assert await chain.tick_info() == engine.tick_info()
+    async with (
+        serving(reordering(engine, hold=8)) as addresses,
+        open_node_chain(addresses, FAST) as chain,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(8):
+            nursery.start_soon(_check, chain, engine, number)
+
+
+async def _check(chain: Chain, engine: Engine, number: int) -> None:
+    if number % 2:
+        assert await chain.tick_info() == engine.tick_info()
+    else:
+        owner = wallet_of(number).public_key
+        assert (await chain.balance(owner)).amount == engine.balance(owner)
 
 
 async def test_busy_for_a_moment_is_waited_for() -> None:
@@ -221,7 +127,7 @@ async def test_busy_for_a_moment_is_waited_for() -> None:
                 refusals -= 1
                 await stream.send_all(encode(Kind.TRY_AGAIN, message.dejavu))
             else:
-                info = wire.pack_tick_info(engine.tick_info())
+                info = pack_tick_info(engine.tick_info())
                 await stream.send_all(encode(Kind.TICK_INFO, message.dejavu, info))
 
     engine = engine_at()
