@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 import ledger.settings
+from escrow_bridge import rpc
 from escrow_bridge.chain import Chain
 from escrow_bridge.node import open_node_chain
 from escrow_bridge.qubic import Wallet
@@ -140,9 +141,17 @@ def _make_root(config: Config) -> None:
 
 @asynccontextmanager
 async def _open_chain(config: Config) -> AsyncIterator[Chain]:
-    if not config.chain.startswith(NODE_SCHEME):
-        raise ConfigInvalid(f"--chain must be node://HOST:PORT[,HOST:PORT...], not {config.chain!r}")
-    async with open_node_chain(config.chain.removeprefix(NODE_SCHEME).split(",")) as chain:
+    """The chain that the scheme of its URL names. Raises ConfigInvalid."""
+    if config.chain.startswith(NODE_SCHEME):
+        opened = open_node_chain(config.chain.removeprefix(NODE_SCHEME).split(","))
+    elif config.chain.startswith(rpc.SCHEMES):
+        opened = rpc.open_rpc_chain(config.chain)
+    else:
+        raise ConfigInvalid(
+            "--chain must be node://HOST:PORT[,HOST:PORT...], rpc+https://HOST or rpc+http://HOST:PORT, "
+            f"not {config.chain!r}"
+        )
+    async with opened as chain:
         yield chain
 
 
@@ -192,6 +201,7 @@ def _log_to_stderr() -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     logging.getLogger("libp2p").setLevel(logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Config:
     """HOST:PORT of the libp2p listener; port 0 takes a free one."""
     bootstrap: tuple[str, ...] = ()
     chain: str = ""
-    """node://HOST:PORT[,HOST:PORT...]"""
+    """node://HOST:PORT[,HOST:PORT...], rpc+http://HOST:PORT or rpc+https://HOST; see docs/chains.md."""
     contract_index: int = 0
     network: str = "devnet"
     """Name of the Qubic network; part of every lease's terms."""
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data-dir", metavar="DIR", help="where this node keeps its ledger, keys and jobs")
     p.add_argument("--listen", metavar="HOST:PORT", help="address to listen on (default 127.0.0.1:0)")
     p.add_argument("--bootstrap", metavar="MULTIADDR", action="append", help="a node to meet others through")
-    p.add_argument("--chain", metavar="URL", help="node://HOST:PORT[,HOST:PORT...]")
+    p.add_argument("--chain", metavar="URL", help="node://HOST:PORT[,HOST:PORT...] or rpc+https://HOST")
     p.add_argument("--contract-index", type=int, metavar="N", help="index of the escrow contract")
     p.add_argument("--network", metavar="NAME", help="name of the Qubic network (default devnet)")
     p.add_argument("--provider", action="store_true", default=None, help="offer this machine")

@@ -17,7 +17,7 @@ READY_SECONDS = 60.0
 
 PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--listen", "HOST:PORT", "address to listen on"),
-    ("--chain", "URL", "the Qubic network: node://HOST:PORT[,HOST:PORT]"),
+    ("--chain", "URL", "the Qubic network: node://HOST:PORT[,HOST:PORT...] or rpc+https://HOST"),
     ("--contract-index", "N", "index of the escrow contract on that network"),
     ("--network", "NAME", "name of that network"),
     ("--price", "QU_PER_HOUR", "price of this machine"),

@@ -89,6 +89,8 @@ def test_plain_processes_are_for_this_machine_only(tmp_path: Path) -> None:
         ((), "no chain is set"),
         (("--chain", "node://127.0.0.1:1"), "--contract-index"),
         (("--chain", "carrier pigeon", "--contract-index", "1"), "node://"),
+        (("--chain", "rpc+http://", "--contract-index", "1"), "rpc+http://HOST:PORT"),
+        (("--chain", "node://127.0.0.1:1,127.0.0.1:1", "--contract-index", "1"), "named twice"),
         ((*NOWHERE, "--listen", "here"), "HOST:PORT"),
         ((*NOWHERE, "--runner", "magic"), "magic"),
         ((*NOWHERE, "--interval", "0"), "interval"),
