@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from protocol.errors import QubixError, UsageError
-from tui import run, show, up, verbs
+from tui import devnet, run, show, up, verbs
 from tui.safe import safe_line
 
 Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -119,6 +119,12 @@ VERBS: dict[str, Verb] = {
     ),
     "stop": Verb("end a job and pay for the time used", ("qubix stop 3fa9c1",), _stop_arguments, verbs.stop),
     "wallet": Verb("show the wallet and what is in escrow", ("qubix wallet",), _no_arguments, verbs.wallet),
+    "devnet": Verb(
+        "run a private Qubic network on this machine",
+        ("qubix devnet", "qubix devnet --nodes 3 --json"),
+        devnet.add_arguments,
+        devnet.devnet,
+    ),
     "demo": Verb(
         "run a whole rental on this machine, on a private network",
         ("qubix demo", "qubix demo --runner process --keep"),
