@@ -36,6 +36,7 @@ G: Final[Affine] = (
 IDENTITY: Final[Affine] = ((0, 0), (1, 0))
 
 _ROOT: Final = 1 << 125  # (p + 1) / 4: x**_ROOT is the root of x, if x is a square
+_HALF: Final = (P + 1) // 2
 _U64: Final = (1 << 64) - 1
 _WINDOW_BITS: Final = 5
 _WINDOWS: Final = -(-N.bit_length() // _WINDOW_BITS)
@@ -86,9 +87,6 @@ def _root(a: Fe) -> Fe | None:
     raise AssertionError("one of the two products is a square")
 
 
-_HALF: Final = (P + 1) // 2
-
-
 def encode(point: Affine) -> bytes:
     """32 bytes: y, little-endian, a + b*i as 16 + 16 bytes; the top bit tells x from -x."""
     (x0, x1), (y0, y1) = point
@@ -113,12 +111,6 @@ def decode(data: bytes) -> Affine | None:
     if (x[0] or x[1]) >> 126 != value >> 255:
         x = -x[0] % P, -x[1] % P
     return (x, y) if encode((x, y)) == data else None
-
-
-def on_curve(point: Affine) -> bool:
-    xx, yy = _sqr(point[0]), _sqr(point[1])
-    left, right = _sub(yy, xx), _add((1, 0), _mul(D, _mul(xx, yy)))
-    return (left[0] - right[0]) % P == 0 and (left[1] - right[1]) % P == 0
 
 
 def _extended(point: Affine) -> Point:
