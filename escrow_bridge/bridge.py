@@ -8,7 +8,7 @@ itself. Whether an order is done is read from the contract, not from the transac
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,53 +16,22 @@ import trio
 
 from escrow_bridge import layout
 from escrow_bridge.chain import Chain, Outcome, TickInfo
-from escrow_bridge.escrow import Settled, how_it_ended, read_info, read_reading
+from escrow_bridge.escrow import Settled, find_opening, how_it_ended, read_info, read_reading
 from escrow_bridge.layout import EscrowReading, EscrowView, Procedure
+from escrow_bridge.orders import CloseOrder as CloseOrder
+from escrow_bridge.orders import FinalizeOrder as FinalizeOrder
+from escrow_bridge.orders import OpenOrder as OpenOrder
+from escrow_bridge.orders import RedeemOrder as RedeemOrder
+from escrow_bridge.orders import RequestCloseOrder as RequestCloseOrder
 from escrow_bridge.pace import ALLOWED_TICK_OFFSETS
-from escrow_bridge.qubic import Wallet, verify
+from escrow_bridge.qubic import Wallet, parse_transaction, verify
 from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
 from protocol.errors import ChainDisagrees, ChainUnreachable, FundingFailed, VoucherInvalid
-from protocol.units import EscrowId, LeaseId, Qu, QubicId, Tick
+from protocol.units import EscrowId, Qu, Tick
 
 _LOG: Final = logging.getLogger(__name__)
 DEFAULT_POLL_SECONDS: Final = 0.25
 MAX_ATTEMPTS: Final = 20
-
-
-@dataclass(frozen=True)
-class OpenOrder:
-    provider: QubicId
-    terms: LeaseId
-    deposit: Qu
-    deadline_ticks: int
-    """From the opening tick on."""
-    challenge_ticks: int
-
-
-@dataclass(frozen=True)
-class RedeemOrder:
-    escrow_id: EscrowId
-    cumulative: Qu
-    signature: bytes
-
-
-@dataclass(frozen=True)
-class CloseOrder:
-    """`cumulative` 0 with any signature closes without taking anything more."""
-
-    escrow_id: EscrowId
-    cumulative: Qu
-    signature: bytes
-
-
-@dataclass(frozen=True)
-class RequestCloseOrder:
-    escrow_id: EscrowId
-
-
-@dataclass(frozen=True)
-class FinalizeOrder:
-    escrow_id: EscrowId
 
 
 @dataclass(frozen=True)
@@ -114,6 +83,8 @@ class Bridge:
         (only while nothing is on its way; call again).
         """
         state = load_scratch(scratch)
+        if order.look_back and not state.ticks:
+            state = await self._found(order, state, save)
         on_its_way = bool(state.ticks)
         while True:
             if len(state.ticks) >= MAX_ATTEMPTS and not on_its_way:
@@ -127,11 +98,39 @@ class Bridge:
                 return view
             on_its_way = False
 
+    async def opened_in(self, order: OpenOrder, ticks: Iterable[int]) -> EscrowView | None:
+        """The open channel of this order if it was opened in one of these ticks. Raises like `read`."""
+        for tick in ticks:
+            view = await self.read(self._id_of(order, Tick(tick)))
+            if view is not None:
+                return view
+        return None
+
+    async def _found(self, order: OpenOrder, state: Scratch, save: Save) -> Scratch:
+        """An opening of this very order that this node has forgotten, as if it had just sent it."""
+        network = (await read_info(self._chain, self._index)).network
+        raw = await find_opening(
+            self._chain,
+            self._index,
+            self._wallet.public_key,
+            lambda tick: self._open_input(order, tick, network),
+        )
+        if raw is None:
+            return state
+        tick = parse_transaction(raw).tick
+        _LOG.warning("the deposit was locked before, in tick %d; the ledger did not know it", tick)
+        state = replace(state, ticks=(tick,), transaction=raw)
+        await save(dump_scratch(state))
+        return state
+
+    def _open_input(self, order: OpenOrder, tick: Tick, network: int) -> bytes:
+        deadline = Tick(tick + order.deadline_ticks)
+        return layout.open_input(order.provider, order.terms, deadline, order.challenge_ticks, network)
+
     async def _attempt_open(self, order: OpenOrder, state: Scratch, save: Save) -> Scratch:
         network = await self._check_open(order)
         tick = await self._sender.next_tick()
-        deadline = Tick(tick + order.deadline_ticks)
-        payload = layout.open_input(order.provider, order.terms, deadline, order.challenge_ticks, network)
+        payload = self._open_input(order, tick, network)
         return await self._sender.prepare(state, tick, order.deposit, Procedure.OPEN, payload, save)
 
     async def _check_open(self, order: OpenOrder) -> int:
@@ -370,7 +369,7 @@ class Bridge:
         async for _ in self.ticks():
             try:
                 view = await self.read(escrow_id)
-            except (ChainUnreachable, ChainDisagrees) as error:
+            except ChainUnreachable as error:
                 _LOG.debug("escrow not read: %s", error)
                 continue
             if first or view != last:

@@ -64,6 +64,11 @@ def dump_scratch(scratch: Scratch) -> bytes:
     return msgspec.msgpack.encode(scratch)
 
 
+def saved_transaction(scratch: bytes) -> bytes:
+    """The raw transaction that is on its way according to a scratch, b"" if there is none."""
+    return load_scratch(scratch).transaction
+
+
 class Sender:
     """Signs, sends and follows the transactions of one wallet."""
 

@@ -38,6 +38,19 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             record BLOB NOT NULL) STRICT, WITHOUT ROWID""",
         "CREATE INDEX offers_by_expiry ON offers (expires_ms)",
     ),
+    (
+        # Every transaction this node has signed, written before it is sent. about: a lease or a payment.
+        """CREATE TABLE transactions (
+            digest BLOB PRIMARY KEY, about BLOB NOT NULL, action TEXT NOT NULL, tick INTEGER NOT NULL,
+            amount INTEGER NOT NULL, destination BLOB NOT NULL, at_ms INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID""",
+        "CREATE INDEX transactions_by_subject ON transactions (about)",
+        # A person's own transfers. scratch: what the bridge needs to go on after a crash.
+        """CREATE TABLE payments (
+            payment_id TEXT PRIMARY KEY, destination BLOB NOT NULL, amount INTEGER NOT NULL,
+            state TEXT NOT NULL, sentence TEXT NOT NULL, scratch BLOB NOT NULL,
+            created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 

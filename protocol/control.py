@@ -138,6 +138,16 @@ class OfferView:
 
 
 @dataclass(frozen=True)
+class DifferenceView:
+    """Something that chain and ledger do not agree on and that no event can repair."""
+
+    lease_id: str
+    code: str
+    sentence: str
+    drift_qu: int
+
+
+@dataclass(frozen=True)
 class StatusView:
     api_version: int
     peer_id: str
@@ -152,7 +162,9 @@ class StatusView:
     offers: int
     data_dir: str
     counters: dict[str, int]
-    """Gossip and stream totals, and offers dropped by reason (`offer.forged`, `offer.stale`, ...)."""
+    """Gossip and stream totals, and offers dropped by reason (`offer.forged`, `offer.stale`, ...);
+    `reconcile.*`: differences between chain and ledger, with `reconcile.drift_qu` for those that stand."""
+    differences: list[DifferenceView] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -198,6 +210,8 @@ class LeaseView:
     opened_at_ms: int
     ended_at_ms: int
     settled: bool
+    differences: list[str] = field(default_factory=list)
+    """Codes of what the chain says otherwise, see docs/money.md."""
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,12 @@ async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.St
         identity=parts.wallet.identity,
         offers=len(node.offers.book),
         data_dir=str(config.root),
-        counters=totals | counters.by_reason | dict(node.offers.book.dropped),
+        counters=totals | counters.by_reason | dict(node.offers.book.dropped) | node.reconciler.counters,
+        differences=[
+            control.DifferenceView(one.lease_id.hex(), one.code, one.sentence, one.drift)
+            for found in node.reconciler.standing.values()
+            for one in found
+        ],
     )
 
 
@@ -223,7 +228,11 @@ async def _follow(node: Node, lease: Lease, emit: Emit) -> control.RunEvent:
 
 async def ps(node: Node, args: control.PsArgs, emit: Emit) -> control.PsView:
     leases = await node.all_leases()
-    return control.PsView([lease_view(one) for one in leases if args.all or one.phase not in TERMINAL])
+    standing = node.reconciler.standing
+    shown = (one for one in leases if args.all or one.phase not in TERMINAL or one.lease_id in standing)
+    return control.PsView(
+        [lease_view(one, [d.code for d in standing.get(one.lease_id, ())]) for one in shown]
+    )
 
 
 async def logs(node: Node, args: control.LogsArgs, emit: Emit) -> control.Done:

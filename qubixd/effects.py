@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from escrow_bridge import layout
-from escrow_bridge.bridge import Bridge, CloseOrder, OpenOrder, RequestCloseOrder
+from escrow_bridge.bridge import Bridge, CloseOrder, RequestCloseOrder
 from escrow_bridge.layout import EscrowView
 from escrow_bridge.qubic import Wallet
+from escrow_bridge.sending import Save, saved_transaction
+from ledger import transactions
+from ledger.store import Store
 from protocol import lease_model as m
 from protocol import messages
 from protocol.errors import (
@@ -34,7 +37,7 @@ from protocol.errors import (
 from protocol.lease_model import Effect, Event, Lease
 from protocol.messages import MAX_MESSAGE_BYTES
 from protocol.signing import NodeKey, Signed
-from protocol.units import Qu, Tick
+from qubixd.escrows import objection_to, open_order, signed_transaction
 from qubixd.jobfiles import MIB, JobFiles
 from qubixd.leases import Clock, Task
 from qubixd.runner import JobState, Runner, RunSpec
@@ -53,6 +56,8 @@ log = logging.getLogger("qubix.effects")
 
 STOP_GRACE_S: Final = 10.0
 LAG_TICKS: Final = 10
+LATE_OPENING_MS: Final = 60_000
+"""A deposit that is to be locked so long after the lease was made: the ledger may have been put back."""
 MAX_RESULT_BYTES: Final = 1 << 30
 """How much log a caller takes from a provider."""
 FOR_NOW: Final = ("disk.", "ledger.", "machine.", "runner.", "chain.", "internal.")
@@ -68,6 +73,7 @@ class Performer:
     wire: Wire
     key: NodeKey
     wallet: Wallet
+    store: Store
     bridge: Bridge
     runner: Runner | None
     files: JobFiles
@@ -164,12 +170,10 @@ class Performer:
     # --- money --------------------------------------------------------------------------------
 
     async def chain_open(self, task: Task, effect: m.ChainOpen) -> Event | None:
-        terms = task.lease.terms
-        order = OpenOrder(
-            terms.provider_id, task.lease.lease_id, terms.deposit, terms.deadline_ticks, terms.challenge_ticks
-        )
+        late = self.now_ms() - task.lease.opened_at > LATE_OPENING_MS
         try:
-            view = await self.bridge.open_escrow(order, task.scratch, task.save)
+            order = open_order(task.lease, look_back=late)
+            view = await self.bridge.open_escrow(order, task.scratch, self._saving(task, "open"))
         except (BalanceTooLow, FundingFailed, ChainDisagrees) as error:
             return m.ChainOpenFailed(error.code, str(error), self.now_ms())
         return m.ChainOpened(view.escrow_id, view.open_tick, view.deadline_tick, self.now_ms())
@@ -191,14 +195,32 @@ class Performer:
 
     async def chain_close(self, task: Task, effect: m.ChainClose) -> Event | None:
         order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature)
-        settled = await self.bridge.close(order, task.scratch, task.save)
+        settled = await self.bridge.close(order, task.scratch, self._saving(task, "close"))
         if settled is None:
             return None  # it was gone before; the escrow's watcher tells how it ended
         return m.ChainClosed(settled.paid, settled.refunded, self.now_ms())
 
     async def chain_request_close(self, task: Task, effect: m.ChainRequestClose) -> Event | None:
-        await self.bridge.request_close(RequestCloseOrder(effect.escrow_id), task.scratch, task.save)
+        save = self._saving(task, "request_close")
+        await self.bridge.request_close(RequestCloseOrder(effect.escrow_id), task.scratch, save)
         return None
+
+    def _saving(self, task: Task, action: str) -> Save:
+        """Before a transaction is saved with its effect, and so before it is sent, the ledger has it for
+        good: effects are forgotten once they are done."""
+        noted = saved_transaction(task.scratch)
+
+        async def save(scratch: bytes) -> None:
+            nonlocal noted
+            raw = saved_transaction(scratch)
+            if raw and raw != noted:
+                await transactions.note(
+                    self.store, signed_transaction(raw, task.lease.lease_id, action, self.now_ms())
+                )
+            noted = raw
+            await task.save(scratch)
+
+        return save
 
     # --- jobs ---------------------------------------------------------------------------------
 
@@ -327,41 +349,6 @@ async def read_all(stream: Stream, max_bytes: int) -> Any:
             return
         left -= len(chunk)
         yield chunk
-
-
-def objection_to(view: EscrowView | None, claim: m.ChainVerify, lease: Lease) -> str:
-    """Why an escrow is not the one the terms speak of; "" if it is."""
-    terms = lease.terms
-    if view is None:
-        return "the contract has no such escrow"
-    expected = layout.escrow_id(
-        terms.caller_id, terms.provider_id, lease.lease_id, terms.contract_index, claim.open_tick
-    )
-    if claim.escrow_id != expected or view.open_tick != claim.open_tick:
-        return "the escrow was opened for something else"
-    if view.deposit < terms.deposit or view.paid:
-        return f"the escrow holds {view.deposit - view.paid} QU and the terms ask for {terms.deposit} QU"
-    if view.deadline_tick < view.open_tick + terms.deadline_ticks or view.close_tick:
-        return "the escrow ends too early"
-    if view.challenge_ticks < terms.challenge_ticks:
-        return "the escrow's challenge window is too short"
-    return ""
-
-
-def seen_by(lease: Lease) -> EscrowView:
-    """The channel as this lease knows it opened, for a node that missed the rest."""
-    return EscrowView(
-        escrow_id=lease.escrow_id,
-        caller=lease.terms.caller_id,
-        provider=lease.terms.provider_id,
-        deposit=lease.terms.deposit,
-        paid=Qu(0),
-        deadline_tick=lease.deadline_tick,
-        close_tick=Tick(0),
-        challenge_ticks=lease.terms.challenge_ticks,
-        open_tick=lease.open_tick,
-        as_of=lease.open_tick,
-    )
 
 
 Do = Callable[[Performer, Task, Any], Awaitable[Event | None]]

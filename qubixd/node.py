@@ -31,6 +31,7 @@ from qubixd.leases import Clock, Leases, decode_state
 from qubixd.machine import Machine
 from qubixd.offers import OfferBook, OfferService
 from qubixd.quotes import House, free_of
+from qubixd.reconcile import Reconciler
 from qubixd.runner import Runner
 from qubixd.views import holds_capacity
 from qubixd.watch import Watchers
@@ -81,6 +82,7 @@ class Node:
     desk: Desk
     files: JobFiles
     watchers: Watchers
+    reconciler: Reconciler
     stop_soon: Callable[[], None] = field(compare=False)
     stopped: trio.Event = field(compare=False, default_factory=trio.Event)
 
@@ -115,6 +117,7 @@ async def run_node(
         wire=parts.wire,
         key=parts.key,
         wallet=parts.wallet,
+        store=parts.store,
         bridge=bridge,
         runner=parts.runner,
         files=files,
@@ -146,6 +149,7 @@ async def run_node(
             desk,
             files,
             watchers,
+            Reconciler(leases, parts.store, bridge, parts.now_ms),
             stop_soon=nursery.cancel_scope.cancel,
         )
         await _start(node, performer, nursery)
@@ -154,10 +158,12 @@ async def run_node(
 
 
 async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> None:
-    """Order matters: watchers need leases in memory, peers are answered once both are there."""
+    """Order matters: the chain is compared with what the ledger said
+    before anybody changed it, watchers need leases in memory, peers are answered once both are there."""
     ready = trio.Event()
     node.leases.on_change.append(_after_change(node, ready))
     await nursery.start(node.leases.run, performer)
+    await nursery.start(node.reconciler.run)
     await nursery.start(node.watchers.run)
     ready.set()
     node.desk.open(node.parts.wire)

@@ -33,7 +33,8 @@ def offer_view(entry: Entry, own: PeerKey, now: UnixMs) -> OfferView:
     )
 
 
-def lease_view(lease: Lease) -> LeaseView:
+def lease_view(lease: Lease, differences: Iterable[str] = ()) -> LeaseView:
+    """`differences`: codes of what the chain says otherwise."""
     terms = lease.terms
     other = terms.provider if lease.role is Role.CALLER else terms.caller
     return LeaseView(
@@ -65,6 +66,7 @@ def lease_view(lease: Lease) -> LeaseView:
         opened_at_ms=lease.opened_at,
         ended_at_ms=lease.ended_at,
         settled=lease.settled,
+        differences=list(differences),
     )
 
 

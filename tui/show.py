@@ -143,7 +143,7 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
             cell(short_id(lease.lease_id)),
             cell(lease.role),
             cell(lease.name, max_chars=20),
-            cell(lease.phase, phase_style(lease.phase)),
+            _state(lease),
             cell(duration(lease.seconds)),
             cell(qu(lease.paid if lease.settled else lease.promised), "bold"),
             cell(qu(lease.deposit)),
@@ -153,6 +153,12 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
     ]
     columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
     return table(columns, rows, ("time", "used QU", "deposit QU"), ("job", "with"))
+
+
+def _state(lease: LeaseView) -> Text:
+    if not lease.differences:
+        return cell(lease.phase, phase_style(lease.phase))
+    return cell(f"{lease.phase}, {', '.join(lease.differences)}", BAD)
 
 
 def lease_sheet(lease: LeaseView) -> Text:
@@ -206,4 +212,7 @@ def status_sheet(status: StatusView) -> Text:
     ]
     if dropped:
         pairs.append(("dropped", ", ".join(f"{name} {count}" for name, count in dropped.items())))
+    for one in status.differences:
+        said = f"lease {short_id(one.lease_id)}: {safe_line(one.sentence, 300)} [{safe_line(one.code)}]"
+        pairs.append(("differs", Text(said, BAD)))
     return sheet(pairs)

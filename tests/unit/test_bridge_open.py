@@ -192,7 +192,9 @@ async def test_a_confused_node_does_not_decide_about_money_already_sent(
 ) -> None:
     real_query, answers = world.chain.query, []
 
-    async def confused(contract_index: int, input_type: int, payload: bytes) -> bytes:
+    async def confused(
+        contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
+    ) -> bytes:
         answers.append(input_type)
         if input_type == Function.GET_ESCROW and len(answers) < 8:
             return b""
@@ -210,7 +212,9 @@ async def test_a_lagging_answer_is_no_proof_that_nothing_was_opened(
     real_query, asked = world.chain.query, []
     before = await real_query(CONTRACT_INDEX, Function.GET_ESCROW, bytes(32))
 
-    async def lagging(contract_index: int, input_type: int, payload: bytes) -> bytes:
+    async def lagging(
+        contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
+    ) -> bytes:
         asked.append(input_type)
         if input_type == Function.GET_ESCROW and len(asked) < 8:
             return before

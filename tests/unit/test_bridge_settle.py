@@ -262,7 +262,9 @@ async def test_watch_and_how_it_ended_ignore_a_lagging_node(
     bridge, real_query, calls = world.bridge(world.caller), world.chain.query, 0
     assert await bridge.read(escrow.escrow_id) == escrow
 
-    async def sometimes_old(contract_index: int, input_type: int, payload: bytes) -> bytes:
+    async def sometimes_old(
+        contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
+    ) -> bytes:
         nonlocal calls
         calls += 1
         return before if calls % 2 else await real_query(contract_index, input_type, payload)

@@ -1,0 +1,46 @@
+"""What the bridge can be told to do with money, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol.units import EscrowId, LeaseId, Qu, QubicId
+
+
+@dataclass(frozen=True)
+class OpenOrder:
+    provider: QubicId
+    terms: LeaseId
+    deposit: Qu
+    deadline_ticks: int
+    """From the opening tick on."""
+    challenge_ticks: int
+    look_back: bool = False
+    """Search the ticks that nodes remember before sending a first deposit: what this node remembers may
+    be older than what it did."""
+
+
+@dataclass(frozen=True)
+class RedeemOrder:
+    escrow_id: EscrowId
+    cumulative: Qu
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class CloseOrder:
+    """`cumulative` 0 with any signature closes without taking anything more."""
+
+    escrow_id: EscrowId
+    cumulative: Qu
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class RequestCloseOrder:
+    escrow_id: EscrowId
+
+
+@dataclass(frozen=True)
+class FinalizeOrder:
+    escrow_id: EscrowId
