@@ -155,7 +155,7 @@ class _Exchange:
 def _object(body: bytes) -> Body:
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise _Refused(INVALID_ARGUMENT, "the body is not a JSON object")

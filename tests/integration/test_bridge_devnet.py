@@ -1,6 +1,7 @@
 """The bridge over real sockets against the devnet process: every way a channel can end, no QU lost.
 
-All of it twice: with QubiPy's native library, and in both processes without it.
+All of it over one node, with QubiPy's native library and in both processes without it; and with the
+library over three nodes and over the HTTP RPC.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from escrow_bridge.escrow import Settled, read_info
 from escrow_bridge.layout import EscrowView
 from escrow_bridge.node import open_node_chain
 from escrow_bridge.qubic import Wallet, contract_id
+from escrow_bridge.rpc import open_rpc_chain
 from protocol.units import LeaseId, Qu, fee_of, net_of
 from tests.support.chains import Store, wallet_of
 from tests.support.devnet_process import devnet_process
@@ -27,6 +29,7 @@ FUNDS = Qu(1_000_000)
 CALLER, PROVIDER = wallet_of(0), wallet_of(1)
 DEPOSIT = Qu(1_000)
 TICK_SECONDS = 0.05
+WIDTH = {"node": 1, "nodes": 3}
 
 
 @dataclass
@@ -48,20 +51,27 @@ class Market:
         return caller, provider, contract
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
-def signatures(request: pytest.FixtureRequest) -> Iterator[None]:
-    with signing_with(request.param):
-        yield
+WAYS = [(way, IMPLEMENTATIONS[0]) for way in ("node", "nodes", "rpc")]
+WAYS += [("node", other) for other in IMPLEMENTATIONS[1:]]
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How the chain is reached, while signatures are made in a certain way."""
+    name, implementation = request.param
+    with signing_with(implementation):
+        yield name
 
 
 @pytest.fixture
-async def market(signatures: None) -> AsyncIterator[Market]:
+async def market(way: str) -> AsyncIterator[Market]:
     funds = [(CALLER.public_key, FUNDS), (PROVIDER.public_key, FUNDS)]
-    async with (
-        devnet_process(funds, tick_seconds=TICK_SECONDS) as devnet,
-        open_node_chain([devnet.node]) as chain,
-    ):
-        yield Market(chain, devnet.contract_index)
+    async with devnet_process(funds, tick_seconds=TICK_SECONDS, options=["--nodes", "3"]) as devnet:
+        nodes = devnet.ready["nodes"]
+        chain_url = f"rpc+{devnet.ready['rpc']}"
+        opened = open_rpc_chain(chain_url) if way == "rpc" else open_node_chain(nodes[: WIDTH[way]])
+        async with opened as chain:
+            yield Market(chain, devnet.contract_index)
 
 
 def voucher(escrow: EscrowView, cumulative: int) -> RedeemOrder:
