@@ -23,6 +23,25 @@ constexpr uint32 QUBIX_MAX_CHALLENGE_TICKS = 100000;
 // comes back, unless the signature is wrong: then it is burned into the reserve.
 constexpr sint64 QUBIX_SIGNATURE_BOND = 100;
 
+constexpr uint64 QUBIX_PROVIDERS = 1024;
+constexpr sint64 QUBIX_MIN_STAKE = 1000000;
+constexpr uint32 QUBIX_REPORTER_PERCENT = 25; // of a slashed stake; the rest is burned
+
+// A lease that paid so much counts as completed and gives its caller a ticket: the right to one rating
+// and one dispute, until the end of the next epoch. A purchase gives one too, as its proof.
+constexpr uint64 QUBIX_TICKETS = 1024;
+constexpr sint64 QUBIX_MIN_TICKET = 10000;
+constexpr uint32 QUBIX_ROYALTY_PERCENT = 2;
+constexpr uint64 QUBIX_LEASE_TICKET = 1;
+constexpr uint64 QUBIX_PURCHASE_TICKET = 2;
+
+constexpr uint64 QUBIX_DISPUTES = 64;
+constexpr sint64 QUBIX_DISPUTE_BOND = 100000;
+constexpr uint32 QUBIX_DISPUTE_TICKS = 600000;
+constexpr uint32 QUBIX_ARBITERS = 3;
+constexpr uint32 QUBIX_FOR_CALLER = 1;
+constexpr uint32 QUBIX_FOR_PROVIDER = 2;
+
 constexpr uint32 QUBIX_BATCH_OPEN = 8;
 constexpr uint32 QUBIX_BATCH_REDEEM = 9;
 
@@ -32,6 +51,9 @@ constexpr uint64 QUBIX_CLEANUP_PERCENT = 50;
 
 // First word of what a voucher signs, so that the signature fits nothing else. Bytes: QubixVch.
 constexpr uint64 QUBIX_VOUCHER_TAG = 7521950877802984785ULL;
+
+// First word of what an occupancy receipt signs. Bytes: QubixRct.
+constexpr uint64 QUBIX_RECEIPT_TAG = 8386637608211608913ULL;
 
 constexpr uint32 QUBIX_OK = 0;
 constexpr uint32 QUBIX_UNKNOWN_ESCROW = 1;
@@ -54,6 +76,16 @@ constexpr uint32 QUBIX_BAD_NETWORK = 17;
 constexpr uint32 QUBIX_BAD_BURN = 18;
 constexpr uint32 QUBIX_NEEDS_BOND = 19;
 constexpr uint32 QUBIX_BAD_COUNT = 20;
+constexpr uint32 QUBIX_UNKNOWN_PROVIDER = 21;
+constexpr uint32 QUBIX_ALREADY_REGISTERED = 22;
+constexpr uint32 QUBIX_EXITING = 23;
+constexpr uint32 QUBIX_NO_TICKET = 24;
+constexpr uint32 QUBIX_BAD_STARS = 25;
+constexpr uint32 QUBIX_ALREADY_DONE = 26;
+constexpr uint32 QUBIX_BAD_RECEIPTS = 27;
+constexpr uint32 QUBIX_NOT_ARBITER = 28;
+constexpr uint32 QUBIX_UNKNOWN_DISPUTE = 29;
+constexpr uint32 QUBIX_BAD_VERDICT = 30;
 
 struct QUBIX2
 {
@@ -105,14 +137,78 @@ struct QUBIX : public ContractBase
         uint32 unused;
     };
 
-    // At every tick: balance of the contract = openBalance + feesUndistributed.
+    struct Provider
+    {
+        id peerKey;
+        id metadata;        // digest of what the provider says about itself off chain
+        sint64 stake;
+        sint64 volume;      // gross, of its ended leases
+        uint64 stars;       // sum of all ratings
+        uint32 ratings;
+        uint32 completed;   // leases ended after they paid QUBIX_MIN_TICKET
+        uint32 disputed;
+        uint32 failed;      // disputes lost
+        uint32 sinceTick;
+        uint32 exitEpoch;   // 0 = stays; else the stake comes back at the end of this epoch
+    };
+
+    // A ticket's key is the K12 of this (104 bytes, no padding).
+    struct TicketKey
+    {
+        uint64 kind;
+        id subject;         // escrow or item
+        id holder;          // caller or buyer
+        id provider;        // or seller
+    };
+    struct Ticket
+    {
+        sint64 amount;      // what the lease paid, gross, or the price
+        uint32 epoch;
+        uint16 rated;
+        uint16 disputed;
+    };
+
+    // What a provider signs the K12 of when a lease of a whole GPU has ended (88 bytes, no padding): it was
+    // taken from a tick on, until another, which was free again.
+    struct Receipt
+    {
+        uint64 tag;
+        uint64 network;
+        id gpu;
+        id escrow;
+        uint32 fromTick;
+        uint32 untilTick;
+    };
+
+    struct DisputeCase
+    {
+        id caller;
+        id provider;
+        id evidence;
+        sint64 bond;
+        uint32 untilTick;
+        uint32 unused;
+        Array<uint32, 4> verdicts; // of each arbiter, 0 = none yet
+    };
+
+    struct Rotation
+    {
+        id candidate;
+        uint32 slot;
+        uint32 asked;
+    };
+
+    // At every tick: balance of the contract = openBalance + stakes + bonds + feesUndistributed.
     struct Totals
     {
         sint64 openBalance;       // deposits of open channels less what was paid out of them
+        sint64 stakes;
+        sint64 bonds;             // of disputes
         sint64 feesUndistributed;
         sint64 feesBurned;
         sint64 feesCollected;     // ever, money that came unasked included
         sint64 sharesBurned;      // of the providers' parts
+        sint64 stakesBurned;
         sint64 volume;            // gross amount redeemed, ever
         uint64 opened;
         uint64 closed;
@@ -121,6 +217,11 @@ struct QUBIX : public ContractBase
     struct StateData
     {
         HashMap<id, Channel, QUBIX_CAPACITY> channels;
+        HashMap<id, Provider, QUBIX_PROVIDERS> providers;
+        HashMap<id, Ticket, QUBIX_TICKETS> tickets;
+        HashMap<id, DisputeCase, QUBIX_DISPUTES> disputes; // by escrow
+        Array<id, 4> arbiters;
+        Array<Rotation, 4> rotations;
         Totals totals;
         uint64 network; // tells this network from all others
     };
@@ -220,6 +321,162 @@ struct QUBIX : public ContractBase
         Array<uint32, 16> codes;
     };
 
+    struct Register_input
+    {
+        id peerKey;
+        id metadata;
+        uint64 network;
+    };
+    struct Register_output
+    {
+        uint32 code;
+    };
+
+    struct Update_input
+    {
+        id peerKey;
+        id metadata;
+        uint64 network;
+    };
+    struct Update_output
+    {
+        uint32 code;
+    };
+
+    struct Exit_input
+    {
+        uint64 network;
+    };
+    struct Exit_output
+    {
+        uint32 code;
+        uint32 exitEpoch;
+    };
+
+    struct Rate_input
+    {
+        id escrow;
+        id provider;
+        uint32 stars;
+        uint32 unused;
+    };
+    struct Rate_output
+    {
+        uint32 code;
+    };
+
+    struct Slash_input
+    {
+        id provider;
+        id gpu;
+        id firstEscrow;
+        id secondEscrow;
+        uint32 firstFromTick;
+        uint32 firstUntilTick;
+        uint32 secondFromTick;
+        uint32 secondUntilTick;
+        Array<sint8, 64> firstSignature;
+        Array<sint8, 64> secondSignature;
+    };
+    struct Slash_output
+    {
+        uint32 code;
+        uint32 unused;
+        sint64 slashed;
+    };
+
+    struct OpenDispute_input
+    {
+        id escrow;
+        id provider;
+        id evidence;
+    };
+    struct OpenDispute_output
+    {
+        uint32 code;
+        uint32 untilTick;
+    };
+
+    struct Decide_input
+    {
+        id escrow;
+        uint32 verdict;
+        uint32 unused;
+    };
+    struct Decide_output
+    {
+        uint32 code;
+        uint32 decided;
+    };
+
+    struct Rotate_input
+    {
+        id candidate;
+        uint64 network;
+        uint32 slot;
+        uint32 unused;
+    };
+    struct Rotate_output
+    {
+        uint32 code;
+        uint32 rotated;
+    };
+
+    struct Buy_input
+    {
+        id seller;
+        id item;
+        uint64 network;
+    };
+    struct Buy_output
+    {
+        uint32 code;
+    };
+
+    struct GetProvider_input
+    {
+        id provider;
+    };
+    struct GetProvider_output
+    {
+        uint32 exists;
+        uint32 tick;
+        Provider provider;
+    };
+
+    struct GetTicket_input
+    {
+        uint64 kind;
+        id subject;
+        id holder;
+        id provider;
+    };
+    struct GetTicket_output
+    {
+        uint32 exists;
+        uint32 tick;
+        Ticket ticket;
+    };
+
+    struct GetDispute_input
+    {
+        id escrow;
+    };
+    struct GetDispute_output
+    {
+        uint32 exists;
+        uint32 tick;
+        DisputeCase dispute;
+    };
+
+    struct GetArbiters_input
+    {
+    };
+    struct GetArbiters_output
+    {
+        Array<id, 4> arbiters;
+    };
+
     struct GetEscrow_input
     {
         id escrow;
@@ -311,6 +568,46 @@ protected:
         if (qpi.invocationReward() > input.burned)
         {
             qpi.transfer(qpi.invocator(), qpi.invocationReward() - input.burned);
+        }
+    }
+
+    struct TicketOf_input
+    {
+        uint64 kind;
+        id subject;
+        id holder;
+        id provider;
+    };
+    struct TicketOf_output
+    {
+        id key;
+    };
+    struct TicketOf_locals
+    {
+        TicketKey key;
+    };
+    PRIVATE_FUNCTION_WITH_LOCALS(TicketOf)
+    {
+        locals.key.kind = input.kind;
+        locals.key.subject = input.subject;
+        locals.key.holder = input.holder;
+        locals.key.provider = input.provider;
+        output.key = qpi.K12(locals.key);
+    }
+
+    struct ArbiterSlot_input
+    {
+    };
+    struct ArbiterSlot_output
+    {
+        uint32 slot; // QUBIX_ARBITERS: the invocator is none
+    };
+    PRIVATE_FUNCTION(ArbiterSlot)
+    {
+        output.slot = 0;
+        while (output.slot < QUBIX_ARBITERS && state.get().arbiters.get(output.slot) != qpi.invocator())
+        {
+            output.slot += 1;
         }
     }
 
@@ -512,6 +809,10 @@ protected:
     };
     struct Refund_locals
     {
+        Provider provider;
+        Ticket ticket;
+        TicketOf_input ticketOf;
+        TicketOf_output ticketKey;
         sint64 amount;
     };
     PRIVATE_PROCEDURE_WITH_LOCALS(Refund)
@@ -526,6 +827,27 @@ protected:
         state.mut().totals.openBalance -= locals.amount;
         state.mut().totals.closed += 1;
         output.code = QUBIX_OK;
+
+        // Only what paid counts: else anybody could fill a stranger's record, or all tickets, for nothing.
+        if (input.channel.paid < QUBIX_MIN_TICKET
+            || !state.get().providers.get(input.channel.provider, locals.provider))
+        {
+            return;
+        }
+        locals.provider.completed += 1;
+        locals.provider.volume += input.channel.paid;
+        state.mut().providers.set(input.channel.provider, locals.provider);
+        if (state.get().tickets.population() < QUBIX_TICKETS)
+        {
+            locals.ticket.amount = input.channel.paid;
+            locals.ticket.epoch = qpi.epoch();
+            locals.ticketOf.kind = QUBIX_LEASE_TICKET;
+            locals.ticketOf.subject = input.escrow;
+            locals.ticketOf.holder = input.channel.caller;
+            locals.ticketOf.provider = input.channel.provider;
+            CALL(TicketOf, locals.ticketOf, locals.ticketKey);
+            state.mut().tickets.set(locals.ticketKey.key, locals.ticket);
+        }
     }
 
 public:
@@ -859,6 +1181,540 @@ public:
         output.code = locals.refunded.code;
     }
 
+    struct Register_locals
+    {
+        Provider provider;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+    };
+    // The attached amount is the stake.
+    PUBLIC_PROCEDURE_WITH_LOCALS(Register)
+    {
+        output.code = QUBIX_OK;
+        if (input.network != state.get().network)
+        {
+            output.code = QUBIX_BAD_NETWORK;
+        }
+        else if (qpi.isContractId(qpi.invocator()))
+        {
+            output.code = QUBIX_BAD_PARTY;
+        }
+        else if (qpi.invocationReward() < QUBIX_MIN_STAKE || qpi.invocationReward() > QUBIX_MAX_DEPOSIT)
+        {
+            output.code = QUBIX_BAD_DEPOSIT;
+        }
+        else if (state.get().providers.contains(qpi.invocator()))
+        {
+            output.code = QUBIX_ALREADY_REGISTERED;
+        }
+        else if (state.get().providers.population() >= QUBIX_PROVIDERS)
+        {
+            output.code = QUBIX_FULL;
+        }
+        if (output.code != QUBIX_OK)
+        {
+            CALL(ReturnReward, locals.none, locals.nothing);
+            return;
+        }
+        locals.provider.peerKey = input.peerKey;
+        locals.provider.metadata = input.metadata;
+        locals.provider.stake = qpi.invocationReward();
+        locals.provider.sinceTick = qpi.tick();
+        state.mut().providers.set(qpi.invocator(), locals.provider);
+        state.mut().totals.stakes += qpi.invocationReward();
+    }
+
+    struct Update_locals
+    {
+        Provider provider;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+    };
+    // What is attached joins the stake.
+    PUBLIC_PROCEDURE_WITH_LOCALS(Update)
+    {
+        output.code = QUBIX_OK;
+        if (input.network != state.get().network)
+        {
+            output.code = QUBIX_BAD_NETWORK;
+        }
+        else if (!state.get().providers.get(qpi.invocator(), locals.provider))
+        {
+            output.code = QUBIX_UNKNOWN_PROVIDER;
+        }
+        else if (locals.provider.exitEpoch > 0)
+        {
+            output.code = QUBIX_EXITING;
+        }
+        else if (qpi.invocationReward() > QUBIX_MAX_DEPOSIT - locals.provider.stake)
+        {
+            output.code = QUBIX_BAD_DEPOSIT;
+        }
+        if (output.code != QUBIX_OK)
+        {
+            CALL(ReturnReward, locals.none, locals.nothing);
+            return;
+        }
+        locals.provider.peerKey = input.peerKey;
+        locals.provider.metadata = input.metadata;
+        locals.provider.stake += qpi.invocationReward();
+        state.mut().providers.set(qpi.invocator(), locals.provider);
+        state.mut().totals.stakes += qpi.invocationReward();
+    }
+
+    struct Exit_locals
+    {
+        Provider provider;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+    };
+    // The stake comes back at the end of the next epoch. Until then receipts can still slash it.
+    PUBLIC_PROCEDURE_WITH_LOCALS(Exit)
+    {
+        CALL(ReturnReward, locals.none, locals.nothing);
+        if (input.network != state.get().network)
+        {
+            output.code = QUBIX_BAD_NETWORK;
+            return;
+        }
+        if (!state.get().providers.get(qpi.invocator(), locals.provider))
+        {
+            output.code = QUBIX_UNKNOWN_PROVIDER;
+            return;
+        }
+        if (locals.provider.exitEpoch > 0)
+        {
+            output.code = QUBIX_EXITING;
+            return;
+        }
+        locals.provider.exitEpoch = qpi.epoch() + 1;
+        state.mut().providers.set(qpi.invocator(), locals.provider);
+        output.exitEpoch = locals.provider.exitEpoch;
+        output.code = QUBIX_OK;
+    }
+
+    struct Rate_locals
+    {
+        Provider provider;
+        Ticket ticket;
+        TicketOf_input ticketOf;
+        TicketOf_output ticketKey;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+    };
+    // By the caller of a lease that has ended and paid enough.
+    PUBLIC_PROCEDURE_WITH_LOCALS(Rate)
+    {
+        CALL(ReturnReward, locals.none, locals.nothing);
+        if (input.stars < 1 || input.stars > 5)
+        {
+            output.code = QUBIX_BAD_STARS;
+            return;
+        }
+        locals.ticketOf.kind = QUBIX_LEASE_TICKET;
+        locals.ticketOf.subject = input.escrow;
+        locals.ticketOf.holder = qpi.invocator();
+        locals.ticketOf.provider = input.provider;
+        CALL(TicketOf, locals.ticketOf, locals.ticketKey);
+        if (!state.get().tickets.get(locals.ticketKey.key, locals.ticket))
+        {
+            output.code = QUBIX_NO_TICKET;
+            return;
+        }
+        if (locals.ticket.rated > 0)
+        {
+            output.code = QUBIX_ALREADY_DONE;
+            return;
+        }
+        if (!state.get().providers.get(input.provider, locals.provider))
+        {
+            output.code = QUBIX_UNKNOWN_PROVIDER;
+            return;
+        }
+        locals.ticket.rated = 1;
+        locals.provider.ratings += 1;
+        locals.provider.stars += input.stars;
+        state.mut().tickets.set(locals.ticketKey.key, locals.ticket);
+        state.mut().providers.set(input.provider, locals.provider);
+        output.code = QUBIX_OK;
+    }
+
+    struct Slash_locals
+    {
+        Provider provider;
+        Receipt first;
+        Receipt second;
+        ReturnReward_input bond;
+        ReturnReward_output nothing;
+        sint64 reward;
+    };
+    // By anyone who holds two receipts that cannot both be true. Both lie in the past and in the time since
+    // the provider registered, so a proof works once and says nothing about a lease that ended early.
+    PUBLIC_PROCEDURE_WITH_LOCALS(Slash)
+    {
+        output.code = QUBIX_OK;
+        if (!state.get().providers.get(input.provider, locals.provider))
+        {
+            output.code = QUBIX_UNKNOWN_PROVIDER;
+        }
+        else if (input.firstEscrow == input.secondEscrow
+            || input.firstFromTick < locals.provider.sinceTick || input.secondFromTick < locals.provider.sinceTick
+            || input.firstUntilTick > qpi.tick() || input.secondUntilTick > qpi.tick()
+            || input.firstFromTick >= input.firstUntilTick || input.secondFromTick >= input.secondUntilTick
+            || input.firstFromTick >= input.secondUntilTick || input.secondFromTick >= input.firstUntilTick)
+        {
+            output.code = QUBIX_BAD_RECEIPTS;
+        }
+        else if (qpi.invocationReward() < 2 * QUBIX_SIGNATURE_BOND)
+        {
+            output.code = QUBIX_NEEDS_BOND;
+        }
+        else
+        {
+            locals.first.tag = QUBIX_RECEIPT_TAG;
+            locals.first.network = state.get().network;
+            locals.first.gpu = input.gpu;
+            locals.second = locals.first;
+            locals.first.escrow = input.firstEscrow;
+            locals.first.fromTick = input.firstFromTick;
+            locals.first.untilTick = input.firstUntilTick;
+            locals.second.escrow = input.secondEscrow;
+            locals.second.fromTick = input.secondFromTick;
+            locals.second.untilTick = input.secondUntilTick;
+            if (!qpi.signatureValidity(input.provider, qpi.K12(locals.first), input.firstSignature)
+                || !qpi.signatureValidity(input.provider, qpi.K12(locals.second), input.secondSignature))
+            {
+                output.code = QUBIX_BAD_SIGNATURE;
+                locals.bond.burned = 2 * QUBIX_SIGNATURE_BOND;
+            }
+        }
+        CALL(ReturnReward, locals.bond, locals.nothing);
+        if (output.code != QUBIX_OK)
+        {
+            return;
+        }
+
+        locals.reward = div<sint64>(locals.provider.stake, 100) * QUBIX_REPORTER_PERCENT;
+        if (qpi.transfer(qpi.invocator(), locals.reward) < 0)
+        {
+            output.code = QUBIX_TRANSFER_FAILED;
+            return;
+        }
+        qpi.burn(locals.provider.stake - locals.reward);
+        output.slashed = locals.provider.stake;
+        state.mut().providers.removeByKey(input.provider);
+        state.mut().providers.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
+        state.mut().totals.stakes -= locals.provider.stake;
+        state.mut().totals.stakesBurned += locals.provider.stake - locals.reward;
+    }
+
+    struct OpenDispute_locals
+    {
+        Provider provider;
+        Ticket ticket;
+        TicketOf_input ticketOf;
+        TicketOf_output ticketKey;
+        DisputeCase dispute;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+    };
+    // By the caller of a lease that has ended and paid enough; attached is the bond. It moves no money but
+    // the bond: what was paid was signed for, and a stake falls to proof only.
+    PUBLIC_PROCEDURE_WITH_LOCALS(OpenDispute)
+    {
+        locals.ticketOf.kind = QUBIX_LEASE_TICKET;
+        locals.ticketOf.subject = input.escrow;
+        locals.ticketOf.holder = qpi.invocator();
+        locals.ticketOf.provider = input.provider;
+        CALL(TicketOf, locals.ticketOf, locals.ticketKey);
+        output.code = QUBIX_OK;
+        if (qpi.invocationReward() != QUBIX_DISPUTE_BOND)
+        {
+            output.code = QUBIX_BAD_DEPOSIT;
+        }
+        else if (!state.get().tickets.get(locals.ticketKey.key, locals.ticket))
+        {
+            output.code = QUBIX_NO_TICKET;
+        }
+        else if (locals.ticket.disputed > 0)
+        {
+            output.code = QUBIX_ALREADY_DONE;
+        }
+        else if (!state.get().providers.get(input.provider, locals.provider))
+        {
+            output.code = QUBIX_UNKNOWN_PROVIDER;
+        }
+        else if (state.get().disputes.population() >= QUBIX_DISPUTES)
+        {
+            output.code = QUBIX_FULL;
+        }
+        if (output.code != QUBIX_OK)
+        {
+            CALL(ReturnReward, locals.none, locals.nothing);
+            return;
+        }
+        locals.dispute.caller = qpi.invocator();
+        locals.dispute.provider = input.provider;
+        locals.dispute.evidence = input.evidence;
+        locals.dispute.bond = qpi.invocationReward();
+        locals.dispute.untilTick = qpi.tick() + QUBIX_DISPUTE_TICKS;
+        locals.ticket.disputed = 1;
+        locals.provider.disputed += 1;
+        state.mut().disputes.set(input.escrow, locals.dispute);
+        state.mut().tickets.set(locals.ticketKey.key, locals.ticket);
+        state.mut().providers.set(input.provider, locals.provider);
+        state.mut().totals.bonds += qpi.invocationReward();
+        output.untilTick = locals.dispute.untilTick;
+    }
+
+    struct EndDispute_input
+    {
+        id escrow;
+        id winner;
+        sint64 bond;
+    };
+    struct EndDispute_output
+    {
+        uint32 code;
+    };
+    PRIVATE_PROCEDURE(EndDispute)
+    {
+        if (qpi.transfer(input.winner, input.bond) < 0)
+        {
+            output.code = QUBIX_TRANSFER_FAILED;
+            return;
+        }
+        state.mut().disputes.removeByKey(input.escrow);
+        state.mut().totals.bonds -= input.bond;
+        output.code = QUBIX_OK;
+    }
+
+    struct Decide_locals
+    {
+        ArbiterSlot_input who;
+        ArbiterSlot_output arbiter;
+        DisputeCase dispute;
+        Provider provider;
+        EndDispute_input end;
+        EndDispute_output ended;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+        uint32 slot;
+        uint32 votes;
+    };
+    // By an arbiter who is no party. The second equal verdict decides who gets the bond.
+    PUBLIC_PROCEDURE_WITH_LOCALS(Decide)
+    {
+        CALL(ReturnReward, locals.none, locals.nothing);
+        CALL(ArbiterSlot, locals.who, locals.arbiter);
+        if (!state.get().disputes.get(input.escrow, locals.dispute))
+        {
+            output.code = QUBIX_UNKNOWN_DISPUTE;
+            return;
+        }
+        if (locals.arbiter.slot >= QUBIX_ARBITERS || qpi.invocator() == locals.dispute.caller
+            || qpi.invocator() == locals.dispute.provider)
+        {
+            output.code = QUBIX_NOT_ARBITER;
+            return;
+        }
+        if (qpi.tick() >= locals.dispute.untilTick)
+        {
+            output.code = QUBIX_TOO_LATE;
+            return;
+        }
+        if (input.verdict != QUBIX_FOR_CALLER && input.verdict != QUBIX_FOR_PROVIDER)
+        {
+            output.code = QUBIX_BAD_VERDICT;
+            return;
+        }
+        if (locals.dispute.verdicts.get(locals.arbiter.slot) > 0)
+        {
+            output.code = QUBIX_ALREADY_DONE;
+            return;
+        }
+        locals.dispute.verdicts.set(locals.arbiter.slot, input.verdict);
+        for (locals.slot = 0; locals.slot < QUBIX_ARBITERS; ++locals.slot)
+        {
+            locals.votes += locals.dispute.verdicts.get(locals.slot) == input.verdict ? 1 : 0;
+        }
+        if (locals.votes < 2)
+        {
+            state.mut().disputes.set(input.escrow, locals.dispute);
+            output.code = QUBIX_OK;
+            return;
+        }
+        locals.end.escrow = input.escrow;
+        locals.end.winner = locals.dispute.provider;
+        locals.end.bond = locals.dispute.bond;
+        if (input.verdict == QUBIX_FOR_CALLER)
+        {
+            locals.end.winner = locals.dispute.caller;
+        }
+        CALL(EndDispute, locals.end, locals.ended);
+        output.code = locals.ended.code;
+        if (output.code != QUBIX_OK)
+        {
+            return;
+        }
+        state.mut().disputes.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
+        output.decided = input.verdict;
+        if (input.verdict == QUBIX_FOR_CALLER && state.get().providers.get(locals.dispute.provider, locals.provider))
+        {
+            locals.provider.failed += 1;
+            state.mut().providers.set(locals.dispute.provider, locals.provider);
+        }
+    }
+
+    struct Rotate_locals
+    {
+        ArbiterSlot_input who;
+        ArbiterSlot_output arbiter;
+        Rotation rotation;
+        Rotation empty;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+        uint32 slot;
+        uint32 votes;
+    };
+    // By an arbiter. The second who asks for the same candidate in the same place puts it there.
+    PUBLIC_PROCEDURE_WITH_LOCALS(Rotate)
+    {
+        CALL(ReturnReward, locals.none, locals.nothing);
+        CALL(ArbiterSlot, locals.who, locals.arbiter);
+        if (input.network != state.get().network)
+        {
+            output.code = QUBIX_BAD_NETWORK;
+            return;
+        }
+        if (locals.arbiter.slot >= QUBIX_ARBITERS)
+        {
+            output.code = QUBIX_NOT_ARBITER;
+            return;
+        }
+        if (input.slot >= QUBIX_ARBITERS)
+        {
+            output.code = QUBIX_BAD_COUNT;
+            return;
+        }
+        output.code = isZero(input.candidate) || qpi.isContractId(input.candidate) ? QUBIX_BAD_PARTY : QUBIX_OK;
+        for (locals.slot = 0; locals.slot < QUBIX_ARBITERS; ++locals.slot)
+        {
+            if (state.get().arbiters.get(locals.slot) == input.candidate)
+            {
+                output.code = QUBIX_BAD_PARTY;
+            }
+            locals.rotation = state.get().rotations.get(locals.slot);
+            locals.votes += locals.slot != locals.arbiter.slot && locals.rotation.asked > 0
+                && locals.rotation.slot == input.slot && locals.rotation.candidate == input.candidate ? 1 : 0;
+        }
+        if (output.code != QUBIX_OK)
+        {
+            return;
+        }
+        if (locals.votes < 1)
+        {
+            locals.rotation.candidate = input.candidate;
+            locals.rotation.slot = input.slot;
+            locals.rotation.asked = 1;
+            state.mut().rotations.set(locals.arbiter.slot, locals.rotation);
+            return;
+        }
+        state.mut().arbiters.set(input.slot, input.candidate);
+        state.mut().rotations.setAll(locals.empty);
+        output.rotated = 1;
+    }
+
+    struct Buy_locals
+    {
+        Ticket ticket;
+        TicketOf_input ticketOf;
+        TicketOf_output ticketKey;
+        ReturnReward_input none;
+        ReturnReward_output nothing;
+        sint64 royalty;
+    };
+    // The attached amount is the price of a digital item. The ticket is what the seller looks for before it
+    // hands the item out; it also keeps a purchase that was sent twice from being paid twice.
+    PUBLIC_PROCEDURE_WITH_LOCALS(Buy)
+    {
+        locals.ticketOf.kind = QUBIX_PURCHASE_TICKET;
+        locals.ticketOf.subject = input.item;
+        locals.ticketOf.holder = qpi.invocator();
+        locals.ticketOf.provider = input.seller;
+        CALL(TicketOf, locals.ticketOf, locals.ticketKey);
+        output.code = QUBIX_OK;
+        if (input.network != state.get().network)
+        {
+            output.code = QUBIX_BAD_NETWORK;
+        }
+        else if (isZero(input.seller) || input.seller == qpi.invocator()
+            || qpi.isContractId(input.seller) || qpi.isContractId(qpi.invocator()))
+        {
+            output.code = QUBIX_BAD_PARTY;
+        }
+        else if (qpi.invocationReward() < QUBIX_MIN_TICKET || qpi.invocationReward() > QUBIX_MAX_DEPOSIT)
+        {
+            output.code = QUBIX_BAD_DEPOSIT;
+        }
+        else if (state.get().tickets.contains(locals.ticketKey.key))
+        {
+            output.code = QUBIX_ALREADY_DONE;
+        }
+        else if (state.get().tickets.population() >= QUBIX_TICKETS)
+        {
+            output.code = QUBIX_FULL;
+        }
+        locals.royalty = div<sint64>(qpi.invocationReward() * QUBIX_ROYALTY_PERCENT, 100);
+        if (output.code == QUBIX_OK && qpi.transfer(input.seller, qpi.invocationReward() - locals.royalty) < 0)
+        {
+            output.code = QUBIX_TRANSFER_FAILED;
+        }
+        if (output.code != QUBIX_OK)
+        {
+            CALL(ReturnReward, locals.none, locals.nothing);
+            return;
+        }
+        locals.ticket.amount = qpi.invocationReward();
+        locals.ticket.epoch = qpi.epoch();
+        state.mut().tickets.set(locals.ticketKey.key, locals.ticket);
+        state.mut().totals.feesUndistributed += locals.royalty;
+        state.mut().totals.feesCollected += locals.royalty;
+    }
+
+    PUBLIC_FUNCTION(GetProvider)
+    {
+        output.exists = state.get().providers.get(input.provider, output.provider) ? 1 : 0;
+        output.tick = qpi.tick();
+    }
+
+    struct GetTicket_locals
+    {
+        TicketOf_input ticketOf;
+        TicketOf_output ticketKey;
+    };
+    PUBLIC_FUNCTION_WITH_LOCALS(GetTicket)
+    {
+        locals.ticketOf.kind = input.kind;
+        locals.ticketOf.subject = input.subject;
+        locals.ticketOf.holder = input.holder;
+        locals.ticketOf.provider = input.provider;
+        CALL(TicketOf, locals.ticketOf, locals.ticketKey);
+        output.exists = state.get().tickets.get(locals.ticketKey.key, output.ticket) ? 1 : 0;
+        output.tick = qpi.tick();
+    }
+
+    PUBLIC_FUNCTION(GetDispute)
+    {
+        output.exists = state.get().disputes.get(input.escrow, output.dispute) ? 1 : 0;
+        output.tick = qpi.tick();
+    }
+
+    PUBLIC_FUNCTION(GetArbiters)
+    {
+        output.arbiters = state.get().arbiters;
+    }
+
     PUBLIC_FUNCTION(GetEscrow)
     {
         output.exists = state.get().channels.get(input.escrow, output.channel) ? 1 : 0;
@@ -883,6 +1739,10 @@ public:
     {
         REGISTER_USER_FUNCTION(GetEscrow, 1);
         REGISTER_USER_FUNCTION(GetInfo, 2);
+        REGISTER_USER_FUNCTION(GetProvider, 3);
+        REGISTER_USER_FUNCTION(GetTicket, 4);
+        REGISTER_USER_FUNCTION(GetDispute, 5);
+        REGISTER_USER_FUNCTION(GetArbiters, 6);
 
         REGISTER_USER_PROCEDURE(Open, 1);
         REGISTER_USER_PROCEDURE(TopUp, 2);
@@ -892,12 +1752,25 @@ public:
         REGISTER_USER_PROCEDURE(Finalize, 6);
         REGISTER_USER_PROCEDURE(OpenMany, 7);
         REGISTER_USER_PROCEDURE(RedeemMany, 8);
+        REGISTER_USER_PROCEDURE(Register, 9);
+        REGISTER_USER_PROCEDURE(Update, 10);
+        REGISTER_USER_PROCEDURE(Exit, 11);
+        REGISTER_USER_PROCEDURE(Rate, 12);
+        REGISTER_USER_PROCEDURE(Slash, 13);
+        REGISTER_USER_PROCEDURE(OpenDispute, 14);
+        REGISTER_USER_PROCEDURE(Decide, 15);
+        REGISTER_USER_PROCEDURE(Rotate, 16);
+        REGISTER_USER_PROCEDURE(Buy, 17);
     }
 
-    // Two networks never hold the same balances, so this tells them apart.
+    // Two networks never hold the same balances, so their digest tells them apart. The arbiters are those of
+    // the development network, whose seeds everybody knows: a proposal names others in these three lines.
     INITIALIZE()
     {
         state.mut().network = qpi.getPrevSpectrumDigest().u64._0;
+        state.mut().arbiters.set(0, id(15042097578490376852ULL, 8474322123601267014ULL, 11989642543976263505ULL, 11084342162384605750ULL));
+        state.mut().arbiters.set(1, id(8929586147232212138ULL, 800398303419594692ULL, 7337947803019147519ULL, 17721858080351604286ULL));
+        state.mut().arbiters.set(2, id(3560534469096183860ULL, 1664834121003919446ULL, 14223550695893109144ULL, 13408945632954456468ULL));
     }
 
     // Money nobody called a procedure with goes back. What cannot be sent back (from another contract,
@@ -921,6 +1794,9 @@ public:
     {
         Refund_input refund;
         Refund_output refunded;
+        DisputeCase dispute;
+        EndDispute_input end;
+        EndDispute_output ended;
         sint64 index;
         uint32 lastTick;
         bit removed;
@@ -950,17 +1826,63 @@ public:
         {
             state.mut().channels.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
         }
+        // A dispute that nobody decided leaves everything as it was.
+        locals.removed = false;
+        locals.index = state.get().disputes.nextElementIndex(NULL_INDEX);
+        while (locals.index != NULL_INDEX)
+        {
+            locals.dispute = state.get().disputes.value(locals.index);
+            if (qpi.tick() >= locals.dispute.untilTick)
+            {
+                locals.end.escrow = state.get().disputes.key(locals.index);
+                locals.end.winner = locals.dispute.caller;
+                locals.end.bond = locals.dispute.bond;
+                CALL(EndDispute, locals.end, locals.ended);
+                locals.removed = true;
+            }
+            locals.index = state.get().disputes.nextElementIndex(locals.index);
+        }
+        if (locals.removed)
+        {
+            state.mut().disputes.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
+        }
     }
 
     struct END_EPOCH_locals
     {
+        Provider provider;
+        sint64 index;
         sint64 burned;
         sint64 perShare;
     };
-    // A part of the fees feeds the reserve that this contract runs on, the rest goes to the shares. What
-    // does not divide by the shares stays for the next epoch.
+    // Stakes of those who left an epoch ago go back, tickets of the last epoch expire. A part of the fees
+    // feeds the reserve that this contract runs on, the rest goes to the shares. What does not divide by the
+    // shares stays for the next epoch.
     END_EPOCH_WITH_LOCALS()
     {
+        locals.index = state.get().providers.nextElementIndex(NULL_INDEX);
+        while (locals.index != NULL_INDEX)
+        {
+            locals.provider = state.get().providers.value(locals.index);
+            if (locals.provider.exitEpoch > 0 && qpi.epoch() >= locals.provider.exitEpoch
+                && qpi.transfer(state.get().providers.key(locals.index), locals.provider.stake) >= 0)
+            {
+                state.mut().providers.removeByIndex(locals.index);
+                state.mut().totals.stakes -= locals.provider.stake;
+            }
+            locals.index = state.get().providers.nextElementIndex(locals.index);
+        }
+        state.mut().providers.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
+        locals.index = state.get().tickets.nextElementIndex(NULL_INDEX);
+        while (locals.index != NULL_INDEX)
+        {
+            if (state.get().tickets.value(locals.index).epoch < qpi.epoch())
+            {
+                state.mut().tickets.removeByIndex(locals.index);
+            }
+            locals.index = state.get().tickets.nextElementIndex(locals.index);
+        }
+        state.mut().tickets.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
         locals.burned = div<sint64>(state.get().totals.feesUndistributed * QUBIX_BURN_PERCENT, 100);
         if (locals.burned > 0 && qpi.burn(locals.burned) >= 0)
         {

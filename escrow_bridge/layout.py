@@ -34,6 +34,15 @@ class Procedure(enum.IntEnum):
     FINALIZE = 6
     OPEN_MANY = 7
     REDEEM_MANY = 8
+    REGISTER = 9
+    UPDATE = 10
+    EXIT = 11
+    RATE = 12
+    SLASH = 13
+    OPEN_DISPUTE = 14
+    DECIDE = 15
+    ROTATE = 16
+    BUY = 17
 
 
 class Function(enum.IntEnum):
@@ -41,6 +50,10 @@ class Function(enum.IntEnum):
 
     GET_ESCROW = 1
     GET_INFO = 2
+    GET_PROVIDER = 3
+    GET_TICKET = 4
+    GET_DISPUTE = 5
+    GET_ARBITERS = 6
 
 
 _ESCROW_KEY: Final = struct.Struct("<32s32s32sII")
@@ -51,7 +64,7 @@ _OPEN_MANY_TAIL: Final = struct.Struct("<QI4x")
 _PAY: Final = struct.Struct("<32sq64s")
 _REDEEM_MANY_TAIL: Final = struct.Struct("<I4x")
 _CHANNEL: Final = struct.Struct("<II32s32sqqIIIII4x")
-_INFO: Final = struct.Struct("<8IQ6q2Q")
+_INFO: Final = struct.Struct("<8IQ9q2Q")
 ID_BYTES: Final = 32
 
 
@@ -238,18 +251,23 @@ class ContractInfo:
     """Tells this network from all others; whoever opens a lease names it."""
     open_balance: Qu
     """Deposits of open channels less what was paid out of them."""
+    stakes: Qu
+    """Of registered providers."""
+    bonds: Qu
+    """Of undecided disputes."""
     fees_undistributed: Qu
     fees_burned: Qu
     fees_collected: Qu
     shares_burned: Qu
     """Of the providers' parts, as the leases said."""
+    stakes_burned: Qu
     volume: Qu
     opened: int
     closed: int
 
 
 def decode_info(output: bytes) -> ContractInfo | None:
-    """GetInfo: 8 x u32, u64, 6 x i64, 2 x u64, in ContractInfo's order, 104 bytes; None if it is not that."""
+    """GetInfo: 8 x u32, u64, 9 x i64, 2 x u64, in ContractInfo's order, 128 bytes; None if it is not that."""
     if len(output) != _INFO.size:
         return None
     return ContractInfo(*_INFO.unpack(output))

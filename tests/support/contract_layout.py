@@ -15,7 +15,10 @@ from typing import Final
 from escrow_bridge.devnet.compiler import QUBIX_HEADER, compile_library
 
 GOLDEN: Final = Path(__file__).parents[1] / "vectors" / "contract_layout.json"
-HIDDEN: Final = ("FeeOf", "PartsOf", "EscrowOf", "PutChannel", "ReturnReward", "CheckOpen", "Pay", "Refund")
+HIDDEN: Final = (
+    *("FeeOf", "PartsOf", "EscrowOf", "TicketOf", "ArbiterSlot", "PutChannel", "ReturnReward"),
+    *("CheckOpen", "Pay", "Refund", "EndDispute"),
+)
 """Private procedures: their structs are nobody else's business."""
 
 _STRUCT = re.compile(r"^    struct (\w+)\n    \{\n(.*?)^    \};", re.MULTILINE | re.DOTALL)

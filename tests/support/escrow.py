@@ -16,6 +16,7 @@ from escrow_bridge.qubic import Wallet, k12
 from tests.support.probes import NULL_ID, QUBIX, new_chain
 
 OPEN, TOP_UP, REDEEM, CLOSE, REQUEST_CLOSE, FINALIZE, OPEN_MANY, REDEEM_MANY = range(1, 9)
+REGISTER, UPDATE, EXIT, RATE, SLASH, OPEN_DISPUTE, DECIDE, ROTATE, BUY = range(9, 18)
 GET_ESCROW, GET_INFO = 1, 2
 VOUCHER_TAG: Final = b"QubixVch"
 MIN_DEADLINE, MAX_DEADLINE = 32, 8_000_000
@@ -50,6 +51,16 @@ class Code(enum.IntEnum):
     BAD_BURN = 18
     NEEDS_BOND = 19
     BAD_COUNT = 20
+    UNKNOWN_PROVIDER = 21
+    ALREADY_REGISTERED = 22
+    EXITING = 23
+    NO_TICKET = 24
+    BAD_STARS = 25
+    ALREADY_DONE = 26
+    BAD_RECEIPTS = 27
+    NOT_ARBITER = 28
+    UNKNOWN_DISPUTE = 29
+    BAD_VERDICT = 30
 
 
 @dataclass(frozen=True)
@@ -77,10 +88,13 @@ class Info:
     max_challenge_ticks: int
     network: int
     open_balance: int
+    stakes: int
+    bonds: int
     fees_undistributed: int
     fees_burned: int
     fees_collected: int
     shares_burned: int
+    stakes_burned: int
     volume: int
     opened: int
     closed: int
@@ -158,7 +172,7 @@ class Desk:
         return Channel(*fields) if exists else None
 
     def info(self) -> Info:
-        return Info(*struct.unpack("<8IQ6q2Q", self.host.query(QUBIX, GET_INFO, b"")))
+        return Info(*struct.unpack("<8IQ9q2Q", self.host.query(QUBIX, GET_INFO, b"")))
 
     def tick_to(self, tick: int) -> None:
         """Ends this tick and begins `tick`, passing all between."""
@@ -177,5 +191,6 @@ class Desk:
     def check(self) -> None:
         """The invariant of the contract."""
         info = self.info()
-        assert self.host.balance(CONTRACT) == info.open_balance + info.fees_undistributed
-        assert min(info.open_balance, info.fees_undistributed) >= 0
+        parts = (info.open_balance, info.stakes, info.bonds, info.fees_undistributed)
+        assert self.host.balance(CONTRACT) == sum(parts)
+        assert min(parts) >= 0

@@ -9,15 +9,26 @@ import pytest
 
 from escrow_bridge.devnet.host import contract_id
 from tests.support.escrow import (
+    BUY,
     CLOSE,
     CONTRACT,
+    DECIDE,
+    EXIT,
     FINALIZE,
     NO_SIGNATURE,
     OPEN,
+    OPEN_DISPUTE,
+    OPEN_MANY,
     PURSE,
+    RATE,
     REDEEM,
+    REDEEM_MANY,
+    REGISTER,
     REQUEST_CLOSE,
+    ROTATE,
+    SLASH,
     TOP_UP,
+    UPDATE,
     Code,
     Desk,
     fee,
@@ -37,6 +48,10 @@ def amount(cumulative: int) -> bytes:
     return struct.pack("<q", cumulative) + NO_SIGNATURE
 
 
+def word(value: int) -> bytes:
+    return struct.pack("<Q", value)
+
+
 REFUSALS: dict[str, Refusal] = {
     "open with oneself": lambda desk, _: (OPEN, desk.stranger.public_key + bytes(32) + bytes(8)),
     "open without input": lambda desk, _: (OPEN, b""),
@@ -53,6 +68,21 @@ REFUSALS: dict[str, Refusal] = {
     "request the close of nothing": lambda _, escrow: (REQUEST_CLOSE, NULL_ID),
     "finalize too early": lambda _, escrow: (FINALIZE, escrow),
     "finalize nothing": lambda _, escrow: (FINALIZE, NULL_ID),
+    "open no leases": lambda _, escrow: (OPEN_MANY, b""),
+    "redeem no vouchers": lambda _, escrow: (REDEEM_MANY, b""),
+    "redeem without bonds": lambda _, escrow: (REDEEM_MANY, bytes(936) + b"\1"),
+    "register on another network": lambda _, escrow: (REGISTER, b""),
+    "register with too little": lambda desk, _: (REGISTER, bytes(64) + word(desk.network)),
+    "update what is not registered": lambda desk, _: (UPDATE, bytes(64) + word(desk.network)),
+    "leave what was not joined": lambda desk, _: (EXIT, word(desk.network)),
+    "rate without stars": lambda _, escrow: (RATE, escrow),
+    "rate without a ticket": lambda _, escrow: (RATE, escrow + bytes(32) + b"\5"),
+    "slash nobody": lambda _, escrow: (SLASH, b""),
+    "dispute without a ticket": lambda _, escrow: (OPEN_DISPUTE, escrow),
+    "decide nothing": lambda _, escrow: (DECIDE, escrow),
+    "rotate as a stranger": lambda desk, _: (ROTATE, bytes(32) + word(desk.network)),
+    "buy on another network": lambda desk, _: (BUY, desk.provider.public_key),
+    "buy for too little": lambda desk, _: (BUY, desk.provider.public_key + bytes(32) + word(desk.network)),
 }
 
 

@@ -16,9 +16,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 AGAIN = [
+    "tests/unit/test_contract_batch.py",
+    "tests/unit/test_contract_buy.py",
+    "tests/unit/test_contract_dispute.py",
     "tests/unit/test_contract_expiry.py",
     "tests/unit/test_contract_money.py",
     "tests/unit/test_contract_redeem.py",
+    "tests/unit/test_contract_registry.py",
+    "tests/unit/test_contract_slash.py",
     "tests/unit/test_host_calls.py",
     "tests/unit/test_host_hashmap.py",
     "tests/unit/test_host_money.py",
