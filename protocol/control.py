@@ -63,6 +63,16 @@ class RunArgs:
     provider: str = ""
     """A provider's peer id or a prefix of its name; empty = the cheapest that fits."""
     detach: bool = False
+    ask: bool = False
+    """Sign nothing before a `confirm` has said yes to the quote in the event `quoted`."""
+
+
+@dataclass(frozen=True)
+class ConfirmArgs:
+    """Yes or no to the quote that a `run` with `ask` waits with."""
+
+    token: str
+    accept: bool
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,7 @@ VERBS: Final[dict[str, type]] = {
     "offer": OfferArgs,
     "market": MarketArgs,
     "run": RunArgs,
+    "confirm": ConfirmArgs,
     "ps": PsArgs,
     "logs": LogsArgs,
     "stop": StopArgs,
@@ -220,12 +231,29 @@ class PsView:
 
 
 @dataclass(frozen=True)
+class QuoteView:
+    """A provider's signed terms before this side signs them."""
+
+    token: str
+    """For `confirm`."""
+    provider: str
+    price_qu_per_hour: int
+    max_seconds: int
+    interval_seconds: int
+    deposit: int
+    max_loss_qu: int
+    max_loss_intervals: float
+
+
+@dataclass(frozen=True)
 class RunEvent:
     """`phase` in words a person understands; `lease` is None while providers are being asked."""
 
     phase: str
     detail: str
     lease: LeaseView | None
+    quote: QuoteView | None = None
+    """What is about to be signed; comes once, before there is a lease."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +283,7 @@ ANSWERS: Final[dict[str, type]] = {
     "offer": OfferAnswer,
     "market": MarketView,
     "run": RunEvent,
+    "confirm": Done,
     "ps": PsView,
     "logs": Done,
     "stop": RunEvent,

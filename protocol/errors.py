@@ -16,6 +16,7 @@ QubixError                      exit  code
     QuoteChanged                      quote.changed
     QuoteExpired                      quote.expired
     CapacityTaken                     quote.capacity_taken
+    QuoteDeclined                     quote.declined
     PeerRefused                       (the code the peer gave)
   MachineError                     5
     DaemonUnreachable                 daemon.unreachable
@@ -123,6 +124,12 @@ class QuoteExpired(Refused):
 
 class CapacityTaken(Refused):
     code = "quote.capacity_taken"
+
+
+class QuoteDeclined(Refused):
+    """The person saw the terms and said no."""
+
+    code = "quote.declined"
 
 
 class PeerRefused(Refused):

@@ -29,13 +29,27 @@ def step(lease: Lease, event: Event) -> tuple[Lease, tuple[Effect, ...]]:
 
 
 def max_loss(role: Role, terms: Terms) -> Qu:
-    """The most one side can lose if the other vanishes at the worst moment, in QU.
+    """The most one side can lose if the other vanishes at the worst moment, in QU."""
+    due = amount_due(terms.price_qu_per_hour, Seconds(_seconds_at_risk(role, terms)))
+    return Qu(min(due, terms.deposit))
 
-    Caller: it signs only for time its own watch has seen, so at most one interval and the watch's slack.
-    Provider: the intervals that may run unpaid, the one that is running, and a second to notice.
-    """
+
+def max_loss_intervals(role: Role, terms: Terms) -> float:
+    """The same in voucher intervals."""
+    return _seconds_at_risk(role, terms) / terms.interval_seconds
+
+
+def max_loss_words(role: Role, terms: Terms) -> str:
+    """What each side is shown before it signs."""
+    intervals = max_loss_intervals(role, terms)
+    return f"at most {max_loss(role, terms):,} QU = {intervals:.3g} intervals of {terms.interval_seconds} s"
+
+
+def _seconds_at_risk(role: Role, terms: Terms) -> int:
+    """Caller: it signs only for time its own watch has seen, so at most one interval and the watch's slack.
+    Provider: the intervals that may run unpaid, the one that is running, and a second to notice."""
     if role is Role.CALLER:
         seconds = terms.interval_seconds + lease_caller.METER_SLACK_MS // 1_000
     else:
         seconds = terms.interval_seconds * (terms.unpaid_intervals + 1) + 1
-    return Qu(min(amount_due(terms.price_qu_per_hour, Seconds(seconds)), terms.deposit))
+    return min(seconds, terms.max_seconds)

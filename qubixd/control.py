@@ -24,14 +24,16 @@ from protocol.errors import (
     LeaseUnknown,
     MessageInvalid,
     QubixError,
+    QuoteDeclined,
     WireError,
 )
+from protocol.lease import max_loss_words
 from protocol.lease_model import TERMINAL, Lease, Role
 from protocol.units import MAX_QU, Qu, Tick
 from qubixd.node import Node
 from qubixd.quotes import plain
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
-from qubixd.views import PHASE_WORDS, lease_view, offer_view, wallet_view
+from qubixd.views import PHASE_WORDS, lease_view, offer_view, quote_view, wallet_view
 from qubixd.wire import Stream, receive_frame
 from qubixd.wire_libp2p import peer_id_of
 
@@ -204,11 +206,36 @@ async def _hire(node: Node, args: control.RunArgs, job: jobspec.Job, emit: Emit)
             provider=args.provider,
             output_dir=args.output_dir,
             report=tell,
+            consent=partial(_consent, node, args.ask, emit),
         )
     except BaseException:
         with trio.CancelScope(shield=True):
             await node.files.discard(submission)
         raise
+
+
+async def _consent(node: Node, ask: bool, emit: Emit, name: str, terms: messages.Terms) -> None:
+    """Show what is about to be signed and, if the front end wants to be asked, wait for its answer."""
+    token = os.urandom(8).hex()
+    quote = quote_view(token, name, terms)
+    words = f"you can lose {max_loss_words(Role.CALLER, terms)}"
+    answered, answer = trio.open_memory_channel[bool](1)
+    node.consents[token] = answered
+    try:
+        await emit(control.RunEvent("quoted", words, None, quote))
+        if ask and not await answer.receive():
+            raise QuoteDeclined("you declined the quote; nothing was signed and nothing is owed")
+    finally:
+        del node.consents[token]
+
+
+async def confirm(node: Node, args: control.ConfirmArgs, emit: Emit) -> control.Done:
+    answered = node.consents.get(args.token)
+    if answered is None:
+        raise LeaseUnknown("no quote waits for this answer any more")
+    with contextlib.suppress(trio.WouldBlock):  # a second answer changes nothing
+        answered.send_nowait(args.accept)
+    return control.Done()
 
 
 async def wait(node: Node, args: control.WaitArgs, emit: Emit) -> control.RunEvent:
@@ -303,6 +330,7 @@ VERBS: Final[dict[str, Verb]] = {
     "offer": offer,
     "market": market,
     "run": run,
+    "confirm": confirm,
     "ps": ps,
     "logs": logs,
     "stop": stop,

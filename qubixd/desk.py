@@ -28,6 +28,7 @@ from protocol.errors import (
     StreamBroken,
     VoucherInvalid,
 )
+from protocol.lease import max_loss_words
 from protocol.lease_model import BEFORE_RUNNING, TERMINAL, Event, Lease, Role
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, Ack
 from protocol.signing import NodeKey, Signed
@@ -86,7 +87,14 @@ class Desk:
     # --- making a lease -----------------------------------------------------------------------
 
     async def quote(self, signed: Signed) -> object:
-        return quotes.make_terms(self.house(), signed.message, signed.signer, self.now_ms())
+        terms = quotes.make_terms(self.house(), signed.message, signed.signer, self.now_ms())
+        log.info(
+            "quote for %s: %d QU per hour; you can lose %s",
+            signed.signer.hex()[:12],
+            terms.price_qu_per_hour,
+            max_loss_words(Role.PROVIDER, terms),
+        )
+        return terms
 
     async def accept(self, signed: Signed) -> object:
         accept: messages.Accept = signed.message

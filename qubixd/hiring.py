@@ -19,7 +19,8 @@ from protocol import lease_caller
 from protocol import lease_model as m
 from protocol.errors import BalanceTooLow, MessageInvalid, NoOffer, PriceAboveLimit, QubixError, WireError
 from protocol.jobspec import Job
-from protocol.lease_model import Lease
+from protocol.lease import max_loss_words
+from protocol.lease_model import Lease, Role
 from protocol.messages import QuoteRequest, Terms
 from protocol.signing import NodeKey, Signed
 from protocol.units import MAX_QU, Qu, Seconds
@@ -39,6 +40,12 @@ MAX_ASKED: Final = 8
 
 Report = Callable[[str, str], Awaitable[None]]
 """(phase, detail in words)"""
+Consent = Callable[[str, Terms], Awaitable[None]]
+"""(provider's name, its terms): shows them before they are signed. QuoteDeclined: they are not."""
+
+
+async def always(name: str, terms: Terms) -> None:
+    """Consent of a program that has set its limits beforehand."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,12 @@ class Hiring:
         provider: str,
         output_dir: str,
         report: Report,
+        consent: Consent = always,
     ) -> Lease:
-        """A lease, written down and on its way. Refused, NoOffer, BalanceTooLow, WireError."""
+        """A lease, written down and on its way. Refused, NoOffer, BalanceTooLow, WireError.
+
+        `consent` sees the terms before anything is signed.
+        """
         limit = min(price for price in (max_price, job.max_price_qu_per_hour, MAX_QU) if price is not None)
         entries = self.candidates(job, limit, provider)
         await self._check_balance(job, entries[0])
@@ -81,6 +92,9 @@ class Hiring:
                 log.info("no quote from %s: %s", name, error)
                 refusals.append(error)
                 continue
+            terms: Terms = signed.message
+            log.info("%s asks %d QU per hour; at risk: %s", name, *_price_and_risk(terms))
+            await consent(name, terms)
             return await self._accept(job, submission, entry, signed, output_dir)
         raise _nobody(refusals)
 
@@ -143,6 +157,10 @@ class Hiring:
             now=now,
         )
         return await self.leases.add(lease, effects, m.ClockPassed(now))
+
+
+def _price_and_risk(terms: Terms) -> tuple[Qu, str]:
+    return terms.price_qu_per_hour, max_loss_words(Role.CALLER, terms)
 
 
 def _is(entry: Entry, provider: str) -> bool:

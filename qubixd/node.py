@@ -84,6 +84,8 @@ class Node:
     watchers: Watchers
     reconciler: Reconciler
     stop_soon: Callable[[], None] = field(compare=False)
+    consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
+    """Quotes that wait for a person's answer, by token."""
     stopped: trio.Event = field(compare=False, default_factory=trio.Event)
 
     async def all_leases(self) -> list[Lease]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from protocol.control import LeaseView, OfferView, WalletView
-from protocol.lease import max_loss
+from protocol.control import LeaseView, OfferView, QuoteView, WalletView
+from protocol.lease import max_loss, max_loss_intervals
 from protocol.lease_model import BEFORE_RUNNING, TERMINAL, Lease, Phase, Role
+from protocol.messages import Terms
 from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of
 from qubixd.offers import Entry
 from qubixd.wire_libp2p import peer_id_of
@@ -67,6 +68,19 @@ def lease_view(lease: Lease, differences: Iterable[str] = ()) -> LeaseView:
         ended_at_ms=lease.ended_at,
         settled=lease.settled,
         differences=list(differences),
+    )
+
+
+def quote_view(token: str, provider: str, terms: Terms) -> QuoteView:
+    return QuoteView(
+        token=token,
+        provider=provider,
+        price_qu_per_hour=terms.price_qu_per_hour,
+        max_seconds=terms.max_seconds,
+        interval_seconds=terms.interval_seconds,
+        deposit=terms.deposit,
+        max_loss_qu=max_loss(Role.CALLER, terms),
+        max_loss_intervals=max_loss_intervals(Role.CALLER, terms),
     )
 
 

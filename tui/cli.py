@@ -45,6 +45,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", help="folder for the output files; new or empty")
     parser.add_argument("--provider", default="", metavar="P", help="a peer id or the start of a name")
     parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
+    parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
 
 
 def _ps_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,10 +15,10 @@ from rich.status import Status
 from rich.text import Text
 
 from protocol import jobspec
-from protocol.control import LeaseView, RunArgs, RunEvent
+from protocol.control import ConfirmArgs, LeaseView, QuoteView, RunArgs, RunEvent
 from protocol.errors import FilesInvalid, JobFailed, JobFileInvalid, QubixError
 from protocol.lease_model import TERMINAL
-from tui import show
+from tui import consent, show
 from tui.client import connect, error_of
 from tui.places import control_socket, data_dir
 from tui.safe import safe_line
@@ -45,6 +45,9 @@ async def run(options: argparse.Namespace) -> int:
             async with aclosing(client.stream("run", args)) as items:
                 async for event in items:
                     follower.take(event)
+                    if event.quote and args.ask:
+                        yes = await consent.answer()
+                        await client.call("confirm", ConfirmArgs(event.quote.token, yes))
         except asyncio.CancelledError:
             return follower.interrupted()
         finally:
@@ -69,6 +72,7 @@ def request(options: argparse.Namespace) -> RunArgs:
         max_price_qu_per_hour=price,
         provider=options.provider,
         detach=options.detach,
+        ask=not (options.yes or options.json) and consent.can_ask(),
     )
 
 
@@ -109,14 +113,15 @@ class Follower:
         self._phase = ""
         self._since = time.monotonic()
         self._spinner: Status | None = None
-        self._told_loss = False
 
     def take(self, event: RunEvent) -> None:
         """An event; the answer comes last and looks the same."""
         self.lease = event.lease or self.lease
         if self._json:
             show.print_json({"event": event})
-        if self._live:
+        elif event.quote:
+            self._quote(event.quote)
+        elif self._live:
             self._progress(event)
 
     def close(self) -> None:
@@ -153,14 +158,18 @@ class Follower:
             raise error
         return error.exit_code if error else 0
 
+    def _quote(self, quote: QuoteView) -> None:
+        """Told in any case, also where nobody is asked."""
+        self.close()
+        self._finish_phase("✓")
+        self._phase = ""
+        self._console.print(Text(consent.terms(quote)), soft_wrap=True)
+        self._console.print(Text(consent.risk(quote), "bold"), soft_wrap=True)
+
     def _progress(self, event: RunEvent) -> None:
         if event.phase != self._phase:
             self._finish_phase("✗" if event.phase in ("failed", "cancelled") else "✓")
             self._phase, self._since = event.phase, time.monotonic()
-        if event.lease and not self._told_loss:
-            self._told_loss = True
-            risk = f"  at most {show.qu(event.lease.max_loss_qu)} QU are at risk if the provider vanishes"
-            self._console.print(Text(risk, "dim"))
         if event.phase in TERMINAL:
             self.close()
             return
@@ -174,7 +183,7 @@ class Follower:
         self._spinner.update(ticking)
 
     def _finish_phase(self, mark: str) -> None:
-        if self._phase and self._phase not in TERMINAL:
+        if self._live and self._phase and self._phase not in TERMINAL:
             seconds = time.monotonic() - self._since
             words = PHASE_WORDS.get(self._phase) or safe_line(self._phase, 40)
             style = show.GOOD if mark == "✓" else show.BAD

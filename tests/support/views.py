@@ -74,6 +74,12 @@ def event(lease_view: LeaseView | None, phase: str = "", detail: str = "") -> di
     return control.to_body(RunEvent(phase, detail, lease_view))
 
 
+def quoted() -> dict[str, Any]:
+    """The event with the quote, before anything is signed."""
+    quote = control.QuoteView("t0", "alice", 360_000, 3_600, 5, 360_000, 700, 1.4)
+    return control.to_body(RunEvent("quoted", "you can lose at most 700 QU", None, quote))
+
+
 WALLET = control.WalletView("A" * 60, 1_000_000, 29_100, 900, 0, 12_345)
 STATUS = control.StatusView(
     api_version=control.API_VERSION,

@@ -22,6 +22,8 @@ from tests.support.views import HOSTILE, LEASE_ID
 from tui import cli, up
 from tui.run import failure
 
+RUN_ID = 1
+"""Of the first request on a connection."""
 JOB = "name: wordcount\nresources: {image: python:3.12}\nsecrets: [TOKEN]\nmax_price: 500000\nrun: wc data\n"
 
 
@@ -85,6 +87,52 @@ def test_json_is_a_line_per_event_and_the_lease_last(job: Path, capsys: pytest.C
     *events, last = [json.loads(line) for line in out.splitlines()]
     assert [event["event"]["phase"] for event in events] == ["quoting", "running", "done"]
     assert (last["lease_id"], last["paid"], err) == (LEASE_ID, 900, "")
+
+
+def shows_a_quote(verb: str, args: Any) -> Iterator[Reply]:
+    """A daemon that shows its quote and, asked to, goes on only after a `confirm`."""
+    if verb == "run":
+        yield {"event": views.quoted()}
+    if verb == "confirm":
+        yield {"ok": {}}
+    if verb == "confirm" and not args.accept:
+        declined = {"code": "quote.declined", "message": "you declined the quote", "exit_code": 4}
+        yield {"id": RUN_ID, "error": declined}
+    elif verb == "confirm" or not args.ask:
+        yield {"id": RUN_ID, "ok": views.event(views.lease())}
+
+
+@pytest.mark.parametrize("words", [[], ["--yes"]])
+def test_what_can_be_lost_is_said_before_it_is_signed(
+    job: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    with serve(job, shows_a_quote) as received:
+        assert cli.main(["run", "job.yaml", *words]) == 0
+    assert "You can lose at most 700 QU = 1.4 intervals of 5 s" in capsys.readouterr().err
+    assert [args.ask for args in received] == [False], "nobody is there to be asked"
+
+
+@pytest.mark.parametrize(
+    ("typed", "words", "exit_code"),
+    [("y", [], 0), ("", [], 0), ("n", [], 4), ("what?", [], 4), (None, ["-y"], 0), (None, ["--json"], 0)],
+)
+def test_a_person_is_asked(job: Path, typed: str | None, words: list[str], exit_code: int) -> None:
+    ours, theirs = os.openpty()
+    with serve(job, shows_a_quote) as received:
+        command = [sys.executable, "-m", "tui.cli", "run", "job.yaml", *words]
+        with subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE) as process:
+            os.close(theirs)
+            if typed is not None:
+                told = b""
+                while b"[Y/n]" not in told:
+                    told += os.read(ours, 4_096)
+                assert b"at most 700 QU" in told
+                os.write(ours, typed.encode() + b"\n")
+            assert process.wait(30) == exit_code
+    os.close(ours)
+    asked, *answers = received
+    assert asked.ask == (typed is not None)
+    assert [(one.token, one.accept) for one in answers] == ([("t0", exit_code == 0)] if asked.ask else [])
 
 
 @pytest.mark.parametrize(

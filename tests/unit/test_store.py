@@ -209,4 +209,6 @@ async def test_an_older_ledger_is_migrated_whole_or_not_at_all(
     async with open_store(path) as store:
         assert await store.read(keys) == ["kept"]
         assert await store.read(lambda db: db.execute("SELECT y FROM extra").fetchall()) == []
-        assert await store.read(lambda db: db.execute("PRAGMA user_version").fetchone()) == (len(schema.MIGRATIONS),)
+        assert await store.read(lambda db: db.execute("PRAGMA user_version").fetchone()) == (
+            len(schema.MIGRATIONS),
+        )

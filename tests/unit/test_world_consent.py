@@ -1,0 +1,101 @@
+"""Before anything is signed both sides are told what they can lose, and a person can still say no."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from protocol.control import ConfirmArgs, RunArgs, RunEvent
+from protocol.errors import LeaseUnknown, QuoteDeclined
+from protocol.lease import max_loss, max_loss_words
+from protocol.lease_model import Role
+from protocol.units import Seconds
+from qubixd.control import confirm, run
+from tests.support.lease_plan import make_terms
+from tests.support.rental import Rental, rental
+from tests.support.world import job
+
+Clock = trio.testing.MockClock
+
+
+async def nobody(event: object) -> None: ...
+
+
+class Asked:
+    """A front end: collects the events and answers the quote as told."""
+
+    def __init__(self, one: Rental, accept: bool | None) -> None:
+        self.one, self.accept = one, accept
+        self.events: list[RunEvent] = []
+
+    async def take(self, event: object) -> None:
+        assert isinstance(event, RunEvent)
+        self.events.append(event)
+        if event.quote and self.accept is not None:
+            await confirm(self.one.bob.up, ConfirmArgs(event.quote.token, self.accept), nobody)
+
+    async def run(self, *, ask: bool) -> RunEvent:
+        args = RunArgs(job(seconds=3), str(self.one.world.root), str(self.one.bob.root / "out"), ask=ask)
+        return await run(self.one.bob.up, args, self.take)
+
+
+@asynccontextmanager
+async def asked(root: Path, accept: bool | None) -> AsyncIterator[Asked]:
+    async with rental(root) as one:
+        yield Asked(one, accept)
+
+
+@pytest.mark.parametrize("ask", [True, False])
+async def test_the_quote_comes_before_the_lease(
+    tmp_path: Path, autojump_clock: Clock, caplog: pytest.LogCaptureFixture, ask: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with asked(tmp_path, accept=True if ask else None) as front:
+        last = await front.run(ask=ask)
+        assert last.lease is not None and last.phase == "done"
+        at = next(number for number, event in enumerate(front.events) if event.quote)
+        assert all(event.lease is None for event in front.events[: at + 1])
+        quote = front.events[at].quote
+        assert quote is not None
+        assert (quote.max_loss_qu, quote.deposit) == (last.lease.max_loss_qu, last.lease.deposit)
+        assert quote.max_loss_qu == 3_000 and quote.max_loss_intervals == 3
+        assert "at most 3,000 QU = 3 intervals of 1 s" in front.events[at].detail
+        assert "you can lose at most 5,000 QU = 5 intervals of 1 s" in caplog.text, "the provider's own log"
+
+
+async def test_no_means_that_nothing_is_signed(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with asked(tmp_path, accept=False) as front:
+        with pytest.raises(QuoteDeclined, match="nothing is owed"):
+            await front.run(ask=True)
+        assert await front.one.bob.up.all_leases() == await front.one.alice.up.all_leases() == []
+        front.one.check_nothing_sent()
+        token = next(event.quote.token for event in front.events if event.quote)
+        with pytest.raises(LeaseUnknown):
+            await confirm(front.one.bob.up, ConfirmArgs(token, True), nobody)
+
+
+async def test_a_front_end_that_goes_away_unanswered_signs_nothing(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with asked(tmp_path, accept=None) as front:
+        with trio.move_on_after(30):
+            await front.run(ask=True)
+        assert any(event.quote for event in front.events)
+        assert await front.one.bob.up.all_leases() == []
+        assert front.one.bob.up.consents == {}
+        front.one.check_nothing_sent()
+
+
+def test_the_words_and_the_numbers() -> None:
+    terms = make_terms()
+    assert max_loss_words(Role.CALLER, terms) == "at most 7,000 QU = 1.4 intervals of 5 s"
+    assert max_loss_words(Role.PROVIDER, terms) == "at most 16,000 QU = 3.2 intervals of 5 s"
+    short = make_terms(max_seconds=Seconds(2))
+    assert max_loss(Role.PROVIDER, short) == max_loss(Role.CALLER, short) == short.deposit
+    assert max_loss_words(Role.CALLER, short) == "at most 2,000 QU = 0.4 intervals of 5 s"
