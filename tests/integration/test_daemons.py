@@ -54,8 +54,10 @@ async def check_books(alice: Daemon, bob: Daemon, lease: dict[str, Any]) -> None
     assert (await alice.call("wallet"))["balance"] == FUNDS + paid - fee_of(paid)
 
 
-async def test_two_daemons_do_one_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["node", "nodes", "rpc"])
+async def test_two_daemons_do_one_job(tmp_path: Path, way: str) -> None:
     async with daemons(tmp_path) as town:
+        town.chain = town.devnet.chains[way]
         alice, bob = await two(town)
         answer = await bob.call("run", **job_args(tmp_path))
         await check_books(alice, bob, answer["lease"])

@@ -119,6 +119,8 @@ class Town:
     def __init__(self, root: Path, devnet: DevnetProcess, seeds: list[Path]) -> None:
         self.root = root
         self.devnet = devnet
+        self.chain = devnet.chains["node"]
+        """How whoever starts from now on reaches the devnet; see DevnetProcess.chains."""
         self.daemons: list[Daemon] = []
         self.roots: dict[str, Path] = {}
         """Where somebody's data directory lies, if not beside the others'."""
@@ -126,7 +128,7 @@ class Town:
 
     async def start(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> Daemon:
         """Somebody's daemon with a funded wallet."""
-        chain = ("--chain", f"node://{self.devnet.node}", "--contract-index", str(self.devnet.contract_index))
+        chain = ("--chain", self.chain, "--contract-index", str(self.devnet.contract_index))
         seed = ("--wallet-seed-file", str(self._seeds.pop()))
         root = self.roots.get(name, self.root / name)
         log = self.root / f"{name}.log"
@@ -145,7 +147,8 @@ async def daemons(root: Path, *, tick_seconds: float = 0.2, people: int = 2) -> 
         path.touch(mode=0o600)
         path.write_text(seed)
     funds = [(Wallet(seed).public_key, FUNDS) for seed in seeds]
-    async with devnet_process(funds, tick_seconds=tick_seconds) as devnet:
+    options = ("--nodes", "3")
+    async with devnet_process(funds, tick_seconds=tick_seconds, options=options) as devnet:
         town = Town(root, devnet, paths)
         try:
             yield town

@@ -28,6 +28,12 @@ class DevnetProcess:
     """What it said when it was ready."""
 
     @property
+    def chains(self) -> dict[str, str]:
+        """`--chain` URLs for it: over one node, over all its nodes, over the RPC."""
+        nodes = ",".join(self.ready["nodes"])
+        return {"node": f"node://{self.node}", "nodes": f"node://{nodes}", "rpc": f"rpc+{self.ready['rpc']}"}
+
+    @property
     def port(self) -> int:
         return int(self.node.rpartition(":")[2])
 
