@@ -19,6 +19,7 @@ from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
 from escrow_bridge.node_peer import Address, NoAnswer, Peer, Timing
 from escrow_bridge.node_quorum import Answer, Query, Quorum
 from escrow_bridge.qubic import identity_of, k12, parse_transaction, transaction_digest
+from escrow_bridge.shared import Shared
 from escrow_bridge.wire_format import Kind, Message
 from protocol.errors import ChainUnreachable, ConfigInvalid, MessageInvalid
 from protocol.units import QubicId, Tick
@@ -49,10 +50,14 @@ class NodeChain:
         lot = trio.lowlevel.ParkingLot()
         self._peers = [Peer(address, timing, lot.unpark_all) for address in parsed]
         self._quorum = Quorum(self._peers, timing, lot)
+        self._tick_info = Shared(self._ask_tick_info)
 
     async def tick_info(self) -> TickInfo:
+        return await self._tick_info()
+
+    async def _ask_tick_info(self) -> TickInfo:
         query = Query(Kind.REQUEST_TICK_INFO, b"", frozenset({Kind.TICK_INFO}))
-        return await self._quorum.ask(query, _last(_tick_info), "the current tick")
+        return await self._quorum.ask(query, _last(_tick_answer), "the current tick")
 
     async def balance(self, owner: QubicId) -> Balance:
         def read(payload: bytes) -> Answer[Balance]:
@@ -125,7 +130,7 @@ def _last(read: Callable[[bytes], Answer[T]]) -> Callable[[list[Message]], Answe
     return lambda replies: read(replies[-1].payload)
 
 
-def _tick_info(payload: bytes) -> Answer[TickInfo]:
+def _tick_answer(payload: bytes) -> Answer[TickInfo]:
     info = wire.parse_tick_info(payload)
     says = f"epoch {info.epoch} since tick {info.initial_tick}"
     return Answer(info, (info.epoch, info.initial_tick), says, info.tick)

@@ -26,6 +26,7 @@ from escrow_bridge.qubic import (
     parse_transaction,
     transaction_digest,
 )
+from escrow_bridge.shared import Shared
 from protocol.errors import ChainUnreachable, ConfigInvalid, MessageInvalid, UsageError
 from protocol.units import MAX_QU, Qu, QubicId, Tick
 
@@ -35,6 +36,9 @@ ARCHIVE: Final = "/query/v1"
 MAX_BODY_BYTES: Final = 16 << 20
 """Largest answer read: a full tick of 4,096 transactions as JSON has about 10 MB."""
 MAX_MESSAGE_CHARS: Final = 200
+MAX_CONNECTIONS: Final = 16
+POOL_WAITS: Final = 4
+"""How many answers' time a request waits until one of the connections is free."""
 INVALID_ARGUMENT: Final = 3
 U32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 U16 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)]
@@ -127,8 +131,12 @@ class RpcChain:
     def __init__(self, client: httpx.AsyncClient, base: str) -> None:
         self._client = client
         self._base = base
+        self._tick_info = Shared(self._ask_tick_info)
 
     async def tick_info(self) -> TickInfo:
+        return await self._tick_info()
+
+    async def _ask_tick_info(self) -> TickInfo:
         info = (await self._get(f"{LIVE}/tick-info", _TickInfoAnswer)).tick_info
         return TickInfo(Tick(info.tick), info.epoch, Tick(info.initial_tick), info.duration)
 
@@ -325,7 +333,11 @@ async def open_rpc_chain(url: str, timing: Timing | None = None) -> AsyncIterato
     Raises ConfigInvalid for a wrong address; a service that is down shows as ChainUnreachable later.
     """
     base, patience = parse_url(url), timing or Timing()
-    timeout = httpx.Timeout(patience.answer_seconds, connect=patience.connect_seconds)
+    timeout = httpx.Timeout(
+        patience.answer_seconds, connect=patience.connect_seconds, pool=POOL_WAITS * patience.answer_seconds
+    )
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
     # No proxies or credentials from the environment: the address given is the one that is asked.
-    async with httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client:
+    client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+    async with client:
         yield RpcChain(client, base)
