@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
 from escrow_bridge import wire_format as wire
 from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
 from escrow_bridge.node_peer import Address, NoAnswer, Peer, Timing
-from escrow_bridge.node_quorum import Answer, Query, Quorum
+from escrow_bridge.node_quorum import Answer, Quorum
 from escrow_bridge.qubic import identity_of, k12, parse_transaction, transaction_digest
 from escrow_bridge.shared import Shared
 from escrow_bridge.wire_format import Kind, Message
@@ -29,7 +29,6 @@ EMPTY_TICK_TRUSTED: Final = range(2, 50)
 """Age in ticks at which "no data" means an empty tick; nodes forget ticks from an age of about 100."""
 SHOWN_DIGEST_BYTES: Final = 4
 TICK_BYTES: Final = 4
-T = TypeVar("T")
 
 
 def parse_address(text: str) -> Address:
@@ -56,55 +55,61 @@ class NodeChain:
         return await self._tick_info()
 
     async def _ask_tick_info(self) -> TickInfo:
-        query = Query(Kind.REQUEST_TICK_INFO, b"", frozenset({Kind.TICK_INFO}))
-        return await self._quorum.ask(query, _last(_tick_answer), "the current tick")
+        async def attempt(peer: Peer) -> Answer[TickInfo]:
+            info = await _own_tick_info(peer)
+            says = f"epoch {info.epoch} since tick {info.initial_tick}"
+            return Answer(info, (info.epoch, info.initial_tick), says, info.tick)
+
+        return await self._quorum.ask(attempt, "the current tick")
 
     async def balance(self, owner: QubicId) -> Balance:
-        def read(payload: bytes) -> Answer[Balance]:
-            balance = Balance(*wire.parse_entity(payload, owner))
+        async def attempt(peer: Peer) -> Answer[Balance]:
+            replies = await peer.ask(Kind.REQUEST_ENTITY, owner, frozenset({Kind.ENTITY}))
+            balance = Balance(*wire.parse_entity(replies[-1].payload, owner))
             return Answer(balance, balance.amount, f"{balance.amount} QU", balance.as_of)
 
-        query = Query(Kind.REQUEST_ENTITY, owner, frozenset({Kind.ENTITY}))
-        return await self._quorum.ask(query, _last(read), f"the balance of {identity_of(owner)}")
+        return await self._quorum.ask(attempt, f"the balance of {identity_of(owner)}")
 
     async def query(
         self, contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
     ) -> bytes:
         request = wire.pack_function_request(contract_index, input_type, payload)
-        return await self._quorum.ask(
-            Query(Kind.REQUEST_FUNCTION, request, frozenset({Kind.FUNCTION})),
-            _last(lambda output: _contract_answer(output, tick_at)),
-            f"the answer of function {input_type} of contract {contract_index}",
-        )
+
+        async def attempt(peer: Peer) -> Answer[bytes]:
+            replies = await peer.ask(Kind.REQUEST_FUNCTION, request, frozenset({Kind.FUNCTION}))
+            return _contract_answer(replies[-1].payload, tick_at)
+
+        what = f"the answer of function {input_type} of contract {contract_index}"
+        return await self._quorum.ask(attempt, what)
 
     async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
-        info = await self.tick_info()
-        if info.tick <= tick:
+        if (await self.tick_info()).tick <= tick:
             return Outcome.PENDING
-        digests = await self._digests(tick)
-        if digests is not None:
-            return Outcome.INCLUDED if transaction_digest in digests else Outcome.MISSED
-        return _outcome_without_data(info, tick)
+        known = await self._tick(tick)
+        if isinstance(known, Outcome):
+            return known
+        return Outcome.INCLUDED if transaction_digest in known else Outcome.MISSED
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
-        info = await self.tick_info()
-        digests = await self._digests(tick) if tick < info.tick else None
-        if digests is None:
-            return () if _outcome_without_data(info, tick) is Outcome.MISSED else None
-        if not digests:
-            return ()
-        return await self._quorum.first(lambda peer: _fetch(peer, tick, digests))
+        if (await self.tick_info()).tick <= tick:
+            return None
+        known = await self._tick(tick)
+        if isinstance(known, Outcome):
+            return () if known is Outcome.MISSED else None
+        return await self._quorum.first(lambda peer: _fetch(peer, tick, known)) if known else ()
 
-    async def _digests(self, tick: Tick) -> tuple[bytes, ...] | None:
-        """Of a past tick's transactions, in slot order; None if the nodes have no data of it."""
+    async def _tick(self, tick: Tick) -> tuple[bytes, ...] | Outcome:
+        """The digests of a past tick's transactions, in slot order; without data what that means."""
 
-        def read(replies: list[Message]) -> Answer[tuple[bytes, ...] | None]:
-            data = _tick_data(replies, tick)
-            if data is None:
-                return Answer(None, None, "it has none")
-            return Answer(data.digests, data.digests, _shown(b"".join(data.digests)))
+        async def attempt(peer: Peer) -> Answer[tuple[bytes, ...] | Outcome]:
+            data = await _own_tick_data(peer, tick)
+            if data is not None:
+                return Answer(data.digests, data.digests, _shown(b"".join(data.digests)))
+            # By this node's own tick: one that is late has no data either, and does not know it yet.
+            outcome = _outcome_without_data(await _own_tick_info(peer), tick)
+            return Answer(outcome, outcome, f"it has none ({outcome.value})")
 
-        return await self._quorum.ask(_tick_data_query(tick), read, f"the transactions in tick {tick}")
+        return await self._quorum.ask(attempt, f"the transactions in tick {tick}")
 
     async def broadcast(self, transaction: bytes) -> None:
         message = wire.encode(Kind.TRANSACTION, 0, transaction)
@@ -126,16 +131,6 @@ class NodeChain:
                 nursery.start_soon(peer.run, random.Random())
 
 
-def _last(read: Callable[[bytes], Answer[T]]) -> Callable[[list[Message]], Answer[T]]:
-    return lambda replies: read(replies[-1].payload)
-
-
-def _tick_answer(payload: bytes) -> Answer[TickInfo]:
-    info = wire.parse_tick_info(payload)
-    says = f"epoch {info.epoch} since tick {info.initial_tick}"
-    return Answer(info, (info.epoch, info.initial_tick), says, info.tick)
-
-
 def _contract_answer(output: bytes, tick_at: int | None) -> Answer[bytes]:
     if tick_at is None or len(output) < tick_at + TICK_BYTES:
         return Answer(output, output, _shown(output))
@@ -148,19 +143,21 @@ def _shown(data: bytes) -> str:
     return f"{len(data)} bytes ({k12(data, SHOWN_DIGEST_BYTES).hex()})"
 
 
-def _tick_data_query(tick: Tick) -> Query:
-    return Query(Kind.REQUEST_TICK_DATA, wire.pack_tick(tick), frozenset({Kind.TICK_DATA, Kind.END}))
+async def _own_tick_info(peer: Peer) -> TickInfo:
+    replies = await peer.ask(Kind.REQUEST_TICK_INFO, b"", frozenset({Kind.TICK_INFO}))
+    return wire.parse_tick_info(replies[-1].payload)
 
 
-def _tick_data(replies: Sequence[Message], tick: Tick) -> wire.TickData | None:
-    return None if replies[-1].kind == Kind.END else wire.parse_tick_data(replies[-1].payload, tick)
+async def _own_tick_data(peer: Peer, tick: Tick) -> wire.TickData | None:
+    until = frozenset({Kind.TICK_DATA, Kind.END})
+    last = (await peer.ask(Kind.REQUEST_TICK_DATA, wire.pack_tick(tick), until))[-1]
+    return None if last.kind == Kind.END else wire.parse_tick_data(last.payload, tick)
 
 
 async def _fetch(peer: Peer, tick: Tick, digests: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """The transactions of a tick from one node, which must be those with these digests."""
-    query = _tick_data_query(tick)
     # Its own data first: the number of slots differs between versions, and the request depends on it.
-    data = _tick_data(await peer.ask(query.kind, query.payload, query.until), tick)
+    data = await _own_tick_data(peer, tick)
     if data is None:
         raise NoAnswer(f"it has no data of tick {tick}")
     request = wire.pack_tick_transactions_request(tick, data.slots)

@@ -16,7 +16,6 @@ from typing import Final, Generic, TypeVar
 import trio
 
 from escrow_bridge.node_peer import NoAnswer, Peer, Timing
-from escrow_bridge.wire_format import Kind, Message
 from protocol.errors import ChainDisagrees, ChainUnreachable, MessageInvalid
 from protocol.units import Tick
 
@@ -32,16 +31,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Query:
-    """One request and the replies that complete it."""
-
-    kind: Kind
-    payload: bytes
-    until: frozenset[int]
-    """Kinds that end the exchange; what came before counts as well."""
-
-
-@dataclass(frozen=True)
 class Answer(Generic[T]):
     result: T
     claim: object
@@ -50,6 +39,10 @@ class Answer(Generic[T]):
     """The claim for people: "... says `says`"."""
     tick: Tick | None = None
     """When it was given; None if it does not depend on that."""
+
+
+Attempt = Callable[[Peer], Awaitable[Answer[T]]]
+"""Puts a question to one node; may raise NoAnswer and MessageInvalid."""
 
 
 @dataclass
@@ -92,16 +85,16 @@ class Quorum:
         self._newest = Tick(0)
         self._suspect_until: dict[Peer, float] = {}
 
-    async def ask(self, query: Query, read: Callable[[list[Message]], Answer[T]], what: str) -> T:
+    async def ask(self, attempt: Attempt[T], what: str) -> T:
         """The result that enough nodes agree on; `what` is asked for, in words.
 
-        `read` may raise MessageInvalid. Raises ChainUnreachable, ChainDisagrees.
+        Raises ChainUnreachable, ChainDisagrees.
         """
         pause = FIRST_PAUSE_SECONDS
         give_up = trio.current_time() + self._timing.agree_seconds
         rounds = ROUNDS
         while True:
-            heard = await self._round(query, read)
+            heard = await self._round(attempt)
             agreed = heard.agreed()
             if agreed is not None:
                 return self._take(heard, *agreed)
@@ -125,7 +118,7 @@ class Quorum:
                 self._suspect_until[peer] = until
         return answer.result
 
-    async def _round(self, query: Query, read: Callable[[list[Message]], Answer[T]]) -> _Round[T]:
+    async def _round(self, attempt: Attempt[T]) -> _Round[T]:
         """Ask the best nodes, and further ones where it takes them, until enough agree or none is left."""
         waiting = list(await self.connected(self._needed))
         heard = _Round[T](self._needed, self._newest)
@@ -134,7 +127,7 @@ class Quorum:
             running, panel = 0, PANEL if self._needed > 1 else 1
             while True:
                 while waiting and running + len(heard.answers) < panel:
-                    nursery.start_soon(_ask_one, waiting.pop(0), query, read, into)
+                    nursery.start_soon(_ask_one, waiting.pop(0), attempt, into)
                     running += 1
                 if not running:
                     break
@@ -183,14 +176,11 @@ class Quorum:
 
 
 async def _ask_one(
-    peer: Peer,
-    query: Query,
-    read: Callable[[list[Message]], Answer[T]],
-    into: trio.MemorySendChannel[tuple[Peer, Answer[T] | str]],
+    peer: Peer, attempt: Attempt[T], into: trio.MemorySendChannel[tuple[Peer, Answer[T] | str]]
 ) -> None:
     heard: Answer[T] | str
     try:
-        heard = read(await peer.ask(query.kind, query.payload, query.until))
+        heard = await attempt(peer)
     except (NoAnswer, MessageInvalid) as error:
         heard = str(error)
     into.send_nowait((peer, heard))

@@ -22,6 +22,7 @@ from tests.support.hostile_nodes import (
     Twist,
     busy,
     deaf,
+    emptying,
     forging,
     hasty,
     hiding,
@@ -158,6 +159,18 @@ async def test_nodes_that_differ_for_a_moment_are_asked_again() -> None:
 async def _credit_later(engine: Engine) -> None:
     await trio.sleep(FAST.agree_seconds / 3)
     engine.host.credit(OTHER.public_key, 7)
+
+
+@pytest.mark.attack
+async def test_a_late_node_and_a_liar_do_not_make_a_tick_empty() -> None:
+    engine = engine_with_a_transaction()
+    tick = Tick(engine.tick_info().tick - 2)
+    late = engine_at(tick + 1 - FIRST_TICK)
+
+    async with chain_over(node(late), emptying(engine), node(engine), node(engine)) as chain:
+        digest = transaction_digest(next(iter((engine.past(tick) or {}).values())))
+        for _ in range(3):
+            assert await chain.outcome(digest, tick) is Outcome.INCLUDED
 
 
 async def test_one_node_left_of_three_is_not_enough() -> None:

@@ -89,6 +89,21 @@ def lying(engine: Engine, twist: Twist) -> Handler:
     return handle
 
 
+def emptying(engine: Engine) -> Handler:
+    """A node over `engine` that claims to have nothing of any tick."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await stream.send_all(GREETING)
+        server, reader = Server(engine), MessageReader(stream)
+        while (message := await reader.receive()) is not None:
+            if message.kind == Kind.REQUEST_TICK_DATA:
+                await stream.send_all(encode(Kind.END, message.dejavu))
+            else:
+                await stream.send_all(b"".join(server.answers(message)))
+
+    return handle
+
+
 def reordering(engine: Engine, hold: int) -> Handler:
     """A node over `engine` that answers `hold` requests at a time, the last one first, amid gossip."""
 
