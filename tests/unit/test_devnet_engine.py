@@ -154,3 +154,22 @@ def test_a_wallet_can_be_funded_by_its_seed_file(tmp_path: Path) -> None:
     assert parse_fund_seed_file(f"{seed_file}=7") == (wallet_of(0).public_key, 7)
     with pytest.raises(UsageError, match="cannot read"):
         parse_fund_seed_file(f"{tmp_path / 'missing'}=7")
+
+
+def test_an_epoch_ends_by_itself_and_loses_what_was_meant_for_its_first_ticks() -> None:
+    rules = Rules(epoch_ticks=5, lost_ticks=2)
+    engine = build_engine(rules, [(RICH.public_key, Qu(1_000))])
+    for tick in (4, 5, 6, 7):
+        assert engine.submit(transfer(100, FIRST_TICK + tick)) is None
+    advance(engine, 5)
+    info = engine.tick_info()
+    assert (info.epoch, info.initial_tick, info.tick) == (FIRST_EPOCH + 1, FIRST_TICK + 5, FIRST_TICK + 5)
+    advance(engine, 5)
+    assert engine.balance(EMPTY.public_key) == 200
+    assert engine.tick_info().epoch == FIRST_EPOCH + 2
+
+
+@pytest.mark.parametrize("name", ["epoch_ticks", "lost_ticks", "silence_ms"])
+def test_rules_below_zero_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        Rules(**{name: -1})
