@@ -46,7 +46,7 @@ Attempt = Callable[[Peer], Awaitable[Answer[T]]]
 
 
 @dataclass
-class _Round(Generic[T]):
+class Round(Generic[T]):
     """What was heard so far of one question."""
 
     needed: int
@@ -107,7 +107,7 @@ class Quorum:
             await trio.sleep(pause)
             pause *= 2
 
-    def _take(self, heard: _Round[T], answer: Answer[T], agreeing: frozenset[Peer]) -> T:
+    def _take(self, heard: Round[T], answer: Answer[T], agreeing: frozenset[Peer]) -> T:
         self._newest = max(self._newest, answer.tick or self._newest)
         until = trio.current_time() + SUSPECT_SECONDS
         differing = {peer for peer, _ in heard.answers} - agreeing
@@ -118,10 +118,10 @@ class Quorum:
                 self._suspect_until[peer] = until
         return answer.result
 
-    async def _round(self, attempt: Attempt[T]) -> _Round[T]:
+    async def _round(self, attempt: Attempt[T]) -> Round[T]:
         """Ask the best nodes, and further ones where it takes them, until enough agree or none is left."""
         waiting = list(await self.connected(self._needed))
-        heard = _Round[T](self._needed, self._newest)
+        heard = Round[T](self._needed, self._newest)
         into, out = trio.open_memory_channel[tuple[Peer, Answer[T] | str]](len(waiting))
         async with trio.open_nursery() as nursery:
             running, panel = 0, PANEL if self._needed > 1 else 1
@@ -186,7 +186,7 @@ async def _ask_one(
     into.send_nowait((peer, heard))
 
 
-def _disagreement(heard: _Round[T], what: str) -> ChainDisagrees:
+def _disagreement(heard: Round[T], what: str) -> ChainDisagrees:
     said = ", ".join(
         f"{peer.name} says {answer.says}" + (f" at tick {answer.tick}" if answer.tick is not None else "")
         for peer, answer in sorted(heard.answers, key=lambda pair: pair[0].name)
