@@ -26,6 +26,7 @@ from escrow_bridge.orders import RequestCloseOrder as RequestCloseOrder
 from escrow_bridge.pace import ALLOWED_TICK_OFFSETS
 from escrow_bridge.qubic import Wallet, parse_transaction, verify
 from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
+from escrow_bridge.transfer import TransferOrder, Transferred, transfer
 from protocol.errors import ChainDisagrees, ChainUnreachable, FundingFailed, VoucherInvalid
 from protocol.units import EscrowId, Qu, Tick
 
@@ -89,7 +90,7 @@ class Bridge:
         while True:
             if len(state.ticks) >= MAX_ATTEMPTS and not on_its_way:
                 raise FundingFailed(f"the network lost all {MAX_ATTEMPTS} attempts to lock the deposit")
-            async with self._sender.turn():
+            async with self._sender.reserved(order.deposit), self._sender.turn():
                 if not on_its_way:
                     state = await self._attempt_open(order, state, save)
                 outcome = await self._sender.follow(state)
@@ -175,6 +176,10 @@ class Bridge:
 
     def _id_of(self, order: OpenOrder, tick: Tick) -> EscrowId:
         return layout.escrow_id(self._wallet.public_key, order.provider, order.terms, self._index, tick)
+
+    async def transfer(self, order: TransferOrder, scratch: bytes, save: Save) -> Transferred:
+        """See escrow_bridge.transfer."""
+        return await transfer(self._sender, order, scratch, save)
 
     # --- redeeming and closing ----------------------------------------------------------------
 

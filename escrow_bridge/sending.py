@@ -20,7 +20,7 @@ from escrow_bridge.chain import Chain, Outcome, TickInfo
 from escrow_bridge.pace import Pace, offset_for
 from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction, transaction_digest
 from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, LedgerBroken
-from protocol.units import Qu, Tick
+from protocol.units import Qu, QubicId, Tick
 
 _LOG: Final = logging.getLogger(__name__)
 Save = Callable[[bytes], Awaitable[None]]
@@ -90,6 +90,8 @@ class Sender:
         self._tick_offset = tick_offset
         self._poll_seconds = poll_seconds
         self._pace = Pace()
+        self._transferring = trio.Lock()
+        self._reserved = Qu(0)
         self._turns = trio.CapacityLimiter(1 if one_pending else math.inf)
 
     @asynccontextmanager
@@ -101,6 +103,24 @@ class Sender:
             yield
         finally:
             self._turns.release_on_behalf_of(token)
+
+    @asynccontextmanager
+    async def reserved(self, amount: Qu) -> AsyncIterator[None]:
+        """While a deposit of `amount` is under way: not beside a transfer, so that a transfer that is in
+        its tick has also been carried out."""
+        async with self._transferring:
+            self._reserved = Qu(self._reserved + amount)
+        try:
+            yield
+        finally:
+            self._reserved = Qu(self._reserved - amount)
+
+    @asynccontextmanager
+    async def transferring(self) -> AsyncIterator[Qu]:
+        """While a transfer is under way: the only one, and no new deposit beside it. Gives what deposits
+        that are under way may still take."""
+        async with self._transferring:
+            yield self._reserved
 
     async def tick_info(self) -> TickInfo:
         """The chain's, noticed for the pace. Raises ChainUnreachable."""
@@ -124,10 +144,19 @@ class Sender:
             )
 
     async def prepare(
-        self, scratch: Scratch, tick: Tick, amount: Qu, procedure: int, payload: bytes, save: Save
+        self,
+        scratch: Scratch,
+        tick: Tick,
+        amount: Qu,
+        procedure: int,
+        payload: bytes,
+        save: Save,
+        *,
+        to: QubicId | None = None,
     ) -> Scratch:
-        """Sign the next attempt and save it; `follow` sends it."""
-        destination = contract_id(self._contract_index)
+        """Sign the next attempt, to the contract if no other account is named, and save it; `follow` sends
+        it."""
+        destination = contract_id(self._contract_index) if to is None else to
         raw = sign_transaction(self._wallet, destination, amount, tick, procedure, payload)
         scratch = replace(scratch, ticks=(*scratch.ticks, tick), transaction=raw)
         await save(dump_scratch(scratch))

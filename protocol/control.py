@@ -108,6 +108,20 @@ class WalletArgs:
 
 
 @dataclass(frozen=True)
+class SendArgs:
+    """Pay an account; the answer comes when it is final. Asked again with the same id it pays once."""
+
+    payment_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    identity: Annotated[str, Meta(max_length=60)]
+    amount: Annotated[int, Meta(ge=1)]
+
+
+@dataclass(frozen=True)
+class HistoryArgs:
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 50
+
+
+@dataclass(frozen=True)
 class ShutdownArgs:
     """End the daemon in order. Running jobs go on."""
 
@@ -123,6 +137,8 @@ VERBS: Final[dict[str, type]] = {
     "stop": StopArgs,
     "wait": WaitArgs,
     "wallet": WalletArgs,
+    "send": SendArgs,
+    "history": HistoryArgs,
     "shutdown": ShutdownArgs,
 }
 
@@ -274,6 +290,48 @@ class WalletView:
 
 
 @dataclass(frozen=True)
+class TransactionView:
+    """A transaction this node has signed. That it is listed does not say that it ran."""
+
+    hash: str
+    action: str
+    tick: int
+    amount: int
+
+
+@dataclass(frozen=True)
+class PaymentView:
+    payment_id: str
+    identity: str
+    amount: int
+    state: str
+    """pending, sent, failed (nothing moved) or unknown."""
+    sentence: str
+    at_ms: int
+    transactions: list[TransactionView]
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """A lease or a payment, with every transaction signed for it."""
+
+    kind: str
+    """caller, provider or send."""
+    id: str
+    state: str
+    qu: int
+    """What it did to the wallet: negative if it cost something. 0 while that is open."""
+    at_ms: int
+    transactions: list[TransactionView]
+
+
+@dataclass(frozen=True)
+class HistoryView:
+    entries: list[HistoryEntry]
+    """Newest first."""
+
+
+@dataclass(frozen=True)
 class Done:
     """Answer of verbs that have nothing to tell."""
 
@@ -289,6 +347,8 @@ ANSWERS: Final[dict[str, type]] = {
     "stop": RunEvent,
     "wait": RunEvent,
     "wallet": WalletView,
+    "send": PaymentView,
+    "history": HistoryView,
     "shutdown": Done,
 }
 EVENTS: Final[dict[str, type]] = {"run": RunEvent, "logs": LogChunk, "wait": RunEvent}

@@ -36,6 +36,7 @@ QubixError                      exit  code
     ChainDisagrees                    chain.disagrees
     VoucherInvalid                    voucher.invalid
     FundingFailed                     chain.funding_failed
+    PaymentFailed                     wallet.payment_failed
   JobFailed                        7  job.failed
   WireError                        8
     MessageInvalid                    wire.message_invalid
@@ -216,6 +217,12 @@ class VoucherInvalid(MoneyError):
 
 class FundingFailed(MoneyError):
     code = "chain.funding_failed"
+
+
+class PaymentFailed(MoneyError):
+    """A payment is final and moved no money, or nobody can say whether it did."""
+
+    code = "wallet.payment_failed"
 
 
 class JobFailed(QubixError):

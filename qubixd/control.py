@@ -29,11 +29,12 @@ from protocol.errors import (
 )
 from protocol.lease import max_loss_words
 from protocol.lease_model import TERMINAL, Lease, Role
-from protocol.units import MAX_QU, Qu, Tick
+from protocol.units import MAX_QU, Qu
+from qubixd import wallet_desk
 from qubixd.node import Node
 from qubixd.quotes import plain
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
-from qubixd.views import PHASE_WORDS, lease_view, offer_view, quote_view, wallet_view
+from qubixd.views import PHASE_WORDS, lease_view, offer_view, quote_view
 from qubixd.wire import Stream, receive_frame
 from qubixd.wire_libp2p import peer_id_of
 
@@ -296,9 +297,15 @@ async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEve
 
 
 async def wallet(node: Node, args: control.WalletArgs, emit: Emit) -> control.WalletView:
-    balance = await node.parts.chain.balance(node.parts.wallet.public_key)
-    tick = node.watchers.tick.tick if node.watchers.tick else Tick(0)
-    return wallet_view(node.parts.wallet.identity, balance.amount, tick, await node.all_leases())
+    return await wallet_desk.wallet(node)
+
+
+async def send(node: Node, args: control.SendArgs, emit: Emit) -> control.PaymentView:
+    return await wallet_desk.send(node, args)
+
+
+async def history(node: Node, args: control.HistoryArgs, emit: Emit) -> control.HistoryView:
+    return await wallet_desk.history(node, args)
 
 
 async def shutdown(node: Node, args: control.ShutdownArgs, emit: Emit) -> control.Done:
@@ -336,6 +343,8 @@ VERBS: Final[dict[str, Verb]] = {
     "stop": stop,
     "wait": wait,
     "wallet": wallet,
+    "send": send,
+    "history": history,
     "shutdown": shutdown,
 }
 assert VERBS.keys() == control.VERBS.keys()

@@ -24,16 +24,22 @@ def load_or_create(config: Config) -> Secrets:
     path = config.root / KEYSTORE
     wanted = _seed_from(config.wallet_seed_file)
     if not path.exists():
-        passphrase = _passphrase(config, create=True)
-        secrets = Secrets(os.urandom(32), wanted or qubic.generate_seed())
-        keystore.create(path, passphrase, secrets)
-        return secrets
+        return make_with(config, wanted)
     secrets = keystore.open_(path, _passphrase(config, create=False))
     if wanted and wanted != secrets.wallet_seed:
         raise ConfigInvalid(
             f"this node already has another wallet in {path}; use another --data-dir for the seed in "
             f"{config.wallet_seed_file}"
         )
+    return secrets
+
+
+def make_with(config: Config, seed: str, seed_file: str = "") -> Secrets:
+    """A new keystore with that seed, or the one in that file, or a fresh one. KeystoreBroken if there is a
+    keystore; otherwise as `load_or_create`."""
+    seed = seed or _seed_from(seed_file) or qubic.generate_seed()
+    secrets = Secrets(os.urandom(32), seed)
+    keystore.create(config.root / KEYSTORE, _passphrase(config, create=True), secrets)
     return secrets
 
 

@@ -30,6 +30,7 @@ from qubixd.jobfiles import JobFiles
 from qubixd.leases import Clock, Leases, decode_state
 from qubixd.machine import Machine
 from qubixd.offers import OfferBook, OfferService
+from qubixd.payments import Payments
 from qubixd.quotes import House, free_of
 from qubixd.reconcile import Reconciler
 from qubixd.runner import Runner
@@ -83,6 +84,7 @@ class Node:
     files: JobFiles
     watchers: Watchers
     reconciler: Reconciler
+    payments: Payments
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
@@ -152,6 +154,7 @@ async def run_node(
             files,
             watchers,
             Reconciler(leases, parts.store, bridge, parts.now_ms),
+            Payments(parts.store, bridge, parts.now_ms),
             stop_soon=nursery.cancel_scope.cancel,
         )
         await _start(node, performer, nursery)
@@ -167,6 +170,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     await nursery.start(node.leases.run, performer)
     await nursery.start(node.reconciler.run)
     await nursery.start(node.watchers.run)
+    await nursery.start(node.payments.run)
     ready.set()
     node.desk.open(node.parts.wire)
     await nursery.start(node.offers.run)

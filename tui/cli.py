@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from protocol.errors import QubixError, UsageError
-from tui import devnet, run, show, up, verbs
+from tui import devnet, run, show, up, verbs, wallet
 from tui.safe import safe_line
 
 Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -119,7 +119,19 @@ VERBS: dict[str, Verb] = {
         "show what a job prints", ("qubix logs 3fa9c1", "qubix logs -f 3fa9c1"), _logs_arguments, verbs.logs
     ),
     "stop": Verb("end a job and pay for the time used", ("qubix stop 3fa9c1",), _stop_arguments, verbs.stop),
-    "wallet": Verb("show the wallet and what is in escrow", ("qubix wallet",), _no_arguments, verbs.wallet),
+    "wallet": Verb(
+        "show the wallet and what is in escrow; make, import and export keys; send; look back",
+        (
+            "qubix wallet",
+            "qubix wallet new",
+            "qubix wallet import --seed-file seed.txt",
+            "qubix wallet export --to backup.txt",
+            "qubix wallet send IDENTITY 1000 --id rent-may",
+            "qubix wallet history",
+        ),
+        wallet.add_arguments,
+        wallet.wallet,
+    ),
     "devnet": Verb(
         "run a private Qubic network on this machine",
         ("qubix devnet", "qubix devnet --nodes 3 --json"),

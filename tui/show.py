@@ -17,7 +17,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from protocol.control import LeaseView, OfferView, StatusView, WalletView
+from protocol.control import HistoryEntry, LeaseView, OfferView, PaymentView, StatusView, WalletView
 from tui.safe import safe_line
 
 ID_CHARS = 8
@@ -195,6 +195,34 @@ def wallet_sheet(wallet: WalletView) -> Text:
             ("tick", qu(wallet.tick)),
         ]
     )
+
+
+def payment_sheet(payment: PaymentView) -> Text:
+    pairs: list[tuple[str, str | Text]] = [
+        ("payment", payment.payment_id),
+        ("to", payment.identity),
+        ("amount", f"{qu(payment.amount)} QU"),
+        ("state", cell(payment.state, GOOD if payment.state == "sent" else BAD)),
+        ("because", payment.sentence),
+    ]
+    pairs += [("tried", f"tick {one.tick}, transaction {one.hash}") for one in payment.transactions]
+    return sheet(pairs)
+
+
+def history_table(entries: Sequence[HistoryEntry]) -> Table:
+    rows = [
+        (
+            cell(time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.at_ms / 1_000))),
+            cell(entry.kind),
+            cell(short_id(entry.id), max_chars=ID_CHARS),
+            cell(entry.state, phase_style(entry.state)),
+            cell(f"{entry.qu:+,}" if entry.qu else "0", "bold"),
+            cell(", ".join(f"{one.action} {one.tick}" for one in entry.transactions), "dim", 80),
+        )
+        for entry in entries
+    ]
+    columns = ("when", "what", "id", "state", "QU", "transactions (tick)")
+    return table(columns, rows, ("QU",), ("transactions (tick)",))
 
 
 def status_sheet(status: StatusView) -> Text:

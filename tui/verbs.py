@@ -26,8 +26,6 @@ from protocol.control import (
     StatusArgs,
     StatusView,
     StopArgs,
-    WalletArgs,
-    WalletView,
 )
 from protocol.errors import ConfigInvalid, LeaseUnknown
 from tui import show
@@ -58,11 +56,6 @@ def out() -> Console:
 async def status(options: argparse.Namespace) -> int:
     view: StatusView = await ask(options, "status", StatusArgs())
     return tell(options, view, show.status_sheet(view))
-
-
-async def wallet(options: argparse.Namespace) -> int:
-    view: WalletView = await ask(options, "wallet", WalletArgs())
-    return tell(options, view, show.wallet_sheet(view))
 
 
 async def market(options: argparse.Namespace) -> int:

@@ -81,6 +81,9 @@ def quoted() -> dict[str, Any]:
 
 
 WALLET = control.WalletView("A" * 60, 1_000_000, 29_100, 900, 0, 12_345)
+_SIGNED = control.TransactionView("a" * 60, "transfer", 12_340, 1_000)
+PAYMENT = control.PaymentView("x", "A" * 60, 1_000, "sent", "carried out in tick 12,340", 1, [_SIGNED])
+HISTORY = control.HistoryEntry("send", HOSTILE, "sent", -1_000, 1, [_SIGNED, _SIGNED])
 STATUS = control.StatusView(
     api_version=control.API_VERSION,
     peer_id="12D3KooWAbcdEfgh",

@@ -30,6 +30,8 @@ def daemon(verb: str, args: Any) -> Iterator[Reply]:
     answers: dict[str, object] = {
         "status": views.STATUS,
         "wallet": views.WALLET,
+        "send": views.PAYMENT,
+        "history": control.HistoryView([views.HISTORY, views.HISTORY]),
         "market": control.MarketView([views.offer(), hostile_offer]),
         "offer": control.OfferAnswer(views.offer(own=True)),
         "ps": control.PsView([views.lease(), hostile_lease]),
@@ -47,7 +49,8 @@ def home(tmp_path: Path) -> Iterator[str]:
         yield str(tmp_path)
 
 
-ASKING = [["status"], ["wallet"], ["market"], ["offer"], ["ps"], ["ps", "-a"], ["stop", "3fa9"], ["down"]]
+WALLET = [["wallet"], ["wallet", "history"], ["wallet", "send", "A" * 60, "1_000", "--id", "x"]]
+ASKING = [["status"], *WALLET, ["market"], ["offer"], ["ps"], ["ps", "-a"], ["stop", "3fa9"], ["down"]]
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
@@ -66,7 +69,7 @@ def test_a_screen_fits_80_columns_and_holds_no_control_character(home: str, word
     text = screen.replace("\r\n", "\n")
     assert text.strip()
     assert not [c for c in text if c != "\n" and not c.isprintable()], ascii(text)
-    if words[0] in ("market", "ps"):
+    if words[0] in ("market", "ps") or "history" in words:
         assert max(map(len, text.splitlines())) <= 80
 
 
@@ -107,6 +110,8 @@ def test_logs_as_json_end_with_a_last_object(home: str, capfd: pytest.CaptureFix
     ("words", "sent"),
     [
         (["market", "--gpu", "RTX 4090", "--limit", "5"], MarketArgs("RTX 4090", 5)),
+        (["wallet", "send", "A" * 60, "1,000", "--id", "x"], control.SendArgs("x", "A" * 60, 1_000)),
+        (["wallet", "history", "--limit", "5"], control.HistoryArgs(5)),
         (["offer"], OfferArgs(None, None)),
         (["offer", "--price", "500_000"], OfferArgs(500_000, None)),
         (["offer", "--withdraw"], OfferArgs(None, True)),
@@ -197,3 +202,33 @@ def test_the_data_directory_comes_from_flag_then_environment(
 def make(directory: Path) -> Path:
     directory.mkdir(parents=True)
     return directory
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["send"],
+        ["send", "A" * 60],
+        ["send", "A" * 60, "-1"],
+        ["send", "A" * 60, "0"],
+        ["history", "x"],
+        ["x"],
+    ],
+)
+def test_wallet_words_that_make_no_sense(
+    home: str, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--data-dir", home, "wallet", *words]) == 2
+    assert capfd.readouterr().err.startswith("error: ")
+
+
+def test_a_payment_that_failed_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    failed = control.PaymentView("x", "A" * 60, 1, "failed", "the wallet holds 0 QU", 1, [])
+    with control_server(
+        tmp_path / "control.sock", lambda verb, args: iter([{"ok": control.to_body(failed)}])
+    ):
+        words = ["--data-dir", str(tmp_path), "wallet", "send", "A" * 60, "1"]
+        assert cli.main(words) == cli.main([*words, "--json"]) == 6
+    out, err = capfd.readouterr()
+    assert err == "error: the wallet holds 0 QU [wallet.payment_failed]\n"
+    assert json.loads(out)["state"] == "failed"

@@ -1,0 +1,97 @@
+"""Payments: a person's transfers, carried on after a crash until they are final."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from escrow_bridge.bridge import Bridge
+from escrow_bridge.sending import saved_transaction
+from escrow_bridge.transfer import TransferOrder
+from ledger import payments, transactions
+from ledger.payments import PENDING, PaymentRow
+from ledger.store import Store
+from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, FundingFailed, UsageError
+from protocol.units import Qu, QubicId
+from qubixd.escrows import signed_transaction
+from qubixd.leases import Clock
+
+log = logging.getLogger("qubix.payments")
+
+SENT: Final = "sent"
+FAILED: Final = "failed"
+UNKNOWN: Final = "unknown"
+RETRY_S: Final = 2.0
+
+
+class Payments:
+    def __init__(self, store: Store, bridge: Bridge, now_ms: Clock) -> None:
+        self._store = store
+        self._bridge = bridge
+        self._now_ms = now_ms
+        self._under_way: dict[str, trio.Event] = {}
+        self._nursery: trio.Nursery
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take up what was not final, then serve `send` until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for row in await payments.pending(self._store):
+                self._begin(row)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def send(self, payment_id: str, to: QubicId, amount: Qu) -> PaymentRow:
+        """Pay once, however often this is called with that id; the payment once it is final.
+
+        UsageError if the id belongs to another payment.
+        """
+        row = await payments.begin(self._store, payment_id, to, amount, self._now_ms())
+        if (row.destination, row.amount) != (to, amount):
+            raise UsageError(f"the id {payment_id} belongs to another payment; choose a new one")
+        if row.state == PENDING:
+            await self._begin(row).wait()
+            done = await payments.get(self._store, payment_id)
+            assert done is not None, "payments are never deleted"
+            return done
+        return row
+
+    def _begin(self, row: PaymentRow) -> trio.Event:
+        over = self._under_way.get(row.payment_id)
+        if over is None:
+            over = self._under_way[row.payment_id] = trio.Event()
+            self._nursery.start_soon(self._carry_out, row, over)
+        return over
+
+    async def _carry_out(self, row: PaymentRow, over: trio.Event) -> None:
+        while True:
+            try:
+                state, sentence = await self._try(row)
+                break
+            except (ChainUnreachable, ChainDisagrees) as error:
+                log.info("payment %s will be tried again: %s", row.payment_id, error)
+                await trio.sleep(RETRY_S)
+        await payments.finish(self._store, row.payment_id, state, sentence, self._now_ms())
+        log.info("payment %s of %d QU: %s", row.payment_id, row.amount, sentence)
+        del self._under_way[row.payment_id]
+        over.set()
+
+    async def _try(self, row: PaymentRow) -> tuple[str, str]:
+        async def save(scratch: bytes) -> None:
+            about, now = row.payment_id.encode(), self._now_ms()
+            one = signed_transaction(saved_transaction(scratch), about, "transfer", now)
+            await transactions.note(self._store, one)
+            await payments.save_scratch(self._store, row.payment_id, scratch)
+
+        latest = await payments.get(self._store, row.payment_id)
+        scratch = latest.scratch if latest else row.scratch
+        order = TransferOrder(QubicId(row.destination), Qu(row.amount))
+        try:
+            done = await self._bridge.transfer(order, scratch, save)
+        except (BalanceTooLow, FundingFailed) as error:
+            return FAILED, str(error)
+        if not done.certain:
+            return UNKNOWN, f"whether it was carried out in tick {done.tick} cannot be told any more"
+        return SENT, f"carried out in tick {done.tick}"

@@ -1,0 +1,76 @@
+"""The wallet's verbs of the control API: balance, transfers, history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from escrow_bridge.qubic import identity_of, parse_identity
+from ledger import payments, transactions
+from ledger.payments import PaymentRow
+from ledger.store import Store
+from ledger.transactions import SignedTransaction
+from protocol import control
+from protocol.errors import UsageError
+from protocol.lease_model import Lease, Role
+from protocol.units import MAX_QU, Qu, Tick, net_of
+from qubixd.node import Node
+from qubixd.payments import SENT
+from qubixd.views import wallet_view
+
+
+async def wallet(node: Node) -> control.WalletView:
+    balance = await node.parts.chain.balance(node.parts.wallet.public_key)
+    tick = node.watchers.tick.tick if node.watchers.tick else Tick(0)
+    return wallet_view(node.parts.wallet.identity, balance.amount, tick, await node.all_leases())
+
+
+async def send(node: Node, args: control.SendArgs) -> control.PaymentView:
+    if not (args.payment_id.isascii() and args.payment_id.isprintable()):
+        raise UsageError("the id of a payment consists of letters, digits and signs")
+    to = parse_identity(args.identity)
+    if to == node.parts.wallet.public_key:
+        raise UsageError("this is the identity of this very wallet")
+    if args.amount > MAX_QU:
+        raise UsageError(f"a payment is at most {MAX_QU} QU")
+    row = await node.payments.send(args.payment_id, to, Qu(args.amount))
+    return await _payment_view(node.parts.store, row)
+
+
+async def history(node: Node, args: control.HistoryArgs) -> control.HistoryView:
+    store, entries = node.parts.store, []
+    for lease in (await node.all_leases())[-args.limit :]:
+        signed = _views(await transactions.about(store, lease.lease_id))
+        entry = (lease.role, lease.lease_id.hex(), lease.phase, _effect_on_wallet(lease), lease.opened_at)
+        entries.append(control.HistoryEntry(*entry, signed))
+    for row in await payments.newest(store, args.limit):
+        signed = _views(await transactions.about(store, row.payment_id.encode()))
+        qu = -row.amount if row.state == SENT else 0
+        entries.append(control.HistoryEntry("send", row.payment_id, row.state, qu, row.created_ms, signed))
+    entries.sort(key=lambda entry: -entry.at_ms)
+    return control.HistoryView(entries[: args.limit])
+
+
+def _effect_on_wallet(lease: Lease) -> int:
+    if not lease.settled:
+        return 0
+    return -lease.paid if lease.role is Role.CALLER else net_of(lease.paid)
+
+
+async def _payment_view(store: Store, row: PaymentRow) -> control.PaymentView:
+    return control.PaymentView(
+        payment_id=row.payment_id,
+        identity=identity_of(row.destination),
+        amount=row.amount,
+        state=row.state,
+        sentence=row.sentence,
+        at_ms=row.created_ms,
+        transactions=_views(await transactions.about(store, row.payment_id.encode())),
+    )
+
+
+def _views(signed: Sequence[SignedTransaction]) -> list[control.TransactionView]:
+    """The network shows a transaction's digest as an identity in lower case."""
+    return [
+        control.TransactionView(identity_of(one.digest).lower(), one.action, one.tick, one.amount)
+        for one in signed
+    ]
