@@ -1,4 +1,4 @@
-# make demo | test | bench | lint. The first of them makes .venv from the lock in requirements/.
+# make demo | test | nightly | bench | lint. The first of them makes .venv from the lock in requirements/.
 PYTHON ?= python3
 BENCH ?=
 PYTEST_ARGS ?=
@@ -6,13 +6,18 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench format lock clean
+.PHONY: demo test nightly lint bench format lock clean
 
 demo: $(READY)
 	$(BIN)/qubix demo
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# A million random steps of the contract, other ones each day: some minutes.
+nightly: $(READY)
+	QUBIX_CONTRACT_STEPS=1000000 QUBIX_CONTRACT_SEED=$${QUBIX_CONTRACT_SEED:-$$(date +%Y%m%d)0000} \
+		$(BIN)/python -m pytest tests/property/test_contract_machine.py $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -236,4 +236,4 @@ class Escrow(RuleBasedStateMachine):
 
 
 TestEscrow = Escrow.TestCase
-TestEscrow.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestEscrow.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -1,0 +1,400 @@
+"""What the escrow contract must do, told a second time: plain Python, no bytes, no hashing, no C++.
+
+Who calls is a name, a signature is the name of its signer. Every call returns the code that the contract
+must give; balances and records are then what they must be. Written from contracts/README.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.support.escrow import Code
+
+CONTRACT: Final = "contract"
+BURNED: Final = "burned"
+BOND, STAKE, ENOUGH, DISPUTE_BOND = 100, 1_000_000, 10_000, 100_000
+DISPUTE_TICKS, SWEEP, TICKETS, DISPUTES = 600_000, 16, 1_024, 64
+SHARES: Final = 676
+
+
+def fee(paid: int) -> int:
+    return paid * 5 // 100
+
+
+def share(paid: int, basis_points: int) -> int:
+    """Burned of the provider's part."""
+    return (paid - fee(paid)) * basis_points // 10_000
+
+
+def net(paid: int, basis_points: int) -> int:
+    return paid - fee(paid) - share(paid, basis_points)
+
+
+@dataclass
+class Channel:
+    caller: str
+    provider: str
+    deposit: int
+    deadline: int
+    challenge: int
+    burn: int
+    paid: int = 0
+    close_tick: int = 0
+
+    @property
+    def last_tick(self) -> int:
+        return self.close_tick or self.deadline
+
+
+@dataclass
+class Provider:
+    stake: int
+    since: int
+    exit_epoch: int = 0
+    volume: int = 0
+    completed: int = 0
+    disputed: int = 0
+    failed: int = 0
+    stars: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Ticket:
+    amount: int
+    epoch: int
+    rated: bool = False
+    disputed: bool = False
+
+
+@dataclass
+class Case:
+    caller: str
+    provider: str
+    until: int
+    verdicts: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A receipt: who signed it, for which lease, and when."""
+
+    escrow: bytes
+    start: int
+    end: int
+    signer: str
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One lease as OpenMany is asked for it; ticks count from now."""
+
+    escrow: bytes
+    provider: str
+    deposit: int
+    deadline: int
+    challenge: int
+    burn: int
+
+
+class Model:
+    """All that is known of the chain. `balances` has the wallets, CONTRACT and BURNED."""
+
+    def __init__(self, balances: dict[str, int], tick: int, epoch: int, arbiters: list[str]) -> None:
+        self.balances = Counter(balances)
+        self.tick, self.epoch, self.arbiters = tick, epoch, list(arbiters)
+        self.channels: dict[bytes, Channel] = {}
+        self.providers: dict[str, Provider] = {}
+        self.tickets: dict[tuple[str, bytes, str, str], Ticket] = {}
+        self.cases: dict[bytes, Case] = {}
+        self.wishes: dict[int, tuple[str, int]] = {}
+        self.fees = 0
+
+    def _move(self, source: str, to: str, amount: int) -> None:
+        self.balances[source] -= amount
+        self.balances[to] += amount
+
+    def obligations(self) -> int:
+        """What the contract owes and holds."""
+        open_balance = sum(channel.deposit - channel.paid for channel in self.channels.values())
+        return open_balance + self.stakes() + DISPUTE_BOND * len(self.cases) + self.fees
+
+    def stakes(self) -> int:
+        return sum(provider.stake for provider in self.providers.values())
+
+    # --- channels ---------------------------------------------------------------------------------
+
+    def _objection(self, caller: str, wish: Wish) -> Code:
+        if wish.provider == caller:
+            return Code.BAD_PARTY
+        if wish.deposit < 1:
+            return Code.BAD_DEPOSIT
+        if wish.deadline < 32:
+            return Code.BAD_DEADLINE
+        if wish.challenge < 16:
+            return Code.BAD_CHALLENGE
+        if wish.burn > 10_000:
+            return Code.BAD_BURN
+        return Code.ALREADY_OPEN if wish.escrow in self.channels else Code.OK
+
+    def open_all(self, caller: str, wishes: list[Wish], attached: int) -> Code:
+        for place, wish in enumerate(wishes):
+            twice = any(earlier.escrow == wish.escrow for earlier in wishes[:place])
+            code = Code.ALREADY_OPEN if twice else self._objection(caller, wish)
+            if code != Code.OK:
+                return code
+        if sum(wish.deposit for wish in wishes) != attached:
+            return Code.BAD_DEPOSIT
+        for wish in wishes:
+            deadline = self.tick + wish.deadline
+            self.channels[wish.escrow] = Channel(
+                caller, wish.provider, wish.deposit, deadline, wish.challenge, wish.burn
+            )
+            self._move(caller, CONTRACT, wish.deposit)
+        return Code.OK
+
+    def top_up(self, by: str, escrow: bytes, amount: int) -> Code:
+        channel = self.channels.get(escrow)
+        if channel is None:
+            return Code.UNKNOWN_ESCROW
+        if by != channel.caller:
+            return Code.NOT_CALLER
+        if channel.close_tick:
+            return Code.CLOSING
+        if self.tick >= channel.deadline:
+            return Code.TOO_LATE
+        if amount < 1:
+            return Code.BAD_DEPOSIT
+        channel.deposit += amount
+        self._move(by, CONTRACT, amount)
+        return Code.OK
+
+    def redeem(self, by: str, escrow: bytes, cumulative: int, signer: str, bond: int) -> Code:
+        channel = self.channels.get(escrow)
+        if channel is None:
+            return Code.UNKNOWN_ESCROW
+        if self.tick >= channel.last_tick:
+            return Code.TOO_LATE
+        if cumulative <= channel.paid:
+            return Code.NOT_RISING
+        if cumulative > channel.deposit:
+            return Code.ABOVE_DEPOSIT
+        if bond < BOND:
+            return Code.NEEDS_BOND
+        if signer != channel.caller:
+            self._move(by, BURNED, BOND)
+            return Code.BAD_SIGNATURE
+        before = channel.paid
+        self._move(CONTRACT, channel.provider, net(cumulative, channel.burn) - net(before, channel.burn))
+        self._move(CONTRACT, BURNED, share(cumulative, channel.burn) - share(before, channel.burn))
+        self.fees += fee(cumulative) - fee(before)
+        channel.paid = cumulative
+        return Code.OK
+
+    def close(self, by: str, escrow: bytes, cumulative: int, signer: str, bond: int) -> Code:
+        channel = self.channels.get(escrow)
+        if channel is None:
+            return Code.UNKNOWN_ESCROW
+        if by != channel.provider:
+            return Code.NOT_PROVIDER
+        if cumulative != channel.paid:
+            code = self.redeem(by, escrow, cumulative, signer, bond)
+            if code != Code.OK:
+                return code
+        self._refund(escrow)
+        return Code.OK
+
+    def request_close(self, by: str, escrow: bytes) -> Code:
+        channel = self.channels.get(escrow)
+        if channel is None:
+            return Code.UNKNOWN_ESCROW
+        if by != channel.caller:
+            return Code.NOT_CALLER
+        if channel.close_tick:
+            return Code.CLOSING
+        if self.tick >= channel.deadline:
+            return Code.TOO_LATE
+        channel.close_tick = min(self.tick + channel.challenge, channel.deadline)
+        return Code.OK
+
+    def finalize(self, escrow: bytes) -> Code:
+        channel = self.channels.get(escrow)
+        if channel is None:
+            return Code.UNKNOWN_ESCROW
+        if self.tick < channel.last_tick:
+            return Code.TOO_EARLY
+        self._refund(escrow)
+        return Code.OK
+
+    def _refund(self, escrow: bytes) -> None:
+        channel = self.channels.pop(escrow)
+        self._move(CONTRACT, channel.caller, channel.deposit - channel.paid)
+        provider = self.providers.get(channel.provider)
+        if provider is None or channel.paid < ENOUGH:
+            return
+        provider.completed += 1
+        provider.volume += channel.paid
+        if len(self.tickets) < TICKETS:
+            key = ("lease", escrow, channel.caller, channel.provider)
+            self.tickets[key] = Ticket(channel.paid, self.epoch)
+
+    # --- registry ---------------------------------------------------------------------------------
+
+    def register(self, by: str, stake: int) -> Code:
+        if stake < STAKE:
+            return Code.BAD_DEPOSIT
+        if by in self.providers:
+            return Code.ALREADY_REGISTERED
+        self.providers[by] = Provider(stake, self.tick)
+        self._move(by, CONTRACT, stake)
+        return Code.OK
+
+    def update(self, by: str, added: int) -> Code:
+        provider = self.providers.get(by)
+        if provider is None:
+            return Code.UNKNOWN_PROVIDER
+        if provider.exit_epoch:
+            return Code.EXITING
+        provider.stake += added
+        self._move(by, CONTRACT, added)
+        return Code.OK
+
+    def leave(self, by: str) -> Code:
+        provider = self.providers.get(by)
+        if provider is None:
+            return Code.UNKNOWN_PROVIDER
+        if provider.exit_epoch:
+            return Code.EXITING
+        provider.exit_epoch = self.epoch + 1
+        return Code.OK
+
+    def rate(self, by: str, escrow: bytes, provider: str, stars: int) -> Code:
+        if not 1 <= stars <= 5:
+            return Code.BAD_STARS
+        ticket = self.tickets.get(("lease", escrow, by, provider))
+        if ticket is None:
+            return Code.NO_TICKET
+        if ticket.rated:
+            return Code.ALREADY_DONE
+        if provider not in self.providers:
+            return Code.UNKNOWN_PROVIDER
+        ticket.rated = True
+        self.providers[provider].stars.append(stars)
+        return Code.OK
+
+    def slash(self, by: str, provider: str, first: Span, second: Span, bond: int) -> Code:
+        accused = self.providers.get(provider)
+        if accused is None:
+            return Code.UNKNOWN_PROVIDER
+        told = all(accused.since <= span.start < span.end <= self.tick for span in (first, second))
+        overlap = min(first.end, second.end) - max(first.start, second.start)
+        if first.escrow == second.escrow or not told or overlap < 1:
+            return Code.BAD_RECEIPTS
+        if bond < 2 * BOND:
+            return Code.NEEDS_BOND
+        if {first.signer, second.signer} != {provider}:
+            self._move(by, BURNED, 2 * BOND)
+            return Code.BAD_SIGNATURE
+        del self.providers[provider]
+        reward = accused.stake // 100 * 25
+        self._move(CONTRACT, by, reward)
+        self._move(CONTRACT, BURNED, accused.stake - reward)
+        return Code.OK
+
+    # --- disputes and purchases -------------------------------------------------------------------
+
+    def dispute(self, by: str, escrow: bytes, provider: str, bond: int) -> Code:
+        if bond != DISPUTE_BOND:
+            return Code.BAD_DEPOSIT
+        ticket = self.tickets.get(("lease", escrow, by, provider))
+        if ticket is None:
+            return Code.NO_TICKET
+        if ticket.disputed:
+            return Code.ALREADY_DONE
+        if provider not in self.providers:
+            return Code.UNKNOWN_PROVIDER
+        if len(self.cases) >= DISPUTES:
+            return Code.FULL
+        ticket.disputed = True
+        self.providers[provider].disputed += 1
+        self.cases[escrow] = Case(by, provider, self.tick + DISPUTE_TICKS)
+        self._move(by, CONTRACT, bond)
+        return Code.OK
+
+    def decide(self, by: str, escrow: bytes, verdict: int) -> Code:
+        case = self.cases.get(escrow)
+        if case is None:
+            return Code.UNKNOWN_DISPUTE
+        if by not in self.arbiters or by in (case.caller, case.provider):
+            return Code.NOT_ARBITER
+        if self.tick >= case.until:
+            return Code.TOO_LATE
+        if verdict not in (1, 2):
+            return Code.BAD_VERDICT
+        slot = self.arbiters.index(by)
+        if slot in case.verdicts:
+            return Code.ALREADY_DONE
+        case.verdicts[slot] = verdict
+        if Counter(case.verdicts.values())[verdict] == 2:
+            self._end_case(escrow, case.caller if verdict == 1 else case.provider)
+            if verdict == 1 and case.provider in self.providers:
+                self.providers[case.provider].failed += 1
+        return Code.OK
+
+    def _end_case(self, escrow: bytes, winner: str) -> None:
+        del self.cases[escrow]
+        self._move(CONTRACT, winner, DISPUTE_BOND)
+
+    def rotate(self, by: str, candidate: str, slot: int) -> Code:
+        if by not in self.arbiters:
+            return Code.NOT_ARBITER
+        if slot > 2:
+            return Code.BAD_COUNT
+        if candidate in self.arbiters:
+            return Code.BAD_PARTY
+        own = self.arbiters.index(by)
+        if any(wish == (candidate, slot) for place, wish in self.wishes.items() if place != own):
+            self.arbiters[slot] = candidate
+            self.wishes.clear()
+        else:
+            self.wishes[own] = (candidate, slot)
+        return Code.OK
+
+    def buy(self, by: str, seller: str, item: bytes, price: int) -> Code:
+        key = ("item", item, by, seller)
+        if seller == by:
+            return Code.BAD_PARTY
+        if price < ENOUGH:
+            return Code.BAD_DEPOSIT
+        if key in self.tickets:
+            return Code.ALREADY_DONE
+        if len(self.tickets) >= TICKETS:
+            return Code.FULL
+        royalty = price * 2 // 100
+        self._move(by, seller, price - royalty)
+        self._move(by, CONTRACT, royalty)
+        self.fees += royalty
+        self.tickets[key] = Ticket(price, self.epoch)
+        return Code.OK
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def next_tick(self, tick: int) -> None:
+        """Ends this tick, whose sweep may refund, and begins another."""
+        if self.tick % SWEEP == 0:
+            for escrow in [key for key, one in self.channels.items() if one.last_tick <= self.tick]:
+                self._refund(escrow)
+            for escrow in [key for key, one in self.cases.items() if one.until <= self.tick]:
+                self._end_case(escrow, self.cases[escrow].caller)
+        self.tick = tick
+
+    def change_epoch(self) -> None:
+        for name in [name for name, one in self.providers.items() if 0 < one.exit_epoch <= self.epoch]:
+            self._move(CONTRACT, name, self.providers.pop(name).stake)
+        self.tickets = {key: one for key, one in self.tickets.items() if one.epoch == self.epoch}
+        burned = self.fees * 20 // 100
+        shared = (self.fees - burned) // SHARES * SHARES
+        self._move(CONTRACT, BURNED, burned + shared)
+        self.fees -= burned + shared
+        self.epoch += 1
