@@ -66,6 +66,13 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
         "--runner", choices=("auto", "docker", "process"), default="auto", help="what runs it"
     )
     parser.add_argument("--keep", action="store_true", help="keep the files and logs of the demo")
+    parser.add_argument(
+        "--chain",
+        metavar="URL",
+        help="a chain of yours: node://HOST:PORT[,HOST:PORT...] or rpc+http://HOST:PORT",
+    )
+    parser.add_argument("--contract-index", type=_count, metavar="N", help="where the contract is on it")
+    parser.add_argument("--wallet-seed-file", metavar="FILE", help="the wallet that pays there, mode 0600")
 
 
 async def _demo(options: argparse.Namespace) -> int:
@@ -140,7 +147,11 @@ VERBS: dict[str, Verb] = {
     ),
     "demo": Verb(
         "run a whole rental on this machine, on a private network",
-        ("qubix demo", "qubix demo --runner process --keep"),
+        (
+            "qubix demo",
+            "qubix demo --runner process --keep",
+            "qubix demo --chain node://127.0.0.1:21841 --contract-index 28 --wallet-seed-file seed.txt",
+        ),
         _demo_arguments,
         _demo,
     ),

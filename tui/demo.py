@@ -17,7 +17,8 @@ import signal
 import string
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,6 +27,7 @@ from protocol.control import MarketArgs, MarketView, OfferView
 from protocol.errors import EngineUnreachable, ImageUnavailable, NoOffer, QubixError
 from tui import demo_job, show
 from tui.client import Client, connect
+from tui.demo_chain import Foreign, foreign_of, give_back, lend
 from tui.demo_image import ensure_image
 from tui.demo_rental import Rental, rent
 from tui.demo_screen import Screen
@@ -54,12 +56,15 @@ async def demo(options: argparse.Namespace) -> int:
     """The exit code: 0 if the job ran and every sum is right."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, _cancel_me())
+    foreign = foreign_of(options)
     screen, began = Screen(as_json=options.json), time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="qubix-demo-", dir=_short_temp()))
     children: list[Child] = []
+    stage = Stage(directory, children, screen, foreign)
     try:
-        screen.say("qubix demo: a whole rental on this machine, with test money on a private network")
-        report = await _play(options.runner, directory, children, screen, began)
+        money = f"on {foreign.chain}" if foreign else "with test money on a private network"
+        screen.say(f"qubix demo: a whole rental on this machine, {money}")
+        report = await _play(options.runner, stage, began)
     except QubixError:
         screen.logs_of(_suspects(directory, children))
         raise
@@ -70,7 +75,11 @@ async def demo(options: argparse.Namespace) -> int:
     finally:
         screen.quiet()
         end(children)
-        _tidy(directory, screen, keep=options.keep)
+        if stage.lent:
+            screen.say(
+                f"The provider's wallet may still hold money; its keys are kept in {directory}", show.BAD
+            )
+        _tidy(directory, screen, keep=options.keep or stage.lent)
     if options.json:
         show.print_json(report)
     return 0 if report["ok"] else 1
@@ -102,10 +111,9 @@ def _tidy(directory: Path, screen: Screen, *, keep: bool) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _play(
-    runner: str, directory: Path, children: list[Child], screen: Screen, began: float
-) -> dict[str, Any]:
+async def _play(runner: str, stage: Stage, began: float) -> dict[str, Any]:
     """The demo from the first step to the report."""
+    directory, children, screen = stage.directory, stage.children, stage.screen
     runner, image = await _choose_runner(runner, screen)
     data = directory / demo_job.DATA_NAME
     with screen.step("data", "writing a data file") as said:
@@ -113,13 +121,14 @@ async def _play(
         readings = demo_job.CARDS * demo_job.READINGS_PER_CARD
         said.append(f"{data.name}: {readings:,} readings, {data.stat().st_size / 1e6:.1f} MB")
     expected = await asyncio.to_thread(demo_job.expected_result, data)
-    stage = Stage(directory, children, screen, runner)
-    await stage.set_up()
+    await stage.set_up(runner)
     async with connect(stage.socket("caller")) as caller, connect(stage.socket("provider")) as provider:
         discover_seconds = await _while_alive(children, _discover(caller, screen))
-        work = rent(caller, provider, directory, demo_job.job_file(image), screen)
-        rental = await _while_alive(children, work)
-    return _report(rental, runner, expected, screen, discover_seconds, began)
+        async with stage.funded(caller, provider):
+            work = rent(caller, provider, directory, demo_job.job_file(image), screen)
+            rental = await _while_alive(children, work)
+            report = _report(rental, runner, expected, screen, discover_seconds, began)
+    return report
 
 
 async def _while_alive(children: list[Child], work: Coroutine[Any, Any, T]) -> T:
@@ -155,15 +164,48 @@ async def _choose_runner(wanted: str, screen: Screen) -> tuple[str, str]:
 
 @dataclass
 class Stage:
-    """The three processes. `set_up` starts them one after the other: each needs the one before."""
+    """The three processes, two where the network is there already. `set_up` starts them one after the
+    other: each needs the one before."""
 
     directory: Path
     children: list[Child]
     screen: Screen
-    runner: str
+    foreign: Foreign | None
+    lent: bool = False
+    """The provider's wallet holds money of the caller's."""
 
-    async def set_up(self) -> None:
-        seeds = {name: self._secret_file(f"{name}.seed", _seed()) for name in ("caller", "provider")}
+    async def set_up(self, runner: str) -> None:
+        seeds = {"provider": self._secret_file("provider.seed", _seed())}
+        if self.foreign:
+            seeds["caller"], chain = self.foreign.seed_file, self.foreign.options
+        else:
+            seeds["caller"] = self._secret_file("caller.seed", _seed())
+            chain = await self._private_network(seeds)
+        with self.screen.step("provider", "starting the provider's daemon") as said:
+            offers = ("--provider", "--price", str(PRICE_QU_PER_HOUR), "--runner", runner)
+            provider = await self._daemon("provider", seeds["provider"], *chain, *offers)
+            said.append(f"offers this machine for {PRICE_QU_PER_HOUR // 3_600} QU a second")
+        with self.screen.step("caller", "starting the caller's daemon") as said:
+            meet = [word for address in provider.ready["addresses"] for word in ("--bootstrap", address)]
+            await self._daemon("caller", seeds["caller"], *chain, *meet)
+            wallet = "your wallet" if self.foreign else f"{CALLER_QU:,} QU in its wallet"
+            said.append(f"a second daemon, with {wallet}")
+
+    @asynccontextmanager
+    async def funded(self, caller: Client, provider: Client) -> AsyncIterator[None]:
+        """On a foreign chain: money in the provider's wallet, and back again however the rental ends."""
+        if self.foreign is None:
+            yield
+            return
+        self.lent = True
+        await _while_alive(self.children, lend(caller, provider, self.screen))
+        try:
+            yield
+        finally:
+            self.lent = not await give_back(caller, provider, self.screen)
+
+    async def _private_network(self, seeds: dict[str, Path]) -> tuple[str, ...]:
+        """Start it; the daemons' options for it."""
         with self.screen.step("network", "starting a private Qubic network (compiles the contract)") as said:
             funds = ((seeds["caller"], CALLER_QU), (seeds["provider"], PROVIDER_QU))
             options = [word for seed, amount in funds for word in ("--fund-seed-file", f"{seed}={amount}")]
@@ -171,15 +213,7 @@ class Stage:
             network = await self._start("network", "escrow_bridge.devnet", DEVNET_SECONDS, *ticks, *options)
             said.append("a private Qubic network with the escrow contract")
         nodes = ",".join(network.ready["nodes"])
-        chain = ("--chain", f"node://{nodes}", "--contract-index", str(network.ready["contract_index"]))
-        with self.screen.step("provider", "starting the provider's daemon") as said:
-            offers = ("--provider", "--price", str(PRICE_QU_PER_HOUR), "--runner", self.runner)
-            provider = await self._daemon("provider", seeds["provider"], *chain, *offers)
-            said.append(f"offers this machine for {PRICE_QU_PER_HOUR // 3_600} QU a second")
-        with self.screen.step("caller", "starting the caller's daemon") as said:
-            meet = [word for address in provider.ready["addresses"] for word in ("--bootstrap", address)]
-            await self._daemon("caller", seeds["caller"], *chain, *meet)
-            said.append(f"a second daemon, with {CALLER_QU:,} QU in its wallet")
+        return ("--chain", f"node://{nodes}", "--contract-index", str(network.ready["contract_index"]))
 
     def socket(self, name: str) -> Path:
         return control_socket(self.directory / name)

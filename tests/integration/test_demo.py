@@ -81,6 +81,57 @@ def test_as_a_process_where_no_engine_answers(temp: Path) -> None:
     assert "without a container" in said and "no Docker engine answers" in said
 
 
+@contextmanager
+def devnet() -> Iterator[dict[str, Any]]:
+    """What a running `qubix devnet` of three nodes said when it was ready."""
+    command = [sys.executable, "-m", "tui.cli", "devnet", "--nodes", "3", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["node", "rpc"])
+def test_on_a_chain_that_others_run(temp: Path, scheme: str) -> None:
+    """The same balance sheet; only what was paid has left the wallet that was lent for it."""
+    with devnet() as net:
+        chain = "node://" + ",".join(net["nodes"]) if scheme == "node" else "rpc+" + net["rpc"]
+        place = ("--chain", chain, "--contract-index", str(net["contract_index"]))
+        seed = ("--wallet-seed-file", net["seed_file"])
+        with demo(temp, "--runner", "process", *place, *seed) as process:
+            said = check(process, temp, "process")
+    assert "a private Qubic network" not in said
+    assert "1,000 QU sent to the provider's new wallet" in said
+    assert "went from the provider's wallet back to yours" in said
+
+
+@pytest.mark.parametrize(
+    "words", [("--chain", "node://127.0.0.1:1"), ("--contract-index", "28"), ("--wallet-seed-file", "x")]
+)
+def test_half_of_a_chain_is_refused(temp: Path, words: tuple[str, str]) -> None:
+    with demo(temp, *words) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "give all of --chain" in json.loads(out)["error"]["message"]
+
+
+@pytest.mark.slow
+def test_a_chain_on_which_the_wallet_is_empty(temp: Path) -> None:
+    seed = temp / "empty.seed"
+    seed.touch(mode=0o600)
+    seed.write_text("a" * 54 + "z")
+    with devnet() as net:
+        place = ("--chain", f"node://{net['nodes'][0]}", "--contract-index", str(net["contract_index"]))
+        words = ("--runner", "process", *place, "--wallet-seed-file", str(seed))
+        with demo(temp, *words) as process:
+            out, err = process.communicate(timeout=100)
+    assert process.returncode == 6, err
+    assert json.loads(out)["error"]["code"] == "wallet.payment_failed"
+
+
 @pytest.mark.slow
 @pytest.mark.docker
 def test_in_a_container(temp: Path, docker_engine: docker.DockerClient) -> None:
