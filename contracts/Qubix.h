@@ -1682,6 +1682,66 @@ public:
         state.mut().totals.feesCollected += locals.royalty;
     }
 
+    struct Sweep_input
+    {
+    };
+    struct Sweep_output
+    {
+    };
+    struct Sweep_locals
+    {
+        Refund_input refund;
+        Refund_output refunded;
+        DisputeCase dispute;
+        EndDispute_input end;
+        EndDispute_output ended;
+        sint64 index;
+        uint32 lastTick;
+        bit removed;
+    };
+    // Expiry without anyone acting. Reads only, unless there is something to give back.
+    PRIVATE_PROCEDURE_WITH_LOCALS(Sweep)
+    {
+        locals.index = state.get().channels.nextElementIndex(NULL_INDEX);
+        while (locals.index != NULL_INDEX)
+        {
+            locals.refund.channel = state.get().channels.value(locals.index);
+            locals.lastTick = locals.refund.channel.closeTick > 0
+                ? locals.refund.channel.closeTick : locals.refund.channel.deadlineTick;
+            if (qpi.tick() >= locals.lastTick)
+            {
+                locals.refund.escrow = state.get().channels.key(locals.index);
+                CALL(Refund, locals.refund, locals.refunded);
+                locals.removed = true;
+            }
+            locals.index = state.get().channels.nextElementIndex(locals.index);
+        }
+        if (locals.removed)
+        {
+            state.mut().channels.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
+        }
+        // A dispute that nobody decided leaves everything as it was.
+        locals.removed = false;
+        locals.index = state.get().disputes.nextElementIndex(NULL_INDEX);
+        while (locals.index != NULL_INDEX)
+        {
+            locals.dispute = state.get().disputes.value(locals.index);
+            if (qpi.tick() >= locals.dispute.untilTick)
+            {
+                locals.end.escrow = state.get().disputes.key(locals.index);
+                locals.end.winner = locals.dispute.caller;
+                locals.end.bond = locals.dispute.bond;
+                CALL(EndDispute, locals.end, locals.ended);
+                locals.removed = true;
+            }
+            locals.index = state.get().disputes.nextElementIndex(locals.index);
+        }
+        if (locals.removed)
+        {
+            state.mut().disputes.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
+        }
+    }
+
     PUBLIC_FUNCTION(GetProvider)
     {
         output.exists = state.get().providers.get(input.provider, output.provider) ? 1 : 0;
@@ -1792,74 +1852,32 @@ public:
 
     struct END_TICK_locals
     {
-        Refund_input refund;
-        Refund_output refunded;
-        DisputeCase dispute;
-        EndDispute_input end;
-        EndDispute_output ended;
-        sint64 index;
-        uint32 lastTick;
-        bit removed;
+        Sweep_input none;
+        Sweep_output nothing;
     };
-    // Expiry without anyone acting. Reads only, unless there is something to refund.
     END_TICK_WITH_LOCALS()
     {
-        if (mod<uint32>(qpi.tick(), QUBIX_SWEEP_TICKS) != 0)
+        if (mod<uint32>(qpi.tick(), QUBIX_SWEEP_TICKS) == 0)
         {
-            return;
-        }
-        locals.index = state.get().channels.nextElementIndex(NULL_INDEX);
-        while (locals.index != NULL_INDEX)
-        {
-            locals.refund.channel = state.get().channels.value(locals.index);
-            locals.lastTick = locals.refund.channel.closeTick > 0
-                ? locals.refund.channel.closeTick : locals.refund.channel.deadlineTick;
-            if (qpi.tick() >= locals.lastTick)
-            {
-                locals.refund.escrow = state.get().channels.key(locals.index);
-                CALL(Refund, locals.refund, locals.refunded);
-                locals.removed = true;
-            }
-            locals.index = state.get().channels.nextElementIndex(locals.index);
-        }
-        if (locals.removed)
-        {
-            state.mut().channels.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
-        }
-        // A dispute that nobody decided leaves everything as it was.
-        locals.removed = false;
-        locals.index = state.get().disputes.nextElementIndex(NULL_INDEX);
-        while (locals.index != NULL_INDEX)
-        {
-            locals.dispute = state.get().disputes.value(locals.index);
-            if (qpi.tick() >= locals.dispute.untilTick)
-            {
-                locals.end.escrow = state.get().disputes.key(locals.index);
-                locals.end.winner = locals.dispute.caller;
-                locals.end.bond = locals.dispute.bond;
-                CALL(EndDispute, locals.end, locals.ended);
-                locals.removed = true;
-            }
-            locals.index = state.get().disputes.nextElementIndex(locals.index);
-        }
-        if (locals.removed)
-        {
-            state.mut().disputes.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
+            CALL(Sweep, locals.none, locals.nothing);
         }
     }
 
     struct END_EPOCH_locals
     {
+        Sweep_input none;
+        Sweep_output nothing;
         Provider provider;
         sint64 index;
         sint64 burned;
         sint64 perShare;
     };
-    // Stakes of those who left an epoch ago go back, tickets of the last epoch expire. A part of the fees
-    // feeds the reserve that this contract runs on, the rest goes to the shares. What does not divide by the
-    // shares stays for the next epoch.
+    // What is over goes back: here too, because this runs even without a reserve. Stakes of those who left an
+    // epoch ago go back, tickets of the last epoch expire. A part of the fees feeds the reserve that this
+    // contract runs on, the rest goes to the shares. What does not divide by the shares stays.
     END_EPOCH_WITH_LOCALS()
     {
+        CALL(Sweep, locals.none, locals.nothing);
         locals.index = state.get().providers.nextElementIndex(NULL_INDEX);
         while (locals.index != NULL_INDEX)
         {

@@ -13,9 +13,9 @@ from escrow_bridge.devnet.host import contract_id
 from escrow_bridge.layout import LeaseOrder, Procedure
 from escrow_bridge.layout_registry import Receipt
 from protocol.units import EscrowId, LeaseId, Qu, Tick
-from tests.support.contract_model import Span, Wish, net
+from tests.support.contract_model import Span, Wish
 from tests.support.contract_world import INDEX, KEYS, WALLETS, World
-from tests.support.escrow import Code
+from tests.support.escrow import Code, net
 
 GPUS: Final = (b"\x61" * 32, b"\x62" * 32)
 Codes = tuple[Code, Code]

@@ -10,26 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.support.escrow import Code
+from tests.support.escrow import Code, burned, fee, net
 
 CONTRACT: Final = "contract"
 BURNED: Final = "burned"
 BOND, STAKE, ENOUGH, DISPUTE_BOND = 100, 1_000_000, 10_000, 100_000
 DISPUTE_TICKS, SWEEP, TICKETS, DISPUTES = 600_000, 16, 1_024, 64
 SHARES: Final = 676
-
-
-def fee(paid: int) -> int:
-    return paid * 5 // 100
-
-
-def share(paid: int, basis_points: int) -> int:
-    """Burned of the provider's part."""
-    return (paid - fee(paid)) * basis_points // 10_000
-
-
-def net(paid: int, basis_points: int) -> int:
-    return paid - fee(paid) - share(paid, basis_points)
 
 
 @dataclass
@@ -187,7 +174,7 @@ class Model:
             return Code.BAD_SIGNATURE
         before = channel.paid
         self._move(CONTRACT, channel.provider, net(cumulative, channel.burn) - net(before, channel.burn))
-        self._move(CONTRACT, BURNED, share(cumulative, channel.burn) - share(before, channel.burn))
+        self._move(CONTRACT, BURNED, burned(cumulative, channel.burn) - burned(before, channel.burn))
         self.fees += fee(cumulative) - fee(before)
         channel.paid = cumulative
         return Code.OK
@@ -383,18 +370,22 @@ class Model:
     def next_tick(self, tick: int) -> None:
         """Ends this tick, whose sweep may refund, and begins another."""
         if self.tick % SWEEP == 0:
-            for escrow in [key for key, one in self.channels.items() if one.last_tick <= self.tick]:
-                self._refund(escrow)
-            for escrow in [key for key, one in self.cases.items() if one.until <= self.tick]:
-                self._end_case(escrow, self.cases[escrow].caller)
+            self._sweep()
         self.tick = tick
 
+    def _sweep(self) -> None:
+        for escrow in [key for key, one in self.channels.items() if one.last_tick <= self.tick]:
+            self._refund(escrow)
+        for escrow in [key for key, one in self.cases.items() if one.until <= self.tick]:
+            self._end_case(escrow, self.cases[escrow].caller)
+
     def change_epoch(self) -> None:
+        self._sweep()
         for name in [name for name, one in self.providers.items() if 0 < one.exit_epoch <= self.epoch]:
             self._move(CONTRACT, name, self.providers.pop(name).stake)
         self.tickets = {key: one for key, one in self.tickets.items() if one.epoch == self.epoch}
-        burned = self.fees * 20 // 100
-        shared = (self.fees - burned) // SHARES * SHARES
-        self._move(CONTRACT, BURNED, burned + shared)
-        self.fees -= burned + shared
+        fifth = self.fees * 20 // 100
+        shared = (self.fees - fifth) // SHARES * SHARES
+        self._move(CONTRACT, BURNED, fifth + shared)
+        self.fees -= fifth + shared
         self.epoch += 1

@@ -120,3 +120,16 @@ def test_without_a_reserve_refunds_wait_until_somebody_feeds_it(desk: Desk) -> N
     desk.host.set_reserve(QUBIX, 1)
     assert desk.code(desk.caller, FINALIZE, escrow) == Code.OK
     assert desk.balances() == (0, 0, 0, 0)
+
+
+def test_without_a_reserve_the_end_of_an_epoch_refunds(desk: Desk) -> None:
+    over, alive = desk.opened(deadline=40), desk.open(deadline=90, terms=b"\1" * 32)[1]
+    desk.host.set_reserve(QUBIX, 0)
+    desk.tick_to(desk.host.tick + 70)
+    assert desk.channel(over) is not None
+    desk.host.end_tick()
+    desk.host.change_epoch()
+    desk.host.begin_tick(desk.host.tick + 1)
+    assert desk.channel(over) is None and desk.channel(alive) is not None
+    assert desk.balances() == (-10_000, 0, 0, 10_000)
+    desk.check()
