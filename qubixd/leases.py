@@ -38,6 +38,7 @@ LONGEST_RETRY_S: Final = 15.0
 LONGEST_RETRY_AFTER_END_S: Final = 300.0
 GIVE_UP_MS: Final = 24 * 3_600_000
 """How long after a lease's end its last messages and files are still carried to a peer that is away."""
+KEPT_FOR_LISTENERS: Final = 1_000
 
 Clock = Callable[[], UnixMs]
 Save = Callable[[bytes], Awaitable[None]]
@@ -133,8 +134,9 @@ class Leases:
 
     @contextmanager
     def listen(self, lease_id: LeaseId | None) -> Iterator[trio.MemoryReceiveChannel[Lease]]:
-        """Every later state of a lease (None: of any lease), in order."""
-        send, receive = trio.open_memory_channel[Lease](1_000)
+        """Every later state of a lease (None: of any lease), in order. A reader that falls far behind
+        finds the end of the channel, and has to look at the present and listen anew."""
+        send, receive = trio.open_memory_channel[Lease](KEPT_FOR_LISTENERS)
         self._listeners[lease_id].add(send)
         try:
             yield receive
@@ -182,11 +184,14 @@ class Leases:
     def _announce(self, lease: Lease) -> None:
         for notice in self.on_change:
             notice(lease)
-        for channel in (*self._listeners[lease.lease_id], *self._listeners[None]):
-            try:
-                channel.send_nowait(lease)
-            except trio.WouldBlock:
-                log.warning("a front end is too slow to follow lease %s", lease.lease_id.hex()[:12])
+        for key in (lease.lease_id, None):
+            for channel in tuple(self._listeners[key]):
+                try:
+                    channel.send_nowait(lease)
+                except trio.WouldBlock:
+                    log.info("a reader is too slow to follow lease %s", lease.lease_id.hex()[:12])
+                    self._listeners[key].discard(channel)
+                    channel.close()
         if not self._listeners[lease.lease_id]:
             del self._listeners[lease.lease_id]
 

@@ -155,6 +155,7 @@ class OfferService:
         self._make_offer = make_offer
         self._store = store
         self._changed = trio.Event()
+        self._publishing = trio.Lock()
         self._met: tuple[trio.MemorySendChannel[PeerKey], trio.MemoryReceiveChannel[PeerKey]]
         self._met = trio.open_memory_channel(256)
         wire.serve(PROTOCOL, self._serve_snapshot)
@@ -187,9 +188,14 @@ class OfferService:
     async def _advertise(self) -> None:
         while True:
             self._changed = trio.Event()
-            await self._publish_own()
+            await self.publish()
             with trio.move_on_after(random.uniform(*REFRESH_SHARE) * LIFE_MS / 1_000):
                 await self._changed.wait()
+
+    async def publish(self) -> None:
+        """Sign and spread this machine's offer as it is now."""
+        async with self._publishing:  # sequences go out in the order in which they were drawn
+            await self._publish_own()
 
     async def _publish_own(self) -> None:
         now = self._now_ms()
