@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -344,15 +345,16 @@ class Bridge:
         """
         last: EscrowView | None = None
         first = True
-        async for _ in self.ticks():
-            try:
-                view = await self.read(escrow_id)
-            except ChainUnreachable as error:
-                _LOG.debug("escrow not read: %s", error)
-                continue
-            if first or view != last:
-                first, last = False, view
-                yield view
+        async with aclosing(self.ticks()) as ticks:
+            async for _ in ticks:
+                try:
+                    view = await self.read(escrow_id)
+                except ChainUnreachable as error:
+                    _LOG.debug("escrow not read: %s", error)
+                    continue
+                if first or view != last:
+                    first, last = False, view
+                    yield view
 
 
 def _settled(saved: tuple[int, int, bool]) -> Settled:

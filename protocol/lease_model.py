@@ -451,8 +451,9 @@ EVENTS: Final = Table("event", dict(enumerate(Event.__args__, start=1)))
 EFFECTS: Final = Table("effect", dict(enumerate(Effect.__args__, start=1)))
 STATES: Final = Table("lease", {1: Lease})
 
-REPLACEABLE: Final = frozenset({SendMeter, SendVoucher})
-"""Effects of which only the latest matters: a newer one replaces an older that is still waiting."""
+REPLACEABLE: Final = frozenset({SendMeter, SendVoucher, ChainVerify})
+"""Effects of which only the latest matters: a newer one replaces an older that is still waiting.
+However often a peer repeats itself, one of each is all that waits."""
 
 
 def lane_of(effect: Effect) -> str:

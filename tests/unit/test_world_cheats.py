@@ -1,0 +1,82 @@
+"""Callers who try to get work for nothing, or to keep a provider busy for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from escrow_bridge.layout import EscrowView, escrow_id
+from ledger import journal
+from protocol.lease_model import Phase
+from protocol.messages import Funded
+from protocol.units import Tick
+from tests.support.stranger import Stranger, stranger
+from tests.support.world import FUNDS, World
+
+Clock = trio.testing.MockClock
+
+
+@asynccontextmanager
+async def mallory_and(root: Path) -> AsyncIterator[Stranger]:
+    """A provider, and somebody on the wire who has not hired it yet."""
+    async with World(root) as world:
+        alice = await world.start("alice", provider=True)
+        async with stranger(world, alice) as mallory:
+            await trio.sleep(2)
+            yield mallory
+
+
+def at_tick(mallory: Stranger, tick: int) -> Funded:
+    """A claim that fits the terms in all but that the escrow is not there."""
+    terms = mallory.terms
+    claimed = escrow_id(
+        terms.caller_id, terms.provider_id, mallory.lease_id, terms.contract_index, Tick(tick)
+    )
+    return Funded(mallory.lease_id, claimed, Tick(tick))
+
+
+async def until(mallory: Stranger, *phases: Phase) -> None:
+    await mallory.world.until(mallory.lease_id, mallory.provider, lambda lease: lease.phase in phases)
+
+
+async def test_a_second_claim_of_an_escrow_far_in_the_future_keeps_nobody_from_being_paid(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Waiting for that tick would hold up the redeeming of the vouchers until the escrow has expired."""
+    async with mallory_and(tmp_path) as mallory:
+        await mallory.hire()
+        assert await mallory.put() == ""
+        view = await _fund_and_lie(mallory)
+        await until(mallory, Phase.RUNNING)
+        await mallory.say(mallory.voucher(view, 3_000))
+        served = await mallory.world.until(
+            mallory.lease_id, mallory.provider, lambda lease: lease.phase is Phase.FAILED
+        )
+        assert served.reason == "lease.unpaid"
+        assert served.paid == served.promised == 3_000
+        assert mallory.world.balance(mallory.provider) > FUNDS
+
+
+async def _fund_and_lie(mallory: Stranger) -> EscrowView:
+    """The true claim, and a false one before the provider could look at the first."""
+    view = await mallory.fund(announce=False)
+    mallory.world.chain.reachable = False
+    await mallory.say(Funded(mallory.lease_id, view.escrow_id, view.open_tick))
+    await mallory.say(at_tick(mallory, 2**32 - 1))
+    mallory.world.chain.reachable = True
+    return view
+
+
+async def test_a_claim_of_the_future_is_not_waited_for(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with mallory_and(tmp_path) as mallory:
+        await mallory.hire()
+        await mallory.say(at_tick(mallory, 2**32 - 1))
+        await trio.sleep(400)
+        node = mallory.provider.up
+        assert node.leases.active() == ()
+        chain_work = [one for one in await journal.pending(node.parts.store) if one.lane == "chain"]
+        assert chain_work == []
