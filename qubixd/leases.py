@@ -269,6 +269,9 @@ class Leases:
         except (QubixError, trio.BrokenResourceError, trio.TooSlowError) as error:
             log.info("lease %s: %s will be tried again: %s", lease.lease_id.hex()[:12], item.kind, error)
             return False
+        except OSError as error:  # a file that is gone or closed to us must not take all leases down
+            log.warning("lease %s: %s failed here: %s", lease.lease_id.hex()[:12], item.kind, error)
+            return False
         if event is not None:
             await self.feed(lease.lease_id, event)
         return True
