@@ -94,8 +94,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1; 0 = any free one")
     parser.add_argument("--tick-seconds", type=float, default=0.5, help="how long a tick lasts")
     parser.add_argument("--keep-ticks", type=int, default=1_000, help="past ticks that stay readable")
-    parser.add_argument("--fund", action="append", default=[], metavar="IDENTITY=AMOUNT")
-    parser.add_argument("--fund-seed-file", action="append", default=[], metavar="PATH=AMOUNT")
+    parser.add_argument(
+        "--fund", action="append", default=[], metavar="IDENTITY=AMOUNT", help="give QU to an identity"
+    )
+    parser.add_argument(
+        "--fund-seed-file",
+        action="append",
+        default=[],
+        metavar="PATH=AMOUNT",
+        help="give QU to the wallet of the seed in a file",
+    )
     parser.add_argument("--json", action="store_true", help="announce readiness as one JSON line")
     parser.add_argument("--verbose", action="store_true", help="log what is dropped and why")
     return parser.parse_args(argv)
@@ -105,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.WARNING, stream=sys.stderr)
     try:
+        if not 0 <= arguments.port <= 65_535:
+            raise UsageError(f"--port must be between 0 and 65535, not {arguments.port}")
         rules = Rules(round(arguments.tick_seconds * 1_000), keep_ticks=arguments.keep_ticks)
         funds = [parse_fund(text) for text in arguments.fund]
         funds += [parse_fund_seed_file(text) for text in arguments.fund_seed_file]

@@ -46,7 +46,7 @@ async def test_a_price_above_the_limit_is_refused_without_asking(
     async with rental(tmp_path) as one:
         for how in ({"max_price": Qu(PRICE - 1)}, {"text": job(extra=f"max_price: {PRICE - 1}\n")}):
             with pytest.raises(
-                PriceAboveLimit, match=f"asks {PRICE} QU per hour and your limit is {PRICE - 1}"
+                PriceAboveLimit, match=f"asks {PRICE:,} QU per hour and your limit is {PRICE - 1:,}"
             ):
                 await one.rent(**how)
         assert one.alice.up.parts.wire.counters.streams_in <= 1, "no more than the snapshot was asked for"
@@ -74,7 +74,9 @@ async def test_a_balance_too_low_is_said_before_anybody_is_asked(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
     async with rental(tmp_path) as one:
-        with pytest.raises(BalanceTooLow, match=r"needs a deposit of 3600000000 QU .* holds 1000000000"):
+        with pytest.raises(
+            BalanceTooLow, match=r"needs a deposit of 3,600,000,000 QU .* holds 1,000,000,000"
+        ):
             await one.rent(job(hours=1_000))
         one.check_nothing_sent()
 
