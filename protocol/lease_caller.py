@@ -89,10 +89,12 @@ def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
 
 
 def running(lease: Lease, event: m.ReceiveRunning) -> Step:
-    """Billing began then. A job that started while we were stopping it is owed for, too."""
+    """Billing began then, but at most an interval before it was heard of: nobody can watch the past. A
+    job that started while we were stopping it is owed for, too."""
     if lease.started_at:
         return lease, ()
-    started_at = UnixMs(max(event.now - event.age_ms, lease.funded_at))
+    age_ms = min(event.age_ms, lease.terms.interval_seconds * 1_000)
+    started_at = UnixMs(max(event.now - age_ms, lease.funded_at))
     lease = replace(lease, started_at=started_at, heard_at=event.now)
     if lease.phase is not Phase.PROVISIONING:
         return lease, ()
@@ -161,7 +163,7 @@ def resumed(lease: Lease, event: m.ClockResumed) -> Step:
 
 def clock(lease: Lease, event: m.ClockPassed) -> Step:
     if not lease.timer_at or event.now < lease.timer_at:
-        return _promise(lease, lease.metered, event.now)
+        return lease, ()
     if lease.phase is Phase.QUOTED:
         sentence = "the provider did not answer the acceptance in time; no money has moved"
         return _end(_blame(lease, Phase.FAILED, "net.peer_unreachable", sentence), event.now), ()
@@ -177,14 +179,17 @@ def clock(lease: Lease, event: m.ClockPassed) -> Step:
 
 
 def _promise(lease: Lease, seconds: Seconds, now: UnixMs) -> Step:
-    """Sign for as much of the provider's seconds as our own watch has seen; the clock does the rest."""
+    """Sign for as much of the provider's seconds as our own watch has seen; the next meter brings the
+    rest. The watch stops an interval after the last meter: silence, or an end long after we asked for
+    it, is worth nothing."""
     if not lease.started_at or lease.settled:
         return lease, ()
-    metered = Seconds(max(lease.metered, min(seconds, lease.terms.max_seconds)))
-    watched = (now - lease.started_at + METER_SLACK_MS) // 1_000
-    agreed = Seconds(max(lease.seconds, min(metered, watched)))
-    due = Qu(min(amount_due(lease.terms.price_qu_per_hour, agreed), lease.terms.deposit))
-    lease = replace(lease, metered=metered, seconds=agreed)
+    terms = lease.terms
+    until = min(now, lease.heard_at + terms.interval_seconds * 1_000)
+    watched = (until - lease.started_at + METER_SLACK_MS) // 1_000
+    agreed = Seconds(max(lease.seconds, min(seconds, watched, terms.max_seconds)))
+    due = Qu(min(amount_due(terms.price_qu_per_hour, agreed), terms.deposit))
+    lease = replace(lease, seconds=agreed)
     if due <= lease.promised:
         return lease, ()
     lease = replace(lease, promised=due, vouchers=lease.vouchers + 1)

@@ -74,10 +74,9 @@ class Lease:
     paused_at: UnixMs = UnixMs(0)
     paused_ms: int = 0
     heard_at: UnixMs = UnixMs(0)
-    """Caller only: when the meter was last heard."""
-    metered: Seconds = Seconds(0)
-    """Caller only: what the provider says has run; `seconds` is what of it our own watch has seen too."""
+    """When the meter was last heard (caller), or told again during a pause (provider)."""
     seconds: Seconds = Seconds(0)
+    """Metered (provider); of what the provider metered, as much as our own watch has seen too (caller)."""
     promised: Qu = Qu(0)
     """Highest cumulative amount the caller has signed for (caller) or we hold a voucher for (provider)."""
     signature: bytes = b""
