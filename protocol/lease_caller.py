@@ -23,6 +23,8 @@ SETTLE_PATIENCE_MS: Final = 60_000
 METER_SLACK_MS: Final = 2_000
 """How far a provider's meter may run ahead of the caller's own watch (message delay, rounding up)."""
 
+CREDIT_INTERVALS: Final = 3
+
 OUTCOME_OF_REASON: Final = {"job.completed": Phase.DONE, "lease.duration_reached": Phase.DONE}
 
 
@@ -89,11 +91,11 @@ def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
 
 
 def running(lease: Lease, event: m.ReceiveRunning) -> Step:
-    """Billing began then, but at most an interval before it was heard of: nobody can watch the past. A
-    job that started while we were stopping it is owed for, too."""
+    """Billing began then, but only so long before it was heard of: nobody can watch the past. A job that
+    started while we were stopping it is owed for, too."""
     if lease.started_at:
         return lease, ()
-    age_ms = min(event.age_ms, lease.terms.interval_seconds * 1_000)
+    age_ms = min(event.age_ms, credit_seconds(lease.terms) * 1_000)
     started_at = UnixMs(max(event.now - age_ms, lease.funded_at))
     lease = replace(lease, started_at=started_at, heard_at=event.now)
     if lease.phase is not Phase.PROVISIONING:
@@ -171,11 +173,20 @@ def clock(lease: Lease, event: m.ClockPassed) -> Step:
         lease = _blame(lease, Phase.FAILED, "lease.provider_lost", "the provider fell silent")
         lease, told = _wind_up(lease, event.now)
         return _request_close(lease, told)
+    if lease.phase is Phase.STOPPING and lease.exited and lease.outcome is Phase.DONE:
+        sentence = "the job has ended, but its outputs and log could not be fetched in time"
+        lease = _blame(lease, Phase.FAILED, "lease.outputs_missing", sentence)
     if lease.settled:
         if not lease.reason:
             lease = _blame(lease, Phase.FAILED, "lease.closed_early", "the provider closed the escrow early")
         return _end(lease, event.now), ()
     return _request_close(replace(lease, phase=Phase.SETTLING, timer_at=UnixMs(0)), ())
+
+
+def credit_seconds(terms: Terms) -> Seconds:
+    """How late a start may be heard of and is yet believed and paid for: as long as an honest provider
+    goes on unpaid, for that is what it did if this node was away. More is not lent to anybody."""
+    return Seconds(terms.interval_seconds * min(terms.unpaid_intervals, CREDIT_INTERVALS))
 
 
 def _promise(lease: Lease, seconds: Seconds, now: UnixMs) -> Step:
