@@ -1,98 +1,82 @@
-"""A provider that turns bad while the job runs: the caller's daemon lives, its money is right, and the
-lease says what was missing."""
+"""Callers who try to get work for nothing, or to keep a provider busy for nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 import trio.testing
 
-from protocol import messages, signing
+from escrow_bridge.layout import EscrowView, escrow_id
+from ledger import journal
 from protocol.lease_model import Phase
-from protocol.messages import Ack
-from qubixd.talk import FILES_PROTOCOL, IDLE_TIMEOUT_S, LOGS_PROTOCOL, send_signed
-from qubixd.wire import Stream, receive_frame, send_frame
-from tests.support.rental import Rental, due, rental
-from tests.support.world import job
+from protocol.messages import Funded
+from protocol.units import Tick
+from tests.support.stranger import Stranger, stranger
+from tests.support.world import FUNDS, World
 
 Clock = trio.testing.MockClock
-Cheat = Callable[[Rental, Stream], Awaitable[None]]
 
 
-async def says_nothing(one: Rental, stream: Stream) -> None:
-    await trio.sleep_forever()
+@asynccontextmanager
+async def mallory_and(root: Path) -> AsyncIterator[Stranger]:
+    """A provider, and somebody on the wire who has not hired it yet."""
+    async with World(root) as world:
+        alice = await world.start("alice", provider=True)
+        async with stranger(world, alice) as mallory:
+            await trio.sleep(2)
+            yield mallory
 
 
-async def talks_nonsense(one: Rental, stream: Stream) -> None:
-    await send_frame(stream, b"\xc1" * 100)
+def at_tick(mallory: Stranger, tick: int) -> Funded:
+    """A claim that fits the terms in all but that the escrow is not there."""
+    terms = mallory.terms
+    claimed = escrow_id(
+        terms.caller_id, terms.provider_id, mallory.lease_id, terms.contract_index, Tick(tick)
+    )
+    return Funded(mallory.lease_id, claimed, Tick(tick))
 
 
-async def announces_a_giant(one: Rental, stream: Stream) -> None:
-    await stream.send_all(b"\xff\xff\xff\xff")
+async def until(mallory: Stranger, *phases: Phase) -> None:
+    await mallory.world.until(mallory.lease_id, mallory.provider, lambda lease: lease.phase in phases)
 
 
-async def signs_as_another(one: Rental, stream: Stream) -> None:
-    await send_signed(stream, signing.NodeKey(bytes(32)).sign(Ack()))
-
-
-async def hangs_up(one: Rental, stream: Stream) -> None:
-    await send_signed(stream, one.alice.up.parts.key.sign(Ack()))
-
-
-async def sends_other_files(one: Rental, stream: Stream) -> None:
-    await send_signed(stream, one.alice.up.parts.key.sign(Ack()))
-    for _ in range(100):
-        await stream.send_all(bytes(1_024))
-
-
-async def stops_in_the_middle(one: Rental, stream: Stream) -> None:
-    await send_signed(stream, one.alice.up.parts.key.sign(Ack()))
-    await stream.send_all(bytes(100))
-    await trio.sleep_forever()
-
-
-async def refuses(one: Rental, stream: Stream) -> None:
-    sentence = "no\x1b[2J outputs for you"
-    await send_signed(stream, one.alice.up.parts.key.sign(messages.Refusal("shop.closed", sentence)))
-
-
-CHEATS: list[Cheat] = [
-    says_nothing,
-    talks_nonsense,
-    announces_a_giant,
-    signs_as_another,
-    hangs_up,
-    sends_other_files,
-    stops_in_the_middle,
-    refuses,
-]
-
-
-@pytest.mark.parametrize("protocol", [FILES_PROTOCOL, LOGS_PROTOCOL])
-@pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
-async def test_outputs_that_cannot_be_had(
-    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, cheat: Cheat, protocol: str
+async def test_a_second_claim_of_an_escrow_far_in_the_future_keeps_nobody_from_being_paid(
+    tmp_path: Path, autojump_clock: Clock
 ) -> None:
-    monkeypatch.setattr("protocol.lease_caller.FETCH_PATIENCE_MS", 200_000)
-    async with rental(tmp_path) as one:
+    """Waiting for that tick would hold up the redeeming of the vouchers until the escrow has expired."""
+    async with mallory_and(tmp_path) as mallory:
+        await mallory.hire()
+        assert await mallory.put() == ""
+        view = await _fund_and_lie(mallory)
+        await until(mallory, Phase.RUNNING)
+        await mallory.say(mallory.voucher(view, 3_000))
+        served = await mallory.world.until(
+            mallory.lease_id, mallory.provider, lambda lease: lease.phase is Phase.FAILED
+        )
+        assert served.reason == "lease.unpaid"
+        assert served.paid == served.promised == 3_000
+        assert mallory.world.balance(mallory.provider) > FUNDS
 
-        async def serve(stream: Stream, peer: object) -> None:
-            await receive_frame(stream, messages.MAX_MESSAGE_BYTES)
-            await cheat(one, stream)
 
-        one.when(one.bob, Phase.RUNNING, lambda: one.alice.up.parts.wire.serve(protocol, serve))
-        await one.rent(job(seconds=5))
-        served, paid = await one.ended()
-        assert served.phase is Phase.DONE
-        assert due(5) <= paid.paid <= due(6)
-        one.check_books(served, paid)
-        if protocol == FILES_PROTOCOL:
-            assert paid.phase is Phase.FAILED and paid.exit_code == 0
-            assert paid.reason not in ("", "job.completed") and "fetched" in paid.sentence
-            assert not (one.bob.root / "out").exists()
-        await trio.sleep(IDLE_TIMEOUT_S + 1)  # the last try may still be waiting
-        folder = one.bob.up.files.folder(one.lease_id)
-        assert not list(folder.glob(".*.part"))
+async def _fund_and_lie(mallory: Stranger) -> EscrowView:
+    """The true claim, and a false one before the provider could look at the first."""
+    view = await mallory.fund(announce=False)
+    mallory.world.chain.reachable = False
+    await mallory.say(Funded(mallory.lease_id, view.escrow_id, view.open_tick))
+    await mallory.say(at_tick(mallory, 2**32 - 1))
+    mallory.world.chain.reachable = True
+    return view
+
+
+async def test_a_claim_of_the_future_is_not_waited_for(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with mallory_and(tmp_path) as mallory:
+        await mallory.hire()
+        await mallory.say(at_tick(mallory, 2**32 - 1))
+        await trio.sleep(400)
+        node = mallory.provider.up
+        assert node.leases.active() == ()
+        chain_work = [one for one in await journal.pending(node.parts.store) if one.lane == "chain"]
+        assert chain_work == []
