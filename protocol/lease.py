@@ -31,11 +31,13 @@ def step(lease: Lease, event: Event) -> tuple[Lease, tuple[Effect, ...]]:
 def max_loss(role: Role, terms: Terms) -> Qu:
     """The most one side can lose if the other vanishes at the worst moment, in QU.
 
-    Caller: it signs only for time its own watch has seen, so at most one interval and the watch's slack.
+    Caller: it signs only for time its own watch has seen, but believes the provider for some time before
+    it heard of the start, for an interval after it asked for the end, and for the watch's slack.
     Provider: the intervals that may run unpaid, the one that is running, and a second to notice.
     """
     if role is Role.CALLER:
-        seconds = terms.interval_seconds + lease_caller.METER_SLACK_MS // 1_000
+        seconds = lease_caller.credit_seconds(terms) + terms.interval_seconds
+        seconds += lease_caller.METER_SLACK_MS // 1_000
     else:
         seconds = terms.interval_seconds * (terms.unpaid_intervals + 1) + 1
     return Qu(min(amount_due(terms.price_qu_per_hour, Seconds(seconds)), terms.deposit))

@@ -73,8 +73,10 @@ class Lease:
     started_at: UnixMs = UnixMs(0)
     paused_at: UnixMs = UnixMs(0)
     paused_ms: int = 0
-    heard_at: UnixMs = UnixMs(0)
-    """When the meter was last heard (caller), or told again during a pause (provider)."""
+    told_at: UnixMs = UnixMs(0)
+    """Provider only: when the meter was last told again during a pause."""
+    stop_asked_at: UnixMs = UnixMs(0)
+    """Caller only: when it told the provider to stop; 0 = it has not."""
     seconds: Seconds = Seconds(0)
     """Metered (provider); of what the provider metered, as much as our own watch has seen too (caller)."""
     promised: Qu = Qu(0)

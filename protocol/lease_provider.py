@@ -197,9 +197,9 @@ def _meter(lease: Lease, now: UnixMs) -> Step:
 
 def _remind(lease: Lease, now: UnixMs) -> Step:
     """Tell the meter again: a caller that heard late of the start signs for more as its watch goes on."""
-    if now - max(lease.heard_at, lease.paused_at) < lease.terms.interval_seconds * 1_000:
+    if now - max(lease.told_at, lease.paused_at) < lease.terms.interval_seconds * 1_000:
         return lease, ()
-    return replace(lease, heard_at=now), (m.SendMeter(lease.seconds),)
+    return replace(lease, told_at=now), (m.SendMeter(lease.seconds),)
 
 
 def _metered_seconds(lease: Lease, now: UnixMs) -> Seconds:

@@ -92,13 +92,19 @@ def test_signs_nothing_for_the_time_before_the_start_was_heard_of() -> None:
     assert 0 < lease.promised <= max_loss(Role.CALLER, terms)
 
 
-def test_an_end_is_worth_no_more_than_an_interval_after_the_last_meter() -> None:
+def test_an_end_is_worth_no_more_than_an_interval_after_it_was_asked_for() -> None:
     """Neither by claiming more than ran, nor by ending late, nor by keeping the outputs back meanwhile."""
     heard, _ = play(running_caller(), m.ReceiveMeter(Seconds(2), at(12)))
     stopped, _ = play(heard, m.ActionStop(at(12)))
     lease, _ = play(stopped, told_exited(100, 60, STOPPED))
     lease, _ = play(lease, *(m.ClockPassed(at(second)) for second in range(100, 200)))
     assert lease.promised - heard.promised <= max_loss(Role.CALLER, TERMS)
+
+
+def test_a_job_started_against_our_word_is_worth_no_more_either() -> None:
+    stopped, _ = play(funding(), m.ActionStop(at(2)), opened(5))
+    lease, _ = play(stopped, m.ReceiveRunning(age_ms=0, now=at(5)), told_exited(60, 55, STOPPED))
+    assert lease.promised <= max_loss(Role.CALLER, TERMS)
 
 
 def test_never_signs_above_the_deposit_or_the_rented_time() -> None:
