@@ -103,6 +103,10 @@ class JobFiles:
             submission.archive.rename(self.path(lease_id, "inputs.tar"))
             shutil.rmtree(submission.archive.parent, ignore_errors=True)
 
+    async def forget_unfinished(self) -> None:
+        """Called at start: whatever was being packed or offered when the last daemon ended."""
+        await self.in_thread(lambda: shutil.rmtree(self.root / "waiting", ignore_errors=True))
+
     async def discard(self, submission: Submission) -> None:
         """Nobody took it."""
         await self.in_thread(lambda: shutil.rmtree(submission.archive.parent, ignore_errors=True))

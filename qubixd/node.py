@@ -156,6 +156,7 @@ async def run_node(
 
 async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> None:
     """Order matters: watchers need leases in memory, peers are answered once both are there."""
+    await node.files.forget_unfinished()
     ready = trio.Event()
     node.leases.on_change.append(_after_change(node, ready))
     await nursery.start(node.leases.run, performer)

@@ -297,3 +297,13 @@ async def test_a_file_is_sent_from_an_offset(files: JobFiles, tmp_path: Path) ->
     await ours.send_eof()
     assert bytes(await theirs.receive_some()) == CONTENT[-10:]
     assert bytes(await theirs.receive_some()) == b""
+
+
+async def test_a_new_start_forgets_what_was_only_packed(files: JobFiles, tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("b")
+    kept = await delivered(files, mounting(b="b.txt"), tmp_path)
+    lost = await files.submit(mounting(b="b.txt"), tmp_path, {})
+    assert lost.archive.exists()
+    await files.forget_unfinished()
+    assert not (files.root / "waiting").exists()
+    assert (await files.prepare_workspace(LEASE, 10)).inputs_bytes > 0, kept
