@@ -77,10 +77,7 @@ async def up(options: argparse.Namespace) -> int:
         return 0
     console = show.console(sys.stdout)
     console.print(Text(f"The daemon runs (process {child.process.pid}); its log is {child.log}"))
-    console.print(
-        Text("Next: `qubix status`, `qubix market`, `qubix run job.yaml`; `qubix down` ends it."),
-        soft_wrap=True,
-    )
+    console.print(Text("Next: `qubix status`, `qubix market`, `qubix run job.yaml`, `qubix down`."))
     return 0
 
 

@@ -15,12 +15,14 @@ import pytest
 from protocol import errors, jobspec, lease_caller, lease_provider, messages
 from protocol import lease_model as m
 from protocol.errors import JobFileInvalid, QubixError
-from protocol.lease import step
-from protocol.lease_model import EVENTS, TERMINAL, Lease, Phase
+from protocol.lease import max_loss, step
+from protocol.lease_model import EVENTS, TERMINAL, Lease, Phase, Role
+from protocol.units import MAX_QU, Qu
 from qubixd import offers, talk
+from qubixd.config import Config
 from qubixd.desk import ANSWERS
 from qubixd.wire_libp2p import exchange
-from tests.support.lease_plan import ESCROW, START_MS
+from tests.support.lease_plan import ESCROW, START_MS, make_terms
 from tests.support.lease_play import TERMS, at, funded, new_caller, new_provider, opened, voucher
 
 ROOT: Final = Path(__file__).parents[2]
@@ -224,6 +226,14 @@ def test_every_phase_is_in_a_picture() -> None:
         name for picture in blocks(page("lease.md"), "mermaid") for arrow in drawn(picture) for name in arrow
     }
     assert seen == {name_of(phase) for phase in Phase}
+
+
+def test_the_most_one_side_can_lose() -> None:
+    usual = Config()
+    changes = {"interval_seconds": usual.interval, "unpaid_intervals": usual.unpaid_intervals}
+    terms = make_terms(**changes, price_qu_per_hour=Qu(3_600), deposit=MAX_QU)  # 1 QU a second
+    described = re.findall(r"^\| (\w+) \| `price .*\| (\d+) s of the price", page("lease.md"), re.MULTILINE)
+    assert described == [(str(role), str(max_loss(role, terms))) for role in Role]
 
 
 def test_every_patience_is_described() -> None:
