@@ -11,12 +11,13 @@ import pytest
 import trio
 import trio.testing
 
+from ledger import journal
 from ledger.store import inline, open_store
 from protocol import lease_model as m
 from protocol import lease_provider
 from protocol.errors import ChainUnreachable, LeaseUnknown
 from protocol.lease_model import Lease, Phase
-from protocol.units import EscrowId, LeaseId, Tick, UnixMs
+from protocol.units import EscrowId, LeaseId, Seconds, Tick, UnixMs
 from qubixd.leases import CLOCK_SECONDS, SLEPT_MS, Leases, Task
 from tests.support.lease_plan import make_terms
 from tests.support.world import now_ms
@@ -232,3 +233,26 @@ async def test_a_listener_that_falls_behind_finds_the_end(
         with leases.listen(LEASE) as changes:
             await start_running(leases)
             assert [lease.phase async for lease in changes] == [Phase.FUNDING, Phase.FUNDING]
+
+
+async def test_a_peer_that_takes_nothing_does_not_fill_a_lane(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It pays for hours and answers no meter. What waits for it is the newest, not all of them."""
+
+    def never(task: Task, times: int) -> m.Event | None:
+        if isinstance(task.effect, m.SendRunning):
+            raise ChainUnreachable("away")
+        return None
+
+    async with open_store(":memory:", inline) as store, trio.open_nursery() as nursery:
+        leases = Leases(store, now_ms)
+        await nursery.start(leases.run, Hands(never))
+        lease = await start_running(leases)
+        step_ms = TERMS.interval_seconds * 1_000
+        for count in range(1, 10_100):
+            effects = (m.SendMeter(Seconds(count)),)
+            monkeypatch.setattr("qubixd.leases.step", lambda lease, event, told=effects: (lease, told))
+            await leases.feed(LEASE, m.ClockPassed(UnixMs(lease.started_at + count * step_ms)))
+        assert [one.kind for one in await journal.pending(store)] == ["SendRunning", "SendMeter"]
+        nursery.cancel_scope.cancel()
