@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 from protocol.codec import convert
 from protocol.errors import ConfigInvalid, MessageInvalid
 from protocol.units import MAX_QU
+from qubixd.quotes import MAX_INTERVAL_SECONDS
 
 RUNNERS: Final = ("auto", "docker", "process")
 YES: Final = ("1", "true", "yes", "on")
@@ -20,7 +21,7 @@ NO: Final = ("0", "false", "no", "off")
 NUMBER_RANGES: Final = (
     ("contract_index", 1, 2**32 - 1),
     ("price", 0, MAX_QU),
-    ("interval", 1, 3_600),
+    ("interval", 1, MAX_INTERVAL_SECONDS),
     ("unpaid_intervals", 1, 100),
 )
 MAX_WORD_CHARS: Final = 64

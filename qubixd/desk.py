@@ -19,6 +19,7 @@ from escrow_bridge import layout, qubic
 from protocol import lease_model as m
 from protocol import lease_provider, messages, signing
 from protocol.errors import (
+    CapacityTaken,
     JobMissing,
     LeaseUnknown,
     MessageInvalid,
@@ -53,6 +54,8 @@ from qubixd.wire import Stream, Wire
 log = logging.getLogger("qubix.desk")
 
 Write = Callable[[bytes], Awaitable[None]]
+MAX_UNFUNDED: Final = 32
+MAX_UNFUNDED_PER_CALLER: Final = 8
 MAX_PUT_BYTES: Final = MAX_ORDER_BYTES + MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
 
 
@@ -102,11 +105,18 @@ class Desk:
             except LeaseUnknown:
                 now = self.now_ms()
                 quotes.check_acceptable(own.message, self.house(), signed.signer, now)
+                self._check_unfunded(signed.signer)
                 lease, effects = lease_provider.new(
                     lease_id, own.message, peer_addresses=accept.addresses, now=now
                 )
                 await self.leases.add(lease, effects, m.ReceiveAccepted(now))
         return Ack()
+
+    def _check_unfunded(self, caller: PeerKey) -> None:
+        """Whoever has locked no money yet costs us memory, disk and traffic: so many of them, no more."""
+        waiting = [one.terms.caller for one in self.leases.active() if _is_unfunded(one)]
+        if waiting.count(caller) >= MAX_UNFUNDED_PER_CALLER or len(waiting) >= MAX_UNFUNDED:
+            raise CapacityTaken("too many leases here wait for their deposit; lock it, or try again later")
 
     # --- during a lease -----------------------------------------------------------------------
 
@@ -256,6 +266,10 @@ class Desk:
         except QubixError as error:
             await send_signed(stream, self.key.sign(refusal_of(error)))
         await stream.send_eof()
+
+
+def _is_unfunded(lease: Lease) -> bool:
+    return lease.role is Role.PROVIDER and not lease.escrow_id
 
 
 def lease_id_of(signed_terms: bytes) -> LeaseId:

@@ -27,6 +27,8 @@ SETTLE_SECONDS: Final = 600
 TICK_MARGIN: Final = 1.5
 """Ticks may come faster later than they do now."""
 MIN_CHALLENGE_TICKS: Final = 32
+MAX_INTERVAL_SECONDS: Final = Seconds(60)
+"""The caller chooses the interval, and a job may run for some of them before a missing voucher stops it."""
 MAX_TICK_DISAGREEMENT: Final = 2
 """The two sides' measurements of a tick may differ by that factor."""
 
@@ -55,8 +57,7 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         raise CapacityTaken("this provider takes no jobs at the moment")
     if house.price_qu_per_hour > request.max_price_qu_per_hour:
         raise PriceAboveLimit(f"the price is {house.price_qu_per_hour} QU per hour")
-    if request.max_seconds < 1:
-        raise ConfigInvalid("a lease lasts at least one second")
+    _check_sizes(request)
     gpus = choose_gpus(house.free, request.wish)
     deposit = deposit_of(house.price_qu_per_hour, request.max_seconds)
     if deposit > MAX_QU:
@@ -88,6 +89,17 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         quoted_at=now,
         valid_until=UnixMs(now + VALID_MS),
     )
+
+
+def _check_sizes(request: QuoteRequest) -> None:
+    """What no provider of ours ever wants: work for long on credit, leases that take up no room."""
+    if request.max_seconds < 1:
+        raise ConfigInvalid("a lease lasts at least one second")
+    if request.interval_seconds > MAX_INTERVAL_SECONDS:
+        raise ConfigInvalid(f"vouchers are due at least every {MAX_INTERVAL_SECONDS} s")
+    wish = request.wish
+    if min(wish.cpu_millis, wish.memory_mib, wish.disk_mib) < 1:
+        raise ConfigInvalid("a job takes some CPU, memory and disk")
 
 
 def check_terms(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -12,9 +13,10 @@ import trio.testing
 from escrow_bridge.layout import EscrowView, escrow_id
 from ledger import journal
 from protocol.lease_model import Phase
-from protocol.messages import Funded
+from protocol.messages import Accept, Funded
 from protocol.units import Tick
-from tests.support.stranger import Stranger, stranger
+from qubixd.desk import MAX_UNFUNDED, MAX_UNFUNDED_PER_CALLER
+from tests.support.stranger import WISH, Stranger, stranger
 from tests.support.world import FUNDS, World
 
 Clock = trio.testing.MockClock
@@ -80,3 +82,28 @@ async def test_a_claim_of_the_future_is_not_waited_for(tmp_path: Path, autojump_
         assert node.leases.active() == ()
         chain_work = [one for one in await journal.pending(node.parts.store) if one.lane == "chain"]
         assert chain_work == []
+
+
+async def test_leases_without_money_are_few(tmp_path: Path, autojump_clock: Clock) -> None:
+    """Keys cost nothing: neither one nor many of them fill this node for free."""
+    async with mallory_and(tmp_path) as mallory, AsyncExitStack() as stack:
+        assert await _accept(mallory, MAX_UNFUNDED_PER_CALLER) == [""] * MAX_UNFUNDED_PER_CALLER
+        assert await _accept(mallory, 1) == ["quote.capacity_taken"]
+        answers = []
+        for number in range(MAX_UNFUNDED):
+            sybil = stranger(mallory.world, mallory.provider, f"sybil-{number}")
+            answers += await _accept(await stack.enter_async_context(sybil), 1)
+        assert answers.count("") == MAX_UNFUNDED - MAX_UNFUNDED_PER_CALLER
+        assert len(mallory.provider.up.leases.active()) == MAX_UNFUNDED
+        await trio.sleep(400)
+        assert await _accept(mallory, 1) == [""], "and not for ever"
+
+
+async def _accept(who: Stranger, times: int) -> list[str]:
+    """Take the smallest lease there is so many times; what is said to it."""
+    answers = []
+    for _ in range(times):
+        signed = await who.say(who.request(wish=replace(WISH, cpu_millis=1, memory_mib=1, disk_mib=1)))
+        answers.append(await who.refusal(Accept(signed.raw, ())))
+        await trio.sleep(0.1)  # within a millisecond the same question has the same quote
+    return answers
