@@ -42,6 +42,9 @@ MAX_OFFERS: Final = 100_000
 SNAPSHOT_LIMIT: Final = 10_000
 SNAPSHOT_TIMEOUT_S: Final = 20.0
 SWEEP_SECONDS: Final = 1.0
+LOOK_AGAIN_SECONDS: Final = 5.0
+"""How often a node that knows no offers asks a peer again: what was gossiped while two nodes were only
+just meeting is in neither's snapshot, and would else be missing until it is refreshed."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class OfferService:
             nursery.start_soon(self._advertise)
             nursery.start_soon(self._sweep)
             nursery.start_soon(self._fetch_snapshots)
+            nursery.start_soon(self._look_again)
             task_status.started()
 
     def changed(self) -> None:
@@ -221,6 +225,13 @@ class OfferService:
     async def _fetch_snapshots(self) -> None:
         async for peer in self._met[1]:
             await self.visit(peer, ())
+
+    async def _look_again(self) -> None:
+        while True:
+            await trio.sleep(LOOK_AGAIN_SECONDS)
+            peers, entries = self._wire.peers(), self.book.entries(self._now_ms())
+            if peers and all(entry.provider == self._key.public for entry in entries):
+                await self.visit(random.choice(peers), ())
 
     async def visit(self, peer: PeerKey, addresses: Sequence[str]) -> None:
         """Connect with a peer if need be and learn the offers it knows; no error if it cannot be had."""
