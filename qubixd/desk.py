@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
@@ -70,6 +70,8 @@ class Desk:
     now_ms: Clock
     house: Callable[[], House]
     accepting: trio.Lock
+    uploads: dict[LeaseId, trio.CancelScope] = field(default_factory=dict)
+    """Input files that are arriving."""
 
     def open(self, wire: Wire) -> None:
         """Begin to answer on a wire."""
@@ -201,13 +203,30 @@ class Desk:
         order = _checked_order(put, lease)
         folder = self.files.folder(lease.lease_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await send_signed(stream, self.key.sign(Ack()))
-        archive = folder / "inputs.tar"
-        await self.files.receive_file(stream, archive, order.inputs_bytes, order.inputs_sha256)
+        with self._only_upload(lease.lease_id):
+            await send_signed(stream, self.key.sign(Ack()))
+            archive = folder / "inputs.tar"
+            await self.files.receive_file(stream, archive, order.inputs_bytes, order.inputs_sha256)
         await self.files.in_thread(lambda: write_private(folder / "secrets", put.secrets))
         await self.files.in_thread(lambda: write_private(folder / "order", put.order))
         await self.leases.feed(lease.lease_id, m.ReceiveInputs(self.now_ms()))
         await send_signed(stream, self.key.sign(Ack()))
+
+    @contextmanager
+    def _only_upload(self, lease_id: LeaseId) -> Iterator[None]:
+        """A caller that begins anew has lost the stream before, or wants to fill this disk."""
+        scope = trio.CancelScope()
+        if before := self.uploads.pop(lease_id, None):
+            before.cancel()
+        self.uploads[lease_id] = scope
+        try:
+            with scope:
+                yield
+        finally:
+            if self.uploads.get(lease_id) is scope:
+                del self.uploads[lease_id]
+        if scope.cancelled_caught:
+            raise StreamBroken("the caller began to send its files anew")
 
     async def _give_outputs(self, stream: Stream, signed: Signed) -> None:
         lease = await self._lease_with(signed, Role.PROVIDER)

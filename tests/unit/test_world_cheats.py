@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +12,14 @@ import trio.testing
 
 from escrow_bridge.layout import EscrowView, escrow_id
 from ledger import journal
+from protocol.errors import StreamBroken
 from protocol.lease_model import Phase
-from protocol.messages import Accept, Funded
+from protocol.messages import Accept, Funded, PutInputs
 from protocol.units import Tick
 from qubixd.desk import MAX_UNFUNDED, MAX_UNFUNDED_PER_CALLER
-from tests.support.stranger import WISH, Stranger, stranger
+from qubixd.talk import FILES_PROTOCOL, receive_signed, send_signed
+from qubixd.wire import Stream
+from tests.support.stranger import EMPTY_TAR, WISH, Stranger, stranger
 from tests.support.world import FUNDS, World
 
 Clock = trio.testing.MockClock
@@ -97,6 +100,35 @@ async def test_leases_without_money_are_few(tmp_path: Path, autojump_clock: Cloc
         assert len(mallory.provider.up.leases.active()) == MAX_UNFUNDED
         await trio.sleep(400)
         assert await _accept(mallory, 1) == [""], "and not for ever"
+
+
+async def test_inputs_arrive_once_at_a_time(tmp_path: Path, autojump_clock: Clock) -> None:
+    """However many streams are opened, no more lies on the disk than was rented."""
+    async with mallory_and(tmp_path) as mallory, trio.open_nursery() as nursery:
+        await mallory.hire()
+        for _ in range(5):
+            nursery.start_soon(_put_half, mallory)
+        await trio.sleep(1)
+        folder = mallory.provider.up.files.folder(mallory.lease_id)
+        assert len(list(folder.glob(".*.part"))) == 1
+        assert await mallory.put() == "", "the last to begin is the one that counts"
+        assert list(folder.glob(".*.part")) == [] and mallory.provider.up.desk.uploads == {}
+        nursery.cancel_scope.cancel()
+
+
+async def _put_half(mallory: Stranger) -> None:
+    stream = await mallory.wire.open(mallory.provider.peer, FILES_PROTOCOL)
+    async with stream:
+        with suppress(StreamBroken, trio.BrokenResourceError):
+            await _half(mallory, stream)
+        await trio.sleep_forever()
+
+
+async def _half(mallory: Stranger, stream: Stream) -> None:
+    put = PutInputs(mallory.lease_id, mallory.order, mallory.secrets)
+    await send_signed(stream, mallory.key.sign(put))
+    await receive_signed(stream, mallory.provider.peer)
+    await stream.send_all(EMPTY_TAR[:100])
 
 
 async def _accept(who: Stranger, times: int) -> list[str]:
