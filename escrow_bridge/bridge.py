@@ -302,10 +302,15 @@ class Bridge:
     async def how_it_ended(self, seen: EscrowView) -> Settled | None:
         """How a channel ended that was last seen so; None if it has not, or if that can no longer be
         read. Top-ups since then are not counted. Raises ChainUnreachable, ChainDisagrees."""
+        self._ignore_before(Tick(seen.as_of + 1))
         reading = await self._read(seen.escrow_id)
         if reading.view is not None:
             return None
         return await how_it_ended(self._chain, self._index, seen, reading.tick, self._poll_seconds)
+
+    def _ignore_before(self, tick: Tick) -> None:
+        """After a restart nothing was read yet, but some things are known to have been seen."""
+        self._newest = max(self._newest, tick)
 
     async def _read(self, escrow_id: EscrowId) -> EscrowReading:
         """A reading no older than any before it: a lagging node must not undo what was seen."""
@@ -338,11 +343,13 @@ class Bridge:
                     yield info
             await trio.sleep(self._poll_seconds)
 
-    async def watch(self, escrow_id: EscrowId) -> AsyncGenerator[EscrowView | None, None]:
-        """The channel now and after each change, looked at once a tick; None: it is not in the contract.
+    async def watch(self, escrow_id: EscrowId, opened: Tick) -> AsyncGenerator[EscrowView | None, None]:
+        """The channel now and after each change, looked at once a tick; None: it is not in the contract
+        any more. `opened`: its tick, so that a node that is behind does not pass for its end.
 
         Never ends by itself; like `ticks`, to be used with `contextlib.aclosing`.
         """
+        self._ignore_before(Tick(opened + 1))
         last: EscrowView | None = None
         first = True
         async with aclosing(self.ticks()) as ticks:

@@ -102,7 +102,7 @@ class Watchers:
 
     async def _watch_escrow(self, lease: Lease) -> None:
         seen = seen_by(lease)
-        async with aclosing(self._bridge.watch(lease.escrow_id)) as views:
+        async with aclosing(self._bridge.watch(lease.escrow_id, lease.open_tick)) as views:
             async for view in views:
                 if view is None:
                     break
