@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ from qubixd.quotes import House
 from qubixd.runner import Runner
 from qubixd.talk import (
     FILES_PROTOCOL,
+    IDLE_TIMEOUT_S,
     LEASE_PROTOCOL,
     LOGS_PROTOCOL,
     REQUEST_TIMEOUT_S,
@@ -54,6 +56,8 @@ from qubixd.wire import Stream, Wire
 log = logging.getLogger("qubix.desk")
 
 Write = Callable[[bytes], Awaitable[None]]
+MAX_READERS: Final = 8
+"""Of one lease's log at a time."""
 MAX_UNFUNDED: Final = 32
 MAX_UNFUNDED_PER_CALLER: Final = 8
 MAX_PUT_BYTES: Final = MAX_ORDER_BYTES + MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
@@ -72,6 +76,8 @@ class Desk:
     accepting: trio.Lock
     uploads: dict[LeaseId, trio.CancelScope] = field(default_factory=dict)
     """Input files that are arriving."""
+    readers: Counter[LeaseId] = field(default_factory=Counter)
+    """Streams on which a job's output is being sent."""
 
     def open(self, wire: Wire) -> None:
         """Begin to answer on a wire."""
@@ -245,8 +251,27 @@ class Desk:
         if not isinstance(signed.message, messages.GetLogs):
             raise MessageInvalid("this is the protocol for logs")
         lease = await self._lease_with(signed, Role.PROVIDER)
-        await send_signed(stream, self.key.sign(Ack()))
-        await self.give_log(lease, signed.message, stream.send_all)
+
+        async def write(data: bytes) -> None:
+            with patience(IDLE_TIMEOUT_S):
+                await stream.send_all(data)
+
+        with self._one_more_reader(lease.lease_id):
+            await send_signed(stream, self.key.sign(Ack()))
+            await self.give_log(lease, signed.message, write)
+
+    @contextmanager
+    def _one_more_reader(self, lease_id: LeaseId) -> Iterator[None]:
+        """Each holds a thread of the runner's while it waits for output."""
+        if self.readers[lease_id] >= MAX_READERS:
+            raise Refused(f"{MAX_READERS} readers follow the log of this lease already")
+        self.readers[lease_id] += 1
+        try:
+            yield
+        finally:
+            self.readers[lease_id] -= 1
+            if not self.readers[lease_id]:
+                del self.readers[lease_id]
 
     async def give_log(self, lease: Lease, wanted: messages.GetLogs, write: Write) -> None:
         """A job's output from this machine: what the runner has (and will have), then what was kept of it.

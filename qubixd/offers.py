@@ -259,9 +259,10 @@ class OfferService:
             return
         signed = signing.verify(request, messages.MAX_OFFER_BYTES)
         limit = signed.message.limit if isinstance(signed.message, GetOffers) else 0
-        for entry in _first(self.book.entries(self._now_ms()), min(limit, SNAPSHOT_LIMIT)):
-            await send_frame(stream, entry.raw)
-        await stream.send_eof()
+        with patience(SNAPSHOT_TIMEOUT_S):  # so long does whoever asks wait, too
+            for entry in _first(self.book.entries(self._now_ms()), min(limit, SNAPSHOT_LIMIT)):
+                await send_frame(stream, entry.raw)
+            await stream.send_eof()
 
 
 def _row(entry: Entry) -> OfferRow:

@@ -281,3 +281,17 @@ async def test_a_peer_that_asks_nothing_is_not_waited_for_for_ever(autojump_cloc
         stream = await wire.open(key_of("bob").public, PROTOCOL)
         with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
+
+
+async def test_a_peer_that_reads_nothing_is_not_waited_for_for_ever(autojump_clock: Clock) -> None:
+    net = MemoryNet()
+    async with running(net, Shop("bob")) as bob, net.wire(key_of("mallory").public) as wire:
+        for number in range(1_500):
+            bob.service.book.consider(key_of(str(number)).sign(offer(1, now_ms())), now_ms())
+        stream = await wire.open(key_of("bob").public, PROTOCOL)
+        await send_frame(stream, key_of("mallory").sign(GetOffers(10_000)))
+        await stream.send_eof()
+        await trio.sleep(SNAPSHOT_TIMEOUT_S + 1)
+        with pytest.raises(trio.BrokenResourceError):
+            while await stream.receive_some():
+                await trio.sleep(0)

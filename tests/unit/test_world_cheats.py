@@ -12,12 +12,12 @@ import trio.testing
 
 from escrow_bridge.layout import EscrowView, escrow_id
 from ledger import journal
-from protocol.errors import StreamBroken
+from protocol.errors import PeerRefused, StreamBroken
 from protocol.lease_model import Phase
-from protocol.messages import Accept, Funded, PutInputs
+from protocol.messages import Accept, Funded, GetLogs, PutInputs, Stop
 from protocol.units import Tick
-from qubixd.desk import MAX_UNFUNDED, MAX_UNFUNDED_PER_CALLER
-from qubixd.talk import FILES_PROTOCOL, receive_signed, send_signed
+from qubixd.desk import MAX_READERS, MAX_UNFUNDED, MAX_UNFUNDED_PER_CALLER
+from qubixd.talk import FILES_PROTOCOL, LOGS_PROTOCOL, receive_signed, send_signed
 from qubixd.wire import Stream
 from tests.support.stranger import EMPTY_TAR, WISH, Stranger, stranger
 from tests.support.world import FUNDS, World
@@ -129,6 +129,26 @@ async def _half(mallory: Stranger, stream: Stream) -> None:
     await send_signed(stream, mallory.key.sign(put))
     await receive_signed(stream, mallory.provider.peer)
     await stream.send_all(EMPTY_TAR[:100])
+
+
+async def test_readers_of_one_log_are_few(tmp_path: Path, autojump_clock: Clock) -> None:
+    """Each waits in a thread of the runner's, which the ends of all jobs need as well."""
+    async with mallory_and(tmp_path) as mallory, AsyncExitStack() as stack:
+        await mallory.hire()
+        answers = []
+        for _ in range(MAX_READERS + 1):
+            stream = await mallory.wire.open(mallory.provider.peer, LOGS_PROTOCOL)
+            await stack.enter_async_context(stream)
+            await send_signed(stream, mallory.key.sign(GetLogs(mallory.lease_id, 0, follow=True)))
+            try:
+                await receive_signed(stream, mallory.provider.peer)
+                answers.append("")
+            except PeerRefused as error:
+                answers.append(error.refusal_code)
+        assert answers == [""] * MAX_READERS + ["refused"]
+        await mallory.say(Stop(mallory.lease_id, "enough"))
+        await trio.sleep(300)
+        assert mallory.provider.up.desk.readers == {}
 
 
 async def _accept(who: Stranger, times: int) -> list[str]:
