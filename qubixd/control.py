@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -67,17 +68,17 @@ async def _listen(path: Path) -> trio.SocketListener:
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
         await _refuse_if_alive(path)
         path.unlink()
-    listening = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    before = os.umask(0o177)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # of the whole process: so nothing else may have a turn meanwhile
     try:
-        await listening.bind(str(path))
+        listening.bind(str(path))
     except OSError as error:
         listening.close()
         raise ConfigInvalid(f"the control socket {path} cannot be made: {error.strerror}") from error
     finally:
         os.umask(before)
     listening.listen(64)
-    return trio.SocketListener(listening)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
 
 async def _refuse_if_alive(path: Path) -> None:
