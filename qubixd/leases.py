@@ -38,6 +38,8 @@ LONGEST_RETRY_S: Final = 15.0
 LONGEST_RETRY_AFTER_END_S: Final = 300.0
 GIVE_UP_MS: Final = 24 * 3_600_000
 """How long after a lease's end its last messages and files are still carried to a peer that is away."""
+GIVE_UP_UNFUNDED_MS: Final = 600_000
+"""The same where no money was at stake: strangers can make many such leases."""
 KEPT_FOR_LISTENERS: Final = 1_000
 
 _Lane = dict[int, PendingEffect]
@@ -249,7 +251,8 @@ class Leases:
             return False
         if item.lane == "upload" or item.kind == m.RunFetch.__name__:
             return True
-        return item.lane == "send" and self._now_ms() - lease.ended_at > GIVE_UP_MS
+        patience_ms = GIVE_UP_MS if lease.escrow_id else GIVE_UP_UNFUNDED_MS
+        return item.lane == "send" and self._now_ms() - lease.ended_at > patience_ms
 
     async def _try(self, lease: Lease, item: PendingEffect, lane: _Lane) -> bool:
         async def save(scratch: bytes) -> None:

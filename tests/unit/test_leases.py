@@ -257,3 +257,23 @@ async def test_a_peer_that_takes_nothing_does_not_fill_a_lane(
         waiting = [one.kind for one in await journal.pending(store) if one.lane == "send"]
         assert waiting == ["SendRunning", "SendMeter"]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_stranger_that_locked_no_money_is_not_told_of_the_end_for_a_day(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    def away(task: Task, times: int) -> m.Event | None:
+        if isinstance(task.effect, m.SendExited):
+            raise ChainUnreachable("away")
+        return None
+
+    async with open_store(":memory:", inline) as store, trio.open_nursery() as nursery:
+        leases = Leases(store, now_ms)
+        await nursery.start(leases.run, Hands(away))
+        await add(leases)
+        await trio.sleep(200)
+        assert leases.active() == ()
+        assert [one.kind for one in await journal.pending(store)] == ["SendExited"]
+        await trio.sleep(900)
+        assert await journal.pending(store) == ()
+        nursery.cancel_scope.cancel()
