@@ -17,7 +17,7 @@ from protocol import lease_model as m
 from protocol import lease_provider
 from protocol.errors import ChainUnreachable, LeaseUnknown
 from protocol.lease_model import Lease, Phase
-from protocol.units import EscrowId, LeaseId, Seconds, Tick, UnixMs
+from protocol.units import EscrowId, LeaseId, Qu, Seconds, Tick, UnixMs
 from qubixd.leases import CLOCK_SECONDS, SLEPT_MS, Leases, Task
 from tests.support.lease_plan import make_terms
 from tests.support.world import now_ms
@@ -201,7 +201,9 @@ async def test_last_words_are_carried_for_long_but_not_for_ever(
     hands = Hands(nobody_there)
     async with running(tmp_path, hands) as leases:
         await add(leases)
-        await trio.sleep(200)
+        await leases.feed(LEASE, m.ChainOpened(EscrowId(bytes(32)), Tick(10), Tick(10_000), now_ms()))
+        await leases.feed(LEASE, m.RunFailed("runner.start_failed", "it does not start", now_ms()))
+        await leases.feed(LEASE, m.ChainClosed(Qu(0), TERMS.deposit, now_ms()))
         assert (await leases.get(LEASE)).phase is Phase.FAILED and leases.active() == ()
         await trio.sleep(long_ms / 1_000 - 600)
         before = len(hands.tried)
