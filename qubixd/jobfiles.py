@@ -79,6 +79,7 @@ class JobFiles:
         waiting = self.root / "waiting" / os.urandom(8).hex()
         try:
             with disk_errors():
+                waiting.mkdir(mode=0o700, parents=True)  # what is copied into it may be private
                 _stage(job.file_mounts, base_dir, waiting / "inputs")
                 packed = pack_to_file(waiting / "inputs", None, waiting / "inputs.tar", MAX_INPUT_BYTES)
                 shutil.rmtree(waiting / "inputs")

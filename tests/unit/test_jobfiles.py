@@ -113,6 +113,13 @@ async def test_too_large_an_order_is_refused_before_anybody_is_asked(files: JobF
     assert not list((files.root / "waiting").iterdir())
 
 
+async def test_a_private_file_stays_private_while_it_waits(files: JobFiles, tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("mine")
+    (tmp_path / "private").chmod(0o600)
+    submission = await files.submit(mounting(there="private"), tmp_path, {})
+    assert submission.archive.parent.stat().st_mode & 0o077 == 0
+
+
 async def test_secrets_are_kept_apart_and_private(files: JobFiles, tmp_path: Path) -> None:
     submission = await files.submit(parse(job()), tmp_path, {"TOKEN": "sesame"})
     await files.keep(LEASE, submission)
