@@ -344,14 +344,13 @@ class Bridge:
             await trio.sleep(self._poll_seconds)
 
     async def watch(self, escrow_id: EscrowId, opened: Tick) -> AsyncGenerator[EscrowView | None, None]:
-        """The channel now and after each change, looked at once a tick; None: it is not in the contract
-        any more. `opened`: its tick, so that a node that is behind does not pass for its end.
+        """The channel as it is now and in every later tick; None: it is not in the contract any more.
+        The last one seen is where `how_it_ended` has to begin, and nodes soon forget their ticks.
+        `opened`: its tick, so that a node that is behind does not pass for its end.
 
         Never ends by itself; like `ticks`, to be used with `contextlib.aclosing`.
         """
         self._ignore_before(Tick(opened + 1))
-        last: EscrowView | None = None
-        first = True
         async with aclosing(self.ticks()) as ticks:
             async for _ in ticks:
                 try:
@@ -359,9 +358,7 @@ class Bridge:
                 except ChainUnreachable as error:
                     _LOG.debug("escrow not read: %s", error)
                     continue
-                if first or view != last:
-                    first, last = False, view
-                    yield view
+                yield view
 
 
 def _settled(saved: tuple[int, int, bool]) -> Settled:
