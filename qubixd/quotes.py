@@ -20,8 +20,9 @@ VALID_MS: Final = 60_000
 """How long a quote may be accepted."""
 PULL_SECONDS: Final = Seconds(1_800)
 START_SECONDS: Final = Seconds(120)
-CHALLENGE_SECONDS: Final = 120
-"""The provider has that long to redeem after the caller asked to close."""
+CHALLENGE_SECONDS: Final = 3_600
+"""The provider has that long to redeem after the caller asked to close. All that it has earned hangs on
+it: a machine that restarts or loses its line for a while must not lose a day's work."""
 SETTLE_SECONDS: Final = 600
 """Beyond the rented time, until the escrow expires by itself."""
 TICK_MARGIN: Final = 1.5
@@ -189,10 +190,15 @@ def windows(max_seconds: Seconds, tick_duration_ms: int) -> tuple[int, int]:
 
 def _windows_are_usual(terms: Terms, tick_duration_ms: int) -> bool:
     """Too long a window would keep the caller's money locked, too short a one would end the job early."""
-    quoted = (terms.challenge_ticks, terms.deadline_ticks)
-    shortest = windows(terms.max_seconds, tick_duration_ms * MAX_TICK_DISAGREEMENT)
-    longest = windows(terms.max_seconds, tick_duration_ms // MAX_TICK_DISAGREEMENT)
+    quoted = _spans(terms.challenge_ticks, terms.deadline_ticks)
+    shortest = _spans(*windows(terms.max_seconds, tick_duration_ms * MAX_TICK_DISAGREEMENT))
+    longest = _spans(*windows(terms.max_seconds, tick_duration_ms // MAX_TICK_DISAGREEMENT))
     return all(low <= ticks <= high for low, ticks, high in zip(shortest, quoted, longest, strict=True))
+
+
+def _spans(challenge_ticks: int, deadline_ticks: int) -> tuple[int, int]:
+    """(challenge window, what is left before it for the job)."""
+    return challenge_ticks, deadline_ticks - challenge_ticks
 
 
 def _rest_fits(free: Capacity, wish: Wish) -> bool:
