@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -328,10 +329,15 @@ class Bridge:
     async def how_it_ended(self, seen: EscrowView) -> Settled | None:
         """How a channel ended that was last seen so; None if it has not, or if that can no longer be
         read. Top-ups since then are not counted. Raises ChainUnreachable, ChainDisagrees."""
+        self._ignore_before(Tick(seen.as_of + 1))
         reading = await self._read(seen.escrow_id)
         if reading.view is not None:
             return None
         return await how_it_ended(self._chain, self._index, seen, reading.tick, self._poll_seconds)
+
+    def _ignore_before(self, tick: Tick) -> None:
+        """After a restart nothing was read yet, but some things are known to have been seen."""
+        self._newest = max(self._newest, tick)
 
     async def _read(self, escrow_id: EscrowId) -> EscrowReading:
         """A reading no older than any before it: a lagging node must not undo what was seen."""
@@ -364,21 +370,21 @@ class Bridge:
                     yield info
             await trio.sleep(self._poll_seconds)
 
-    async def watch(self, escrow_id: EscrowId) -> AsyncGenerator[EscrowView | None, None]:
-        """The channel now and after each change, looked at once a tick; None: it is not in the contract.
+    async def watch(self, escrow_id: EscrowId, opened: Tick) -> AsyncGenerator[EscrowView | None, None]:
+        """The channel as it is now and in every later tick; None: it is not in the contract any more.
+        The last one seen is where `how_it_ended` has to begin, and nodes soon forget their ticks.
+        `opened`: its tick, so that a node that is behind does not pass for its end.
 
         Never ends by itself; like `ticks`, to be used with `contextlib.aclosing`.
         """
-        last: EscrowView | None = None
-        first = True
-        async for _ in self.ticks():
-            try:
-                view = await self.read(escrow_id)
-            except ChainUnreachable as error:
-                _LOG.debug("escrow not read: %s", error)
-                continue
-            if first or view != last:
-                first, last = False, view
+        self._ignore_before(Tick(opened + 1))
+        async with aclosing(self.ticks()) as ticks:
+            async for _ in ticks:
+                try:
+                    view = await self.read(escrow_id)
+                except ChainUnreachable as error:
+                    _LOG.debug("escrow not read: %s", error)
+                    continue
                 yield view
 
 

@@ -200,14 +200,6 @@ def _cost_of(path: Path, fields: dict[str, Any]) -> Cost:
     raise _damaged(path)
 
 
-def _is_bearable(cost: Cost) -> bool:
-    return (
-        0 < cost.passes <= _COST_LIMIT.passes
-        and 0 < cost.lanes <= _COST_LIMIT.lanes
-        and 8 * cost.lanes <= cost.memory_kib <= _COST_LIMIT.memory_kib  # argon2 needs 8 KiB a lane
-    )
-
-
 def _unpack(content: bytes) -> object:
     """The msgpack value, or None if it is not one."""
     try:

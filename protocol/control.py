@@ -379,11 +379,22 @@ def pack(frame: dict[str, Any]) -> bytes:
 
 def read_request(data: bytes) -> tuple[Request, Any]:
     """A checked request and its typed arguments. MessageInvalid otherwise."""
+    request = read_head(data)
+    return request, read_args(request)
+
+
+def read_head(data: bytes) -> Request:
+    """A request whose verb and arguments are still to be checked. MessageInvalid otherwise."""
     request: Request = convert(unpack(data, "control request"), Request, "control request")
+    return request
+
+
+def read_args(request: Request) -> Any:
+    """The typed arguments of a request. MessageInvalid otherwise."""
     kind = VERBS.get(request.verb)
     if kind is None:
         raise MessageInvalid(f"the daemon knows no verb {request.verb!r}; known: {', '.join(VERBS)}")
-    return request, convert(request.args, kind, f"arguments of {request.verb}")
+    return convert(request.args, kind, f"arguments of {request.verb}")
 
 
 def read_answer(data: bytes) -> dict[str, Any]:

@@ -46,10 +46,12 @@ def max_loss_words(role: Role, terms: Terms) -> str:
 
 
 def _seconds_at_risk(role: Role, terms: Terms) -> int:
-    """Caller: it signs only for time its own watch has seen, so at most one interval and the watch's slack.
+    """Caller: it signs only for time its own watch has seen, but believes the provider for some time before
+    it heard of the start, for an interval after it asked for the end, and for the watch's slack.
     Provider: the intervals that may run unpaid, the one that is running, and a second to notice."""
     if role is Role.CALLER:
-        seconds = terms.interval_seconds + lease_caller.METER_SLACK_MS // 1_000
+        seconds = lease_caller.credit_seconds(terms) + terms.interval_seconds
+        seconds += lease_caller.METER_SLACK_MS // 1_000
     else:
         seconds = terms.interval_seconds * (terms.unpaid_intervals + 1) + 1
     return min(seconds, terms.max_seconds)

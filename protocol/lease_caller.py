@@ -23,6 +23,8 @@ SETTLE_PATIENCE_MS: Final = 60_000
 METER_SLACK_MS: Final = 2_000
 """How far a provider's meter may run ahead of the caller's own watch (message delay, rounding up)."""
 
+MOST_CREDIT_INTERVALS: Final = 4
+
 OUTCOME_OF_REASON: Final = {"job.completed": Phase.DONE, "lease.duration_reached": Phase.DONE}
 
 
@@ -77,7 +79,8 @@ def opened(lease: Lease, event: m.ChainOpened) -> Step:
     )
     told = m.SendFunded(event.escrow_id, event.open_tick)
     if lease.reason:  # stopped or failed while the money was under way: get it back, and start nothing
-        settling = replace(lease, phase=Phase.SETTLING, timer_at=_at(event.now, SETTLE_PATIENCE_MS))
+        timer_at = _at(event.now, SETTLE_PATIENCE_MS)
+        settling = replace(lease, phase=Phase.SETTLING, stop_asked_at=event.now, timer_at=timer_at)
         return settling, (m.SendStop(lease.reason), told)
     patience_ms = (lease.terms.pull_seconds + lease.terms.start_seconds) * 1_000 + PROVISION_SLACK_MS
     return replace(lease, phase=Phase.PROVISIONING, timer_at=_at(event.now, patience_ms)), (told,)
@@ -89,11 +92,13 @@ def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
 
 
 def running(lease: Lease, event: m.ReceiveRunning) -> Step:
-    """Billing began then. A job that started while we were stopping it is owed for, too."""
+    """Billing began then, but only so long before it was heard of: nobody can watch the past. A job that
+    started while we were stopping it is owed for, too."""
     if lease.started_at:
         return lease, ()
-    started_at = UnixMs(max(event.now - event.age_ms, lease.funded_at))
-    lease = replace(lease, started_at=started_at, heard_at=event.now)
+    age_ms = min(event.age_ms, credit_seconds(lease.terms) * 1_000)
+    started_at = UnixMs(max(event.now - age_ms, lease.funded_at))
+    lease = replace(lease, started_at=started_at)
     if lease.phase is not Phase.PROVISIONING:
         return lease, ()
     lease = replace(lease, phase=Phase.RUNNING)
@@ -102,7 +107,7 @@ def running(lease: Lease, event: m.ReceiveRunning) -> Step:
 
 def metered(lease: Lease, event: m.ReceiveMeter) -> Step:
     """Sign for what was metered, as far as the caller's own watch agrees."""
-    lease = replace(lease, heard_at=event.now, timer_at=_at(event.now, _silence_ms(lease)))
+    lease = replace(lease, timer_at=_at(event.now, _silence_ms(lease)))
     return _promise(lease, event.seconds, event.now)
 
 
@@ -156,12 +161,12 @@ def resumed(lease: Lease, event: m.ClockResumed) -> Step:
     if not lease.timer_at:
         return lease, ()
     patience_ms = _silence_ms(lease) if lease.phase in LIVE else SETTLE_PATIENCE_MS
-    return replace(lease, heard_at=event.now, timer_at=max(lease.timer_at, _at(event.now, patience_ms))), ()
+    return replace(lease, timer_at=max(lease.timer_at, _at(event.now, patience_ms))), ()
 
 
 def clock(lease: Lease, event: m.ClockPassed) -> Step:
     if not lease.timer_at or event.now < lease.timer_at:
-        return _promise(lease, lease.metered, event.now)
+        return lease, ()
     if lease.phase is Phase.QUOTED:
         sentence = "the provider did not answer the acceptance in time; no money has moved"
         return _end(_blame(lease, Phase.FAILED, "net.peer_unreachable", sentence), event.now), ()
@@ -169,6 +174,9 @@ def clock(lease: Lease, event: m.ClockPassed) -> Step:
         lease = _blame(lease, Phase.FAILED, "lease.provider_lost", "the provider fell silent")
         lease, told = _wind_up(lease, event.now)
         return _request_close(lease, told)
+    if lease.phase is Phase.STOPPING and lease.exited and lease.outcome is Phase.DONE:
+        sentence = "the job has ended, but its outputs and log could not be fetched in time"
+        lease = _blame(lease, Phase.FAILED, "lease.outputs_missing", sentence)
     if lease.settled:
         if not lease.reason:
             lease = _blame(lease, Phase.FAILED, "lease.closed_early", "the provider closed the escrow early")
@@ -176,15 +184,24 @@ def clock(lease: Lease, event: m.ClockPassed) -> Step:
     return _request_close(replace(lease, phase=Phase.SETTLING, timer_at=UnixMs(0)), ())
 
 
+def credit_seconds(terms: Terms) -> Seconds:
+    """How late a start may be heard of and is yet believed and paid for: as long as an honest provider
+    goes on unpaid, for that is what it did if this node was away. More is not lent to anybody."""
+    return Seconds(terms.interval_seconds * min(terms.unpaid_intervals + 1, MOST_CREDIT_INTERVALS))
+
+
 def _promise(lease: Lease, seconds: Seconds, now: UnixMs) -> Step:
-    """Sign for as much of the provider's seconds as our own watch has seen; the clock does the rest."""
+    """Sign for as much of the provider's seconds as our own watch has seen; the next meter brings the
+    rest. The watch stops an interval after we asked for the end: a late one is worth nothing."""
     if not lease.started_at or lease.settled:
         return lease, ()
-    metered = Seconds(max(lease.metered, min(seconds, lease.terms.max_seconds)))
+    terms = lease.terms
+    if lease.stop_asked_at:
+        now = min(now, _at(lease.stop_asked_at, terms.interval_seconds * 1_000))
     watched = (now - lease.started_at + METER_SLACK_MS) // 1_000
-    agreed = Seconds(max(lease.seconds, min(metered, watched)))
-    due = Qu(min(amount_due(lease.terms.price_qu_per_hour, agreed), lease.terms.deposit))
-    lease = replace(lease, metered=metered, seconds=agreed)
+    agreed = Seconds(max(lease.seconds, min(seconds, watched, terms.max_seconds)))
+    due = Qu(min(amount_due(terms.price_qu_per_hour, agreed), terms.deposit))
+    lease = replace(lease, seconds=agreed)
     if due <= lease.promised:
         return lease, ()
     lease = replace(lease, promised=due, vouchers=lease.vouchers + 1)
@@ -207,7 +224,7 @@ def _with_exit(lease: Lease, event: m.ReceiveExited) -> Lease:
 
 def _wind_up(lease: Lease, now: UnixMs) -> Step:
     """Ask the provider to stop; it reports the end and closes the escrow."""
-    stopping = replace(lease, phase=Phase.STOPPING, timer_at=_at(now, EXIT_PATIENCE_MS))
+    stopping = replace(lease, phase=Phase.STOPPING, stop_asked_at=now, timer_at=_at(now, EXIT_PATIENCE_MS))
     return stopping, (m.SendStop(lease.reason),)
 
 

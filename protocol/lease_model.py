@@ -73,11 +73,12 @@ class Lease:
     started_at: UnixMs = UnixMs(0)
     paused_at: UnixMs = UnixMs(0)
     paused_ms: int = 0
-    heard_at: UnixMs = UnixMs(0)
-    """Caller only: when the meter was last heard."""
-    metered: Seconds = Seconds(0)
-    """Caller only: what the provider says has run; `seconds` is what of it our own watch has seen too."""
+    told_at: UnixMs = UnixMs(0)
+    """Provider only: when the meter was last told again during a pause."""
+    stop_asked_at: UnixMs = UnixMs(0)
+    """Caller only: when it told the provider to stop; 0 = it has not."""
     seconds: Seconds = Seconds(0)
+    """Metered (provider); of what the provider metered, as much as our own watch has seen too (caller)."""
     promised: Qu = Qu(0)
     """Highest cumulative amount the caller has signed for (caller) or we hold a voucher for (provider)."""
     signature: bytes = b""
@@ -451,8 +452,9 @@ EVENTS: Final = Table("event", dict(enumerate(Event.__args__, start=1)))
 EFFECTS: Final = Table("effect", dict(enumerate(Effect.__args__, start=1)))
 STATES: Final = Table("lease", {1: Lease})
 
-REPLACEABLE: Final = frozenset({SendMeter, SendVoucher})
-"""Effects of which only the latest matters: a newer one replaces an older that is still waiting."""
+REPLACEABLE: Final = frozenset({SendMeter, SendVoucher, ChainVerify})
+"""Effects of which only the latest matters: a newer one replaces an older that is still waiting.
+However often a peer repeats itself, one of each is all that waits."""
 
 
 def lane_of(effect: Effect) -> str:

@@ -95,9 +95,9 @@ def started(lease: Lease, event: m.RunStarted) -> Step:
 def clock(lease: Lease, event: m.ClockPassed) -> Step:
     if lease.phase is Phase.RUNNING:
         return _meter(lease, event.now)
-    if not lease.timer_at or event.now < lease.timer_at:
-        return lease, ()
-    return _out_of_time(lease, event.now)
+    if lease.timer_at and event.now >= lease.timer_at:
+        return _out_of_time(lease, event.now)
+    return _remind(lease, event.now) if lease.phase is Phase.PAUSED else (lease, ())
 
 
 def voucher(lease: Lease, event: m.ReceiveVoucher) -> Step:
@@ -193,6 +193,13 @@ def _meter(lease: Lease, now: UnixMs) -> Step:
         return lease, (told,)
     paused = replace(lease, phase=Phase.PAUSED, paused_at=now, timer_at=_at(now, UNPAID_PATIENCE_MS))
     return paused, (told, m.RunPause())
+
+
+def _remind(lease: Lease, now: UnixMs) -> Step:
+    """Tell the meter again: a caller that heard late of the start signs for more as its watch goes on."""
+    if now - max(lease.told_at, lease.paused_at) < lease.terms.interval_seconds * 1_000:
+        return lease, ()
+    return replace(lease, told_at=now), (m.SendMeter(lease.seconds),)
 
 
 def _metered_seconds(lease: Lease, now: UnixMs) -> Seconds:

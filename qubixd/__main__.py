@@ -186,7 +186,9 @@ def _announce(node: Node) -> None:
     if node.config.json:
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
-    log.info("ready: %s, wallet %s", " ".join(node.parts.wire.addresses), node.parts.wallet.identity)
+    for address in node.parts.wire.addresses:
+        log.info("others reach this node with --bootstrap %s", address)
+    log.info("ready, wallet %s", node.parts.wallet.identity)
 
 
 async def _stop_on_signal(scope: trio.CancelScope) -> None:

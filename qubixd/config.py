@@ -8,11 +8,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from protocol.codec import convert
 from protocol.errors import ConfigInvalid, MessageInvalid
 from protocol.units import MAX_QU
+from qubixd.quotes import MAX_INTERVAL_SECONDS
 
 RUNNERS: Final = ("auto", "docker", "process")
 YES: Final = ("1", "true", "yes", "on")
@@ -20,7 +21,7 @@ NO: Final = ("0", "false", "no", "off")
 NUMBER_RANGES: Final = (
     ("contract_index", 1, 2**32 - 1),
     ("price", 0, MAX_QU),
-    ("interval", 1, 3_600),
+    ("interval", 1, MAX_INTERVAL_SECONDS),
     ("unpaid_intervals", 1, 100),
 )
 MAX_WORD_CHARS: Final = 64
@@ -83,13 +84,26 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     try:
         config: Config = convert(merged, Config, "settings")
     except MessageInvalid as error:
-        raise ConfigInvalid(str(error)) from error
+        raise ConfigInvalid(f"a setting has the wrong kind of value: {error}") from error
     return _checked(config)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports mistakes as ConfigInvalid instead of printing and exiting on its own."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigInvalid(f"{message}; `{self.prog} --help` shows all options")
 
 
 def parser() -> argparse.ArgumentParser:
     """The daemon's command line; every option is also a key of the TOML file and a QUBIX_ variable."""
-    p = argparse.ArgumentParser(prog="qubixd", description="The qubix daemon: one for callers and providers.")
+    p = _Parser(
+        prog="qubixd",
+        description="The qubix daemon: one for callers and providers.",
+        epilog="Every option is also a key of the TOML file (~/.config/qubix/config.toml) and a QUBIX_ "
+        "variable, with `_` for `-`. Options beat variables, variables beat the file.",
+        allow_abbrev=False,
+    )
     p.add_argument("--config", metavar="FILE", help="TOML file with any of these settings")
     p.add_argument("--data-dir", metavar="DIR", help="where this node keeps its ledger, keys and jobs")
     p.add_argument("--listen", metavar="HOST:PORT", help="address to listen on (default 127.0.0.1:0)")
@@ -106,9 +120,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--wallet-seed-file", metavar="FILE", help="import this 55-letter seed on first start")
     p.add_argument("--passphrase-file", metavar="FILE", help="passphrase that opens the keystore")
     p.add_argument(
-        "--interval", type=int, metavar="SECONDS", help="between vouchers, as a caller (default 5)"
+        "--interval", type=int, metavar="SECONDS", help="as a caller: how often to sign a voucher (default 5)"
     )
-    p.add_argument("--unpaid-intervals", type=int, metavar="N", help="unpaid intervals allowed (default 3)")
+    p.add_argument(
+        "--unpaid-intervals", type=int, metavar="N", help="as a provider: intervals a job may run unpaid (3)"
+    )
     p.add_argument(
         "--one-pending-per-source",
         action="store_true",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -41,6 +42,8 @@ from qubixd.wire_libp2p import peer_id_of
 log = logging.getLogger("qubix.control")
 
 MIN_PREFIX: Final = 4
+MAX_REQUESTS_AT_ONCE: Final = 64
+"""Of one connection; more are read when some have been answered."""
 MAX_UNIX_PATH_BYTES: Final = 100
 """The system's limit is 104 to 108."""
 Emit = Callable[[object], Awaitable[None]]
@@ -68,14 +71,17 @@ async def _listen(path: Path) -> trio.SocketListener:
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
         await _refuse_if_alive(path)
         path.unlink()
-    listening = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-    before = os.umask(0o177)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # of the whole process: so nothing else may have a turn meanwhile
     try:
-        await listening.bind(str(path))
+        listening.bind(str(path))
+    except OSError as error:
+        listening.close()
+        raise ConfigInvalid(f"the control socket {path} cannot be made: {error.strerror}") from error
     finally:
         os.umask(before)
     listening.listen(64)
-    return trio.SocketListener(listening)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
 
 async def _refuse_if_alive(path: Path) -> None:
@@ -86,10 +92,11 @@ async def _refuse_if_alive(path: Path) -> None:
 
 
 async def _serve_connection(node: Node, stream: Stream) -> None:
-    connection = _Connection(node, stream, trio.Lock())
+    connection = _Connection(node, stream, trio.Lock(), trio.Semaphore(MAX_REQUESTS_AT_ONCE))
     try:
         async with stream, trio.open_nursery() as nursery:
             while (data := await receive_frame(stream, control.MAX_FRAME_BYTES)) is not None:
+                await connection.free.acquire()
                 nursery.start_soon(connection.serve, data)
             nursery.cancel_scope.cancel()
     except* (WireError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -101,18 +108,31 @@ class _Connection:
     node: Node
     stream: Stream
     sending: trio.Lock
+    free: trio.Semaphore
+    """Requests that may still be taken on beside those being served."""
 
     async def serve(self, data: bytes) -> None:
         """One request, to its answer."""
         request_id = 0
         try:
-            request, args = control.read_request(data)
+            request = control.read_head(data)
             request_id = request.id
+            args = control.read_args(request)
             answer = await VERBS[request.verb](self.node, args, partial(self._send_event, request_id))
             await self._send({"id": request_id, "ok": control.to_body(answer)})
         except QubixError as error:
-            body = {"code": error.code, "message": str(error), "exit_code": error.exit_code}
-            await self._send({"id": request_id, "error": body})
+            await self._send_error(request_id, error)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception:
+            log.exception("a bug: a request could not be served")
+            await self._send_error(request_id, QubixError("something went wrong inside qubixd; see its log"))
+        finally:
+            self.free.release()
+
+    async def _send_error(self, request_id: int, error: QubixError) -> None:
+        body = {"code": error.code, "message": str(error), "exit_code": error.exit_code}
+        await self._send({"id": request_id, "error": body})
 
     async def _send_event(self, request_id: int, event: object) -> None:
         await self._send({"id": request_id, "event": control.to_body(event)})
@@ -154,6 +174,7 @@ async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.St
 async def offer(node: Node, args: control.OfferArgs, emit: Emit) -> control.OfferAnswer:
     if args.price_qu_per_hour is not None or args.withdraw is not None:
         _change_shop(node, args)
+        await node.offers.publish()
     own = node.offers.own
     view = offer_view(own, node.parts.key.public, node.parts.now_ms()) if own else None
     return control.OfferAnswer(view)
@@ -168,7 +189,6 @@ def _change_shop(node: Node, args: control.OfferArgs) -> None:
         node.shop.price_qu_per_hour = Qu(args.price_qu_per_hour)
     if args.withdraw is not None:
         node.shop.open_for_business = not args.withdraw
-    node.offers.changed()
 
 
 async def market(node: Node, args: control.MarketArgs, emit: Emit) -> control.MarketView:
@@ -244,14 +264,16 @@ async def wait(node: Node, args: control.WaitArgs, emit: Emit) -> control.RunEve
 
 
 async def _follow(node: Node, lease: Lease, emit: Emit) -> control.RunEvent:
-    """An event for the present state and for every later one, until the end."""
-    with node.leases.listen(lease.lease_id) as changes:
-        lease = await node.leases.get(lease.lease_id)
-        await emit(_run_event(lease))
-        while lease.phase not in TERMINAL:
-            lease = await changes.receive()
+    """An event for the present state and for every later one, until the end. A front end that slept
+    through too many of them goes on from the present."""
+    while True:
+        with node.leases.listen(lease.lease_id) as changes, contextlib.suppress(trio.EndOfChannel):
+            lease = await node.leases.get(lease.lease_id)
             await emit(_run_event(lease))
-    return _run_event(lease)
+            while lease.phase not in TERMINAL:
+                lease = await changes.receive()
+                await emit(_run_event(lease))
+            return _run_event(lease)
 
 
 async def ps(node: Node, args: control.PsArgs, emit: Emit) -> control.PsView:

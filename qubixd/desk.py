@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
@@ -19,6 +20,7 @@ from escrow_bridge import layout, qubic
 from protocol import lease_model as m
 from protocol import lease_provider, messages, signing
 from protocol.errors import (
+    CapacityTaken,
     JobMissing,
     LeaseUnknown,
     MessageInvalid,
@@ -40,6 +42,7 @@ from qubixd.quotes import House
 from qubixd.runner import Runner
 from qubixd.talk import (
     FILES_PROTOCOL,
+    IDLE_TIMEOUT_S,
     LEASE_PROTOCOL,
     LOGS_PROTOCOL,
     REQUEST_TIMEOUT_S,
@@ -54,6 +57,10 @@ from qubixd.wire import Stream, Wire
 log = logging.getLogger("qubix.desk")
 
 Write = Callable[[bytes], Awaitable[None]]
+MAX_READERS: Final = 8
+"""Of one lease's log at a time."""
+MAX_UNFUNDED: Final = 32
+MAX_UNFUNDED_PER_CALLER: Final = 8
 MAX_PUT_BYTES: Final = MAX_ORDER_BYTES + MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
 
 
@@ -68,6 +75,10 @@ class Desk:
     now_ms: Clock
     house: Callable[[], House]
     accepting: trio.Lock
+    uploads: dict[LeaseId, trio.CancelScope] = field(default_factory=dict)
+    """Input files that are arriving."""
+    readers: Counter[LeaseId] = field(default_factory=Counter)
+    """Streams on which a job's output is being sent."""
 
     def open(self, wire: Wire) -> None:
         """Begin to answer on a wire."""
@@ -110,11 +121,18 @@ class Desk:
             except LeaseUnknown:
                 now = self.now_ms()
                 quotes.check_acceptable(own.message, self.house(), signed.signer, now)
+                self._check_unfunded(signed.signer)
                 lease, effects = lease_provider.new(
                     lease_id, own.message, peer_addresses=accept.addresses, now=now
                 )
                 await self.leases.add(lease, effects, m.ReceiveAccepted(now))
         return Ack()
+
+    def _check_unfunded(self, caller: PeerKey) -> None:
+        """Whoever has locked no money yet costs us memory, disk and traffic: so many of them, no more."""
+        waiting = [one.terms.caller for one in self.leases.active() if _is_unfunded(one)]
+        if waiting.count(caller) >= MAX_UNFUNDED_PER_CALLER or len(waiting) >= MAX_UNFUNDED:
+            raise CapacityTaken("too many leases here wait for their deposit; lock it, or try again later")
 
     # --- during a lease -----------------------------------------------------------------------
 
@@ -193,13 +211,30 @@ class Desk:
         order = _checked_order(put, lease)
         folder = self.files.folder(lease.lease_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await send_signed(stream, self.key.sign(Ack()))
-        archive = folder / "inputs.tar"
-        await self.files.receive_file(stream, archive, order.inputs_bytes, order.inputs_sha256)
+        with self._only_upload(lease.lease_id):
+            await send_signed(stream, self.key.sign(Ack()))
+            archive = folder / "inputs.tar"
+            await self.files.receive_file(stream, archive, order.inputs_bytes, order.inputs_sha256)
         await self.files.in_thread(lambda: write_private(folder / "secrets", put.secrets))
         await self.files.in_thread(lambda: write_private(folder / "order", put.order))
         await self.leases.feed(lease.lease_id, m.ReceiveInputs(self.now_ms()))
         await send_signed(stream, self.key.sign(Ack()))
+
+    @contextmanager
+    def _only_upload(self, lease_id: LeaseId) -> Iterator[None]:
+        """A caller that begins anew has lost the stream before, or wants to fill this disk."""
+        scope = trio.CancelScope()
+        if before := self.uploads.pop(lease_id, None):
+            before.cancel()
+        self.uploads[lease_id] = scope
+        try:
+            with scope:
+                yield
+        finally:
+            if self.uploads.get(lease_id) is scope:
+                del self.uploads[lease_id]
+        if scope.cancelled_caught:
+            raise StreamBroken("the caller began to send its files anew")
 
     async def _give_outputs(self, stream: Stream, signed: Signed) -> None:
         lease = await self._lease_with(signed, Role.PROVIDER)
@@ -218,8 +253,27 @@ class Desk:
         if not isinstance(signed.message, messages.GetLogs):
             raise MessageInvalid("this is the protocol for logs")
         lease = await self._lease_with(signed, Role.PROVIDER)
-        await send_signed(stream, self.key.sign(Ack()))
-        await self.give_log(lease, signed.message, stream.send_all)
+
+        async def write(data: bytes) -> None:
+            with patience(IDLE_TIMEOUT_S):
+                await stream.send_all(data)
+
+        with self._one_more_reader(lease.lease_id):
+            await send_signed(stream, self.key.sign(Ack()))
+            await self.give_log(lease, signed.message, write)
+
+    @contextmanager
+    def _one_more_reader(self, lease_id: LeaseId) -> Iterator[None]:
+        """Each holds a thread of the runner's while it waits for output."""
+        if self.readers[lease_id] >= MAX_READERS:
+            raise Refused(f"{MAX_READERS} readers follow the log of this lease already")
+        self.readers[lease_id] += 1
+        try:
+            yield
+        finally:
+            self.readers[lease_id] -= 1
+            if not self.readers[lease_id]:
+                del self.readers[lease_id]
 
     async def give_log(self, lease: Lease, wanted: messages.GetLogs, write: Write) -> None:
         """A job's output from this machine: what the runner has (and will have), then what was kept of it.
@@ -258,6 +312,10 @@ class Desk:
         except QubixError as error:
             await send_signed(stream, self.key.sign(refusal_of(error)))
         await stream.send_eof()
+
+
+def _is_unfunded(lease: Lease) -> bool:
+    return lease.role is Role.PROVIDER and not lease.escrow_id
 
 
 def lease_id_of(signed_terms: bytes) -> LeaseId:

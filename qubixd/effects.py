@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,9 +56,10 @@ from qubixd.wire import Stream, Wire
 log = logging.getLogger("qubix.effects")
 
 STOP_GRACE_S: Final = 10.0
-LAG_TICKS: Final = 10
 LATE_OPENING_MS: Final = 60_000
 """A deposit that is to be locked so long after the lease was made: the ledger may have been put back."""
+USUAL_LEAD_TICKS: Final = range(-10, 61)
+"""How far the tick of an announced escrow may be ahead of the one our own node is at."""
 MAX_RESULT_BYTES: Final = 1 << 30
 """How much log a caller takes from a provider."""
 FOR_NOW: Final = ("disk.", "ledger.", "machine.", "runner.", "chain.", "internal.")
@@ -186,11 +188,13 @@ class Performer:
         return m.ChainOpened(view.escrow_id, view.open_tick, view.deadline_tick, self.now_ms())
 
     async def _read_patiently(self, claim: m.ChainVerify) -> EscrowView | None:
-        """The caller's node may be a few ticks ahead of ours."""
-        async for info in self.bridge.ticks():
-            view = await self.bridge.read(claim.escrow_id)
-            if view is not None or info.tick > claim.open_tick + LAG_TICKS:
-                return view
+        """The caller's node may be ahead of ours. A claim of a far tick is a lie, and waiting for it would
+        keep the vouchers, whose turn in this lane comes after, from being cashed."""
+        async with aclosing(self.bridge.ticks()) as ticks:
+            async for info in ticks:
+                view = await self.bridge.read(claim.escrow_id)
+                if view is not None or claim.open_tick - info.tick not in USUAL_LEAD_TICKS:
+                    return view
         raise AssertionError("ticks never end")
 
     async def chain_close(self, task: Task, effect: m.ChainClose) -> Event | None:
@@ -323,6 +327,12 @@ class Performer:
     def _failed(self, error: QubixError) -> Event:
         return m.RunFailed(error.code, str(error), self.now_ms())
 
+    def _gpu_uuids(self, lease: Lease) -> tuple[str, ...]:
+        try:
+            return tuple(self.gpu_uuid_of(digest) for digest in lease.terms.gpu_digests)
+        except KeyError as error:
+            raise StartFailed("a graphics card of this lease is not in this machine any more") from error
+
     def _spec(self, lease: Lease) -> RunSpec:
         order, wish = self.files.order(lease.lease_id), lease.terms.wish
         return RunSpec(
@@ -332,7 +342,7 @@ class Performer:
             env=order.envs,
             secrets=self.files.secrets(lease.lease_id),
             workspace=self.files.path(lease.lease_id, "workspace"),
-            gpu_uuids=tuple(self.gpu_uuid_of(digest) for digest in lease.terms.gpu_digests),
+            gpu_uuids=self._gpu_uuids(lease),
             cpu_millis=wish.cpu_millis,
             memory_bytes=wish.memory_mib * MIB,
             disk_bytes=wish.disk_mib * MIB,

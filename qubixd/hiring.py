@@ -28,7 +28,7 @@ from qubixd.desk import lease_id_of
 from qubixd.jobfiles import JobFiles, Submission
 from qubixd.leases import Clock, Leases
 from qubixd.offers import Entry, OfferBook
-from qubixd.quotes import check_terms, deposit_of, gpu_fits, plain
+from qubixd.quotes import check_terms, deposit_of, gpu_fits
 from qubixd.talk import ask
 from qubixd.wire import Wire
 from qubixd.wire_libp2p import peer_id_of
@@ -108,8 +108,7 @@ class Hiring:
         if not affordable:
             cheapest = min(e.offer.price_qu_per_hour for e in fitting)
             raise PriceAboveLimit(
-                f"{len(fitting)} offers fit, but the cheapest asks {cheapest} QU per hour and your limit is "
-                f"{limit}"
+                f"the cheapest offer that fits asks {cheapest:,} QU per hour and your limit is {limit:,}"
             )
         return sorted(affordable, key=lambda e: (e.offer.price_qu_per_hour, e.provider))
 
@@ -118,8 +117,8 @@ class Hiring:
         held = (await self.chain.balance(self.wallet.public_key)).amount
         if held < needed:
             raise BalanceTooLow(
-                f"the job needs a deposit of {needed} QU and your wallet {self.wallet.identity} holds "
-                f"{held}; send it some, or rent for a shorter time (max_hours)"
+                f"the job needs a deposit of {needed:,} QU and your wallet {self.wallet.identity} holds "
+                f"{held:,}; send it some, or rent for a shorter time (max_hours)"
             )
 
     async def _quote(self, job: Job, submission: Submission, entry: Entry, limit: Qu) -> Signed:
@@ -183,10 +182,12 @@ def _why_nothing_fits(known: list[Entry], job: Job, provider: str) -> str:
     if provider and not any(_is(e, provider) for e in known):
         return f"none of the {len(known)} offers known here is by a provider {provider!r}"
     wish = job.wish
+    gpus = f"{wish.gpu_count} x {wish.gpu_model or 'any GPU'}"
+    memory = f" with {wish.gpu_vram_mib:,} MiB" if wish.gpu_vram_mib else ""
     return (
-        f"none of the {len(known)} offers known here has {wish.gpu_count} x "
-        f"{plain(wish.gpu_model) or 'any GPU'}, {wish.cpu_millis / 1000:g} CPUs, {wish.memory_mib} MiB of "
-        f"memory and {wish.disk_mib} MiB of disk free"
+        f"none of the {len(known)} offers known here has {f'{gpus}{memory}, ' if wish.gpu_count else ''}"
+        f"{wish.cpu_millis / 1000:g} CPUs, {wish.memory_mib:,} MiB of memory and {wish.disk_mib:,} MiB of "
+        "disk free"
     )
 
 

@@ -79,6 +79,7 @@ class JobFiles:
         waiting = self.root / "waiting" / os.urandom(8).hex()
         try:
             with disk_errors():
+                waiting.mkdir(mode=0o700, parents=True)  # what is copied into it may be private
                 _stage(job.file_mounts, base_dir, waiting / "inputs")
                 packed = pack_to_file(waiting / "inputs", None, waiting / "inputs.tar", MAX_INPUT_BYTES)
                 shutil.rmtree(waiting / "inputs")
@@ -102,6 +103,10 @@ class JobFiles:
             write_private(self.path(lease_id, "secrets"), submission.secrets)
             submission.archive.rename(self.path(lease_id, "inputs.tar"))
             shutil.rmtree(submission.archive.parent, ignore_errors=True)
+
+    async def forget_unfinished(self) -> None:
+        """Called at start: whatever was being packed or offered when the last daemon ended."""
+        await self.in_thread(lambda: shutil.rmtree(self.root / "waiting", ignore_errors=True))
 
     async def discard(self, submission: Submission) -> None:
         """Nobody took it."""

@@ -38,7 +38,12 @@ LONGEST_RETRY_S: Final = 15.0
 LONGEST_RETRY_AFTER_END_S: Final = 300.0
 GIVE_UP_MS: Final = 24 * 3_600_000
 """How long after a lease's end its last messages and files are still carried to a peer that is away."""
+GIVE_UP_UNFUNDED_MS: Final = 600_000
+"""The same where no money was at stake: strangers can make many such leases."""
+KEPT_FOR_LISTENERS: Final = 1_000
 
+_Lane = dict[int, PendingEffect]
+"""Seq -> what is still to be done, one after the other."""
 Clock = Callable[[], UnixMs]
 Save = Callable[[bytes], Awaitable[None]]
 
@@ -73,8 +78,7 @@ class Leases:
         self._store = store
         self._now_ms = now_ms
         self._entries: dict[LeaseId, _Entry] = {}
-        self._pending: dict[tuple[LeaseId, int], PendingEffect] = {}
-        self._lanes: dict[tuple[LeaseId, str], trio.MemorySendChannel[PendingEffect]] = {}
+        self._lanes: dict[tuple[LeaseId, str], _Lane] = {}
         self._listeners: dict[LeaseId | None, set[trio.MemorySendChannel[Lease]]] = defaultdict(set)
         self.on_change: list[Callable[[Lease], None]] = []
         """Called at once after every change of a lease; must not block."""
@@ -133,8 +137,9 @@ class Leases:
 
     @contextmanager
     def listen(self, lease_id: LeaseId | None) -> Iterator[trio.MemoryReceiveChannel[Lease]]:
-        """Every later state of a lease (None: of any lease), in order."""
-        send, receive = trio.open_memory_channel[Lease](1_000)
+        """Every later state of a lease (None: of any lease), in order. A reader that falls far behind
+        finds the end of the channel, and has to look at the present and listen anew."""
+        send, receive = trio.open_memory_channel[Lease](KEPT_FOR_LISTENERS)
         self._listeners[lease_id].add(send)
         try:
             yield receive
@@ -182,11 +187,14 @@ class Leases:
     def _announce(self, lease: Lease) -> None:
         for notice in self.on_change:
             notice(lease)
-        for channel in (*self._listeners[lease.lease_id], *self._listeners[None]):
-            try:
-                channel.send_nowait(lease)
-            except trio.WouldBlock:
-                log.warning("a front end is too slow to follow lease %s", lease.lease_id.hex()[:12])
+        for key in (lease.lease_id, None):
+            for channel in tuple(self._listeners[key]):
+                try:
+                    channel.send_nowait(lease)
+                except trio.WouldBlock:
+                    log.info("a reader is too slow to follow lease %s", lease.lease_id.hex()[:12])
+                    self._listeners[key].discard(channel)
+                    channel.close()
         if not self._listeners[lease.lease_id]:
             del self._listeners[lease.lease_id]
 
@@ -203,47 +211,39 @@ class Leases:
     # --- performing ---------------------------------------------------------------------------
 
     def _enqueue(self, item: PendingEffect, *, replaces: bool) -> None:
+        """Give an effect to its lane, which holds what is pending there and no more, whatever comes."""
         lease_id = LeaseId(item.lease_id)
+        idle = (lease_id, item.lane) not in self._lanes
+        lane = self._lanes.setdefault((lease_id, item.lane), {})
         if replaces:
-            for key, other in list(self._pending.items()):
-                if key[0] == lease_id and (other.lane, other.kind) == (item.lane, item.kind):
-                    del self._pending[key]
-        self._pending[lease_id, item.seq] = item
-        lane = self._lanes.get((lease_id, item.lane))
-        if lane is None:
-            lane, receive = trio.open_memory_channel[PendingEffect](10_000)
-            self._lanes[lease_id, item.lane] = lane
-            self._nursery.start_soon(self._run_lane, lease_id, item.lane, receive)
-        lane.send_nowait(item)
+            for seq in [seq for seq, other in lane.items() if other.kind == item.kind]:
+                del lane[seq]
+        lane[item.seq] = item
+        if idle:
+            self._nursery.start_soon(self._run_lane, lease_id, item.lane)
 
-    async def _run_lane(
-        self, lease_id: LeaseId, name: str, items: trio.MemoryReceiveChannel[PendingEffect]
-    ) -> None:
+    async def _run_lane(self, lease_id: LeaseId, name: str) -> None:
         """Perform a lane's effects in order; the lane goes when it has nothing left to do."""
-        while True:
-            try:
-                item = items.receive_nowait()
-            except trio.WouldBlock:
-                del self._lanes[lease_id, name]
-                return
-            await self._carry_out(item)
+        lane = self._lanes[lease_id, name]
+        while lane:
+            await self._carry_out(lease_id, lane, min(lane))
+        del self._lanes[lease_id, name]
 
-    async def _carry_out(self, item: PendingEffect) -> None:
+    async def _carry_out(self, lease_id: LeaseId, lane: _Lane, seq: int) -> None:
         """Try one effect until it is done, outdated, or pointless."""
-        key = (LeaseId(item.lease_id), item.seq)
         tries = 0
-        while key in self._pending:
-            lease = await self.get(key[0])
+        while item := lane.get(seq):
+            lease = await self.get(lease_id)
             if tries and self._is_pointless(lease, item):
                 log.info("lease %s: gave up %s", lease.lease_id.hex()[:12], item.kind)
                 break
-            if await self._try(lease, self._pending[key]):
+            if await self._try(lease, item, lane):
                 break
             tries += 1
             longest_s = LONGEST_RETRY_AFTER_END_S if lease.phase in TERMINAL else LONGEST_RETRY_S
             await trio.sleep(min(longest_s, FIRST_RETRY_S * 2**tries) * random.uniform(0.5, 1))
-        if self._pending.pop(key, None):
-            await journal.done(self._store, *key)
+        if lane.pop(seq, None):
+            await journal.done(self._store, lease_id, seq)
 
     def _is_pointless(self, lease: Lease, item: PendingEffect) -> bool:
         """After a lease's end: what only served it is dropped at once, its last words much later."""
@@ -251,18 +251,22 @@ class Leases:
             return False
         if item.lane == "upload" or item.kind == m.RunFetch.__name__:
             return True
-        return item.lane == "send" and self._now_ms() - lease.ended_at > GIVE_UP_MS
+        patience_ms = GIVE_UP_MS if lease.escrow_id else GIVE_UP_UNFUNDED_MS
+        return item.lane == "send" and self._now_ms() - lease.ended_at > patience_ms
 
-    async def _try(self, lease: Lease, item: PendingEffect) -> bool:
+    async def _try(self, lease: Lease, item: PendingEffect, lane: _Lane) -> bool:
         async def save(scratch: bytes) -> None:
             if await journal.save_scratch(self._store, item.lease_id, item.seq, scratch):
-                self._pending[lease.lease_id, item.seq] = replace(item, scratch=scratch)
+                lane[item.seq] = replace(item, scratch=scratch)
 
         effect = EFFECTS.decode(item.payload, MAX_STATE_BYTES)
         try:
             event = await self._perform(Task(lease, effect, item.scratch, save))
         except (QubixError, trio.BrokenResourceError, trio.TooSlowError) as error:
             log.info("lease %s: %s will be tried again: %s", lease.lease_id.hex()[:12], item.kind, error)
+            return False
+        except OSError as error:  # a file that is gone or closed to us must not take all leases down
+            log.warning("lease %s: %s failed here: %s", lease.lease_id.hex()[:12], item.kind, error)
             return False
         if event is not None:
             await self.feed(lease.lease_id, event)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +18,7 @@ from escrow_bridge.chain import Chain
 from escrow_bridge.qubic import Wallet
 from ledger import journal
 from ledger.store import RunSync, Store
-from protocol.errors import ConfigInvalid
+from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid
 from protocol.lease_model import TERMINAL, Lease, Role
 from protocol.messages import Offer
 from protocol.signing import NodeKey
@@ -43,6 +44,7 @@ log = logging.getLogger("qubix.node")
 KEEP_FILES_MS: Final = 24 * 3_600_000
 """How long an ended lease's outputs and log stay here."""
 TIDY_SECONDS: Final = 600
+SOLVENCY_SECONDS: Final = 10
 DEFAULT_POLL_S: Final = 0.25
 
 
@@ -68,6 +70,9 @@ class Shop:
 
     price_qu_per_hour: Qu
     open_for_business: bool
+    can_cash: bool = False
+    """The wallet holds something: the network drops whatever an empty one sends, also what would cash
+    the vouchers and give the rest back."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ async def run_node(
 async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> None:
     """Order matters: the chain is compared with what the ledger said
     before anybody changed it, watchers need leases in memory, peers are answered once both are there."""
+    await node.files.forget_unfinished()
     ready = trio.Event()
     node.leases.on_change.append(_after_change(node, ready))
     await nursery.start(node.leases.run, performer)
@@ -200,6 +206,8 @@ def _house_of(
 ) -> Callable[[], House]:
     def house() -> House:
         tick = watchers.tick
+        # Without a chain in sight a lease could neither be verified nor settled.
+        able = parts.runner is not None and tick is not None and shop.can_cash
         taken = (lease.terms for lease in leases.active() if holds_capacity(lease))
         return House(
             network=config.network,
@@ -211,8 +219,7 @@ def _house_of(
             unpaid_intervals=config.unpaid_intervals,
             tick_duration_ms=tick.tick_duration_ms if tick else 1_000,
             free=free_of(parts.machine.capacity, taken),
-            # Without a chain in sight a lease could neither be verified nor settled.
-            open_for_business=shop.open_for_business and parts.runner is not None and tick is not None,
+            open_for_business=shop.open_for_business and able,
         )
 
     return house
@@ -252,9 +259,18 @@ def _addresses_of(lease: Lease, book: OfferBook, now: UnixMs) -> tuple[str, ...]
 
 
 async def _open_shop(node: Node) -> None:
-    """The offer says withdrawn until the chain has been seen."""
+    """The offer says withdrawn until the chain has been seen, and while the wallet is empty."""
+    parts, known = node.parts, None
     await node.watchers.first_tick.wait()
-    node.offers.changed()
+    while True:
+        with suppress(ChainUnreachable, ChainDisagrees):
+            node.shop.can_cash = (await parts.chain.balance(parts.wallet.public_key)).amount > 0
+        if node.shop.can_cash is not known:
+            known = node.shop.can_cash
+            node.offers.changed()
+            if node.config.provider and not known:
+                log.warning("no jobs are taken: %s is empty; send it at least 1 QU", parts.wallet.identity)
+        await trio.sleep(SOLVENCY_SECONDS)
 
 
 async def _tidy(node: Node) -> None:

@@ -42,6 +42,9 @@ MAX_OFFERS: Final = 100_000
 SNAPSHOT_LIMIT: Final = 10_000
 SNAPSHOT_TIMEOUT_S: Final = 20.0
 SWEEP_SECONDS: Final = 1.0
+LOOK_AGAIN_SECONDS: Final = 5.0
+"""How often a node that knows no offers asks a peer again: what was gossiped while two nodes were only
+just meeting is in neither's snapshot, and would else be missing until it is refreshed."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ class OfferService:
         self._make_offer = make_offer
         self._store = store
         self._changed = trio.Event()
+        self._publishing = trio.Lock()
         self._met: tuple[trio.MemorySendChannel[PeerKey], trio.MemoryReceiveChannel[PeerKey]]
         self._met = trio.open_memory_channel(256)
         wire.serve(PROTOCOL, self._serve_snapshot)
@@ -169,6 +173,7 @@ class OfferService:
             nursery.start_soon(self._advertise)
             nursery.start_soon(self._sweep)
             nursery.start_soon(self._fetch_snapshots)
+            nursery.start_soon(self._look_again)
             task_status.started()
 
     def changed(self) -> None:
@@ -187,9 +192,14 @@ class OfferService:
     async def _advertise(self) -> None:
         while True:
             self._changed = trio.Event()
-            await self._publish_own()
+            await self.publish()
             with trio.move_on_after(random.uniform(*REFRESH_SHARE) * LIFE_MS / 1_000):
                 await self._changed.wait()
+
+    async def publish(self) -> None:
+        """Sign and spread this machine's offer as it is now."""
+        async with self._publishing:  # sequences go out in the order in which they were drawn
+            await self._publish_own()
 
     async def _publish_own(self) -> None:
         now = self._now_ms()
@@ -215,6 +225,13 @@ class OfferService:
     async def _fetch_snapshots(self) -> None:
         async for peer in self._met[1]:
             await self.visit(peer, ())
+
+    async def _look_again(self) -> None:
+        while True:
+            await trio.sleep(LOOK_AGAIN_SECONDS)
+            peers, entries = self._wire.peers(), self.book.entries(self._now_ms())
+            if peers and all(entry.provider == self._key.public for entry in entries):
+                await self.visit(random.choice(peers), ())
 
     async def visit(self, peer: PeerKey, addresses: Sequence[str]) -> None:
         """Connect with a peer if need be and learn the offers it knows; no error if it cannot be had."""
@@ -242,9 +259,10 @@ class OfferService:
             return
         signed = signing.verify(request, messages.MAX_OFFER_BYTES)
         limit = signed.message.limit if isinstance(signed.message, GetOffers) else 0
-        for entry in _first(self.book.entries(self._now_ms()), min(limit, SNAPSHOT_LIMIT)):
-            await send_frame(stream, entry.raw)
-        await stream.send_eof()
+        with patience(SNAPSHOT_TIMEOUT_S):  # so long does whoever asks wait, too
+            for entry in _first(self.book.entries(self._now_ms()), min(limit, SNAPSHOT_LIMIT)):
+                await send_frame(stream, entry.raw)
+            await stream.send_eof()
 
 
 def _row(entry: Entry) -> OfferRow:

@@ -20,13 +20,16 @@ VALID_MS: Final = 60_000
 """How long a quote may be accepted."""
 PULL_SECONDS: Final = Seconds(1_800)
 START_SECONDS: Final = Seconds(120)
-CHALLENGE_SECONDS: Final = 120
-"""The provider has that long to redeem after the caller asked to close."""
+CHALLENGE_SECONDS: Final = 3_600
+"""The provider has that long to redeem after the caller asked to close. All that it has earned hangs on
+it: a machine that restarts or loses its line for a while must not lose a day's work."""
 SETTLE_SECONDS: Final = 600
 """Beyond the rented time, until the escrow expires by itself."""
 TICK_MARGIN: Final = 1.5
 """Ticks may come faster later than they do now."""
 MIN_CHALLENGE_TICKS: Final = 32
+MAX_INTERVAL_SECONDS: Final = Seconds(60)
+"""The caller chooses the interval, and a job may run for some of them before a missing voucher stops it."""
 MAX_TICK_DISAGREEMENT: Final = 2
 """The two sides' measurements of a tick may differ by that factor."""
 
@@ -55,8 +58,7 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         raise CapacityTaken("this provider takes no jobs at the moment")
     if house.price_qu_per_hour > request.max_price_qu_per_hour:
         raise PriceAboveLimit(f"the price is {house.price_qu_per_hour} QU per hour")
-    if request.max_seconds < 1:
-        raise ConfigInvalid("a lease lasts at least one second")
+    _check_sizes(request)
     gpus = choose_gpus(house.free, request.wish)
     deposit = deposit_of(house.price_qu_per_hour, request.max_seconds)
     if deposit > MAX_QU:
@@ -88,6 +90,17 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         quoted_at=now,
         valid_until=UnixMs(now + VALID_MS),
     )
+
+
+def _check_sizes(request: QuoteRequest) -> None:
+    """What no provider of ours ever wants: work for long on credit, leases that take up no room."""
+    if request.max_seconds < 1:
+        raise ConfigInvalid("a lease lasts at least one second")
+    if request.interval_seconds > MAX_INTERVAL_SECONDS:
+        raise ConfigInvalid(f"vouchers are due at least every {MAX_INTERVAL_SECONDS} s")
+    wish = request.wish
+    if min(wish.cpu_millis, wish.memory_mib, wish.disk_mib) < 1:
+        raise ConfigInvalid("a job takes some CPU, memory and disk")
 
 
 def check_terms(
@@ -177,10 +190,15 @@ def windows(max_seconds: Seconds, tick_duration_ms: int) -> tuple[int, int]:
 
 def _windows_are_usual(terms: Terms, tick_duration_ms: int) -> bool:
     """Too long a window would keep the caller's money locked, too short a one would end the job early."""
-    quoted = (terms.challenge_ticks, terms.deadline_ticks)
-    shortest = windows(terms.max_seconds, tick_duration_ms * MAX_TICK_DISAGREEMENT)
-    longest = windows(terms.max_seconds, tick_duration_ms // MAX_TICK_DISAGREEMENT)
+    quoted = _spans(terms.challenge_ticks, terms.deadline_ticks)
+    shortest = _spans(*windows(terms.max_seconds, tick_duration_ms * MAX_TICK_DISAGREEMENT))
+    longest = _spans(*windows(terms.max_seconds, tick_duration_ms // MAX_TICK_DISAGREEMENT))
     return all(low <= ticks <= high for low, ticks, high in zip(shortest, quoted, longest, strict=True))
+
+
+def _spans(challenge_ticks: int, deadline_ticks: int) -> tuple[int, int]:
+    """(challenge window, what is left before it for the job)."""
+    return challenge_ticks, deadline_ticks - challenge_ticks
 
 
 def _rest_fits(free: Capacity, wish: Wish) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from protocol.control import LeaseView, OfferView, QuoteView, WalletView
 from protocol.lease import max_loss, max_loss_intervals
-from protocol.lease_model import BEFORE_RUNNING, TERMINAL, Lease, Phase, Role
+from protocol.lease_model import TERMINAL, Lease, Phase, Role
 from protocol.messages import Terms
 from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of
 from qubixd.offers import Entry
@@ -111,6 +111,9 @@ PHASE_WORDS = {
 
 
 def holds_capacity(lease: Lease) -> bool:
-    """Does this lease take a part of this machine?"""
-    taken = BEFORE_RUNNING | {Phase.RUNNING, Phase.PAUSED, Phase.STOPPING}
-    return lease.role is Role.PROVIDER and lease.phase in taken
+    """Does this lease take a part of this machine? Also while its money is settled before its job is gone."""
+    if lease.phase is Phase.SETTLING:
+        taken = bool(lease.started_at) and not lease.collected
+    else:
+        taken = lease.phase not in TERMINAL
+    return lease.role is Role.PROVIDER and taken

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Final
 
 import trio
@@ -101,12 +102,13 @@ class Watchers:
 
     async def _watch_escrow(self, lease: Lease) -> None:
         seen = seen_by(lease)
-        async for view in self._bridge.watch(lease.escrow_id):
-            if view is None:
-                break
-            seen = view
-            if view.close_tick:
-                await self._leases.feed(lease.lease_id, m.ChainClosing(self._now_ms()))
+        async with aclosing(self._bridge.watch(lease.escrow_id, lease.open_tick)) as views:
+            async for view in views:
+                if view is None:
+                    break
+                seen = view
+                if view.close_tick:
+                    await self._leases.feed(lease.lease_id, m.ChainClosing(self._now_ms()))
         ended = await self._how_it_ended(lease, seen)
         event = m.ChainClosed(ended.paid, ended.refunded, self._now_ms())
         await self._leases.feed(lease.lease_id, event)
@@ -125,9 +127,13 @@ class Watchers:
         return Settled(promised, Qu(lease.terms.deposit - promised), certain=False)
 
     async def _follow_ticks(self) -> None:
-        async for info in self._bridge.ticks():
-            self.tick = info
-            self.first_tick.set()
-            for lease in self._leases.active():
-                if lease.role is Role.PROVIDER and lease.deadline_tick:
-                    await self._leases.feed(lease.lease_id, m.TickPassed(Tick(info.tick), self._now_ms()))
+        async with aclosing(self._bridge.ticks()) as ticks:
+            async for info in ticks:
+                self.tick = info
+                self.first_tick.set()
+                await self._tell_providers(info.tick)
+
+    async def _tell_providers(self, tick: Tick) -> None:
+        for lease in self._leases.active():
+            if lease.role is Role.PROVIDER and lease.deadline_tick:
+                await self._leases.feed(lease.lease_id, m.TickPassed(tick, self._now_ms()))

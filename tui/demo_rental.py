@@ -89,7 +89,8 @@ async def rent(caller: Client, provider: Client, directory: Path, job: str, scre
         provider=(before[1], after[1]),
         seconds=lease.seconds,
         vouchers=lease.vouchers,
-        max_loss=lease.max_loss_qu,
+        caller_risk=lease.max_loss_qu,
+        provider_risk=sold.lease.max_loss_qu,
     )
     return Rental(lease, money, _read(output_dir / RESULT_NAME), watch.seconds)
 
@@ -155,7 +156,7 @@ class _Watch:
         assert self.lease is not None
         lease = self.lease
         return {
-            "quote": f"terms signed by both; at most {show.qu(lease.max_loss_qu)} QU at risk",
+            "quote": f"terms signed by both; the caller risks at most {show.qu(lease.max_loss_qu)} QU",
             "fund": f"{show.qu(lease.deposit)} QU are locked in the escrow contract",
             "provision": f"the data file is there, the job has started ({lease.runner})",
             "run": f"the job ran {lease.seconds} s",

@@ -35,7 +35,9 @@ class Money:
     provider: tuple[int, int]
     seconds: int
     vouchers: int
-    max_loss: int
+    caller_risk: int
+    """The most the caller could have lost had the provider vanished."""
+    provider_risk: int
 
     def mistakes(self) -> Iterator[str]:
         """A sentence for every sum that is not what it must be."""
@@ -128,7 +130,10 @@ class Screen:
         self._console.print(_uses(money))
         self._console.print(_wallets(money))
         self.say(f"  The caller signed {money.vouchers} vouchers, each for the time used up to then.")
-        self.say(f"  Had one side vanished, the other had lost at most {show.qu(money.max_loss)} QU.")
+        self.say("  Had one side vanished at the worst moment, the other would have lost at most:")
+        self.say(
+            f"  the caller {show.qu(money.caller_risk)} QU, the provider {show.qu(money.provider_risk)} QU."
+        )
 
 
 def _uses(money: Money) -> Table:

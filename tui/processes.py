@@ -65,6 +65,7 @@ async def start(
     The error it names if it ends instead, StartFailed if it says nothing in time.
     """
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as errors:
+        since = errors.tell()
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -74,13 +75,15 @@ async def start(
             env=env,
         )
     try:
-        return Child(name, process, log, await _ready(name, process, log, seconds))
+        return Child(name, process, log, await _ready(name, process, log, seconds, since))
     except BaseException:
         end([Child(name, process, log, {})])
         raise
 
 
-async def _ready(name: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> dict[str, Any]:
+async def _ready(
+    name: str, process: subprocess.Popen[bytes], log: Path, seconds: float, since: int
+) -> dict[str, Any]:
     assert process.stdout is not None
     reading = asyncio.create_task(asyncio.to_thread(process.stdout.readline, MAX_READY_BYTES))
     done, _ = await asyncio.wait({reading}, timeout=seconds)
@@ -88,7 +91,7 @@ async def _ready(name: str, process: subprocess.Popen[bytes], log: Path, seconds
         raise StartFailed(f"the {name} was not ready after {seconds:g} seconds; see {log}")
     line = reading.result()
     if not line:
-        raise last_words(name, log, await asyncio.to_thread(process.wait))
+        raise last_words(name, log, await asyncio.to_thread(process.wait), since)
     with suppress(ValueError):
         ready = json.loads(line)
         if isinstance(ready, dict):
@@ -96,9 +99,9 @@ async def _ready(name: str, process: subprocess.Popen[bytes], log: Path, seconds
     raise StartFailed(f"the {name} said {safe_line(line.decode(errors='replace'), 80)!r} instead of JSON")
 
 
-def last_words(name: str, log: Path, exit_code: int) -> QubixError:
-    """The error a process that has ended named at the end of its log."""
-    for line in reversed(log_tail(log)):
+def last_words(name: str, log: Path, exit_code: int, since: int = 0) -> QubixError:
+    """The error a process that has ended named at the end of its log, which began at byte `since`."""
+    for line in reversed(log_tail(log, since=since)):
         match = _LAST_WORDS.fullmatch(line)
         if match:
             return error_of(match["code"], match["sentence"], exit_code if 0 < exit_code < 256 else 1)
@@ -106,11 +109,11 @@ def last_words(name: str, log: Path, exit_code: int) -> QubixError:
     return StartFailed(f"the {name} {how} before its work was done")
 
 
-def log_tail(log: Path, lines: int = 15) -> list[str]:
-    """The last lines of a log, harmless to print."""
+def log_tail(log: Path, lines: int = 15, since: int = 0) -> list[str]:
+    """The last lines of a log after byte `since`, harmless to print."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            file.seek(max(since, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return []

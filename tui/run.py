@@ -95,10 +95,10 @@ def _secrets(names: tuple[str, ...]) -> dict[str, str]:
 
 def _output_dir(chosen: str | None, name: str) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = Path(chosen) if chosen else Path(f"{name}-{stamp}")
+    path = Path(chosen or f"{name}-{stamp}").resolve()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FilesInvalid(f"the output folder {path} is not empty; name another with --output")
-    return path.absolute()
+    return path
 
 
 class Follower:

@@ -162,13 +162,11 @@ def _state(lease: LeaseView) -> Text:
 
 
 def lease_sheet(lease: LeaseView) -> Text:
-    """What became of a job: for the end of `run`."""
+    """What became of a job: for the end of `run`. Why it failed is said after it, as an error."""
     pairs: list[tuple[str, str | Text]] = [
         ("lease", short_id(lease.lease_id)),
         ("state", cell(lease.phase, phase_style(lease.phase))),
     ]
-    if lease.sentence and lease.phase != "done":
-        pairs.append(("because", lease.sentence))
     if lease.exit_code is not None:
         pairs.append(("exit code", str(lease.exit_code)))
     if lease.deposit:
@@ -228,11 +226,12 @@ def history_table(entries: Sequence[HistoryEntry]) -> Table:
 def status_sheet(status: StatusView) -> Text:
     role = f"yes, jobs run with {status.runner}" if status.provider else "no"
     dropped = {name: n for name, n in status.counters.items() if n and name.startswith("offer.")}
+    tick = f"tick {qu(status.tick)}" if status.tick else "no tick seen yet: does the node at --chain answer?"
     pairs: list[tuple[str, str | Text]] = [
         ("peer id", status.peer_id),
         *(("address", address) for address in status.addresses),
         ("peers", str(status.peers)),
-        ("network", f"{status.network}, contract {status.contract_index}, tick {qu(status.tick)}"),
+        ("network", f"{status.network}, contract {status.contract_index}, {tick}"),
         ("wallet", status.identity),
         ("provider", role),
         ("offers", f"{status.offers} known"),

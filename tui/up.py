@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
 
 from rich.text import Text
 
+from protocol.errors import ConfigInvalid, DiskFull
 from tui import show
 from tui.places import data_dir
 from tui.processes import Child, module_command, start
@@ -16,19 +18,20 @@ from tui.processes import Child, module_command, start
 READY_SECONDS = 60.0
 
 PASSED_ON: tuple[tuple[str, str, str], ...] = (
-    ("--listen", "HOST:PORT", "address to listen on"),
+    ("--listen", "HOST:PORT", "address to listen on (127.0.0.1, any free port)"),
     ("--chain", "URL", "the Qubic network: node://HOST:PORT[,HOST:PORT...] or rpc+https://HOST"),
     ("--contract-index", "N", "index of the escrow contract on that network"),
-    ("--network", "NAME", "name of that network"),
-    ("--price", "QU_PER_HOUR", "price of this machine"),
-    ("--runner", "auto|docker|process", "what runs jobs here"),
+    ("--network", "NAME", "name of that network (devnet)"),
+    ("--price", "QU_PER_HOUR", "price of this machine (default: by its GPU)"),
+    ("--runner", "auto|docker|process", "what runs jobs here (auto)"),
     ("--name", "NAME", "name to offer under"),
     ("--region", "REGION", "where this machine is"),
     ("--wallet-seed-file", "PATH", "file with the wallet's seed (55 letters, mode 0600)"),
     ("--passphrase-file", "PATH", "file with the passphrase of the keystore"),
-    ("--interval", "SECONDS", "how often callers sign a voucher"),
+    ("--interval", "SECONDS", "as a caller: how often to sign a voucher (5)"),
+    ("--unpaid-intervals", "N", "as a provider: intervals a job may run unpaid (3)"),
     ("--docker-host", "URL", "the Docker engine"),
-    ("--config", "FILE", "settings file (TOML)"),
+    ("--config", "FILE", "settings file (~/.config/qubix/config.toml)"),
 )
 """Options of the daemon that are handed on unread; it checks them."""
 
@@ -36,7 +39,9 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", action="store_true", help="offer this machine")
     parser.add_argument("--detach", action="store_true", help="run in the background")
-    parser.add_argument("--bootstrap", action="append", default=[], metavar="MULTIADDR", help="a known node")
+    parser.add_argument(
+        "--bootstrap", action="append", default=[], metavar="MULTIADDR", help="address of a known node"
+    )
     for flag, metavar, text in PASSED_ON:
         parser.add_argument(flag, metavar=metavar, help=text)
 
@@ -61,14 +66,18 @@ async def up(options: argparse.Namespace) -> int:
         command = daemon_command(options, json=options.json)
         os.execv(command[0], command)
     directory = data_dir(options.data_dir)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigInvalid
+        raise kind(f"the data directory {directory} cannot be used: {error.strerror}") from error
     child = await _start(options, directory)
     if options.json:
         show.print_json({**child.ready, "pid": child.process.pid, "log": str(child.log)})
         return 0
     console = show.console(sys.stdout)
     console.print(Text(f"The daemon runs (process {child.process.pid}); its log is {child.log}"))
-    console.print(Text("Next: `qubix status`, `qubix market`, `qubix run job.yaml`; `qubix down` ends it."))
+    console.print(Text("Next: `qubix status`, `qubix market`, `qubix run job.yaml`, `qubix down`."))
     return 0
 
 

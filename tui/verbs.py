@@ -28,6 +28,7 @@ from protocol.control import (
     StopArgs,
 )
 from protocol.errors import ConfigInvalid, LeaseUnknown
+from protocol.lease_model import TERMINAL
 from tui import show
 from tui.client import connect
 from tui.places import control_socket, data_dir
@@ -61,6 +62,10 @@ async def status(options: argparse.Namespace) -> int:
 async def market(options: argparse.Namespace) -> int:
     view: MarketView = await ask(options, "market", MarketArgs(options.gpu, options.limit))
     none_here = "No offers here yet. They arrive within seconds of a connection; `qubix status` shows peers."
+    if options.gpu:
+        none_here = (
+            f"No offer known here has a GPU like {safe_line(options.gpu)!r}; `qubix market` shows all."
+        )
     return tell(options, view, show.offers_table(view.offers) if view.offers else Text(none_here))
 
 
@@ -88,7 +93,10 @@ async def stop(options: argparse.Namespace) -> int:
     lease = event.lease
     if lease is None:
         raise LeaseUnknown(f"there is no lease {options.lease} here")
-    return tell(options, lease, Text(f"Lease {show.short_id(lease.lease_id)}: {safe_line(event.detail)}."))
+    short = show.short_id(lease.lease_id)
+    if lease.phase in TERMINAL:
+        return tell(options, lease, Text(f"Lease {short} has ended: {safe_line(event.detail)}."))
+    return tell(options, lease, Text(f"Lease {short} is being stopped; `qubix ps` shows how far it is."))
 
 
 async def down(options: argparse.Namespace) -> int:

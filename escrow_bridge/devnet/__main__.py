@@ -180,8 +180,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epoch-ticks", type=int, default=0, help="change the epoch after so many ticks")
     parser.add_argument("--tick-seconds", type=float, default=0.5, help="how long a tick lasts")
     parser.add_argument("--keep-ticks", type=int, default=1_000, help="past ticks that stay readable")
-    parser.add_argument("--fund", action="append", default=[], metavar="IDENTITY=AMOUNT")
-    parser.add_argument("--fund-seed-file", action="append", default=[], metavar="PATH=AMOUNT")
+    parser.add_argument(
+        "--fund", action="append", default=[], metavar="IDENTITY=AMOUNT", help="give QU to an identity"
+    )
+    parser.add_argument(
+        "--fund-seed-file",
+        action="append",
+        default=[],
+        metavar="PATH=AMOUNT",
+        help="give QU to the wallet of the seed in a file",
+    )
     parser.add_argument("--json", action="store_true", help="announce readiness as one JSON line")
     parser.add_argument("--verbose", action="store_true", help="log what is dropped and why")
     return parser.parse_args(argv)

@@ -174,7 +174,7 @@ def _no_engine(reason: str) -> str:
     if "permission denied" in reason.lower():
         return f"This user may not use the Docker engine at {_address()}; add it to the group `docker`."
     how = "`sudo systemctl start docker`" if sys.platform == "linux" else "Docker Desktop"
-    return f"No Docker engine answers at {_address()}; start it with {how}."
+    return f"no Docker engine answers at {_address()}; start it with {how}"
 
 
 def _address() -> str:

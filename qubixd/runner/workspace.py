@@ -177,8 +177,11 @@ def _walk(directory: int, prefix: str, depth: int, every_directory: bool) -> Ite
             os.close(child)
 
 
-def _is_under(name: str, member: str) -> bool:
-    return name == member or name.startswith(f"{member}/")
+def _with_parents(name: str) -> Iterator[str]:
+    """The name and every directory it is in: "a/b/c", "a/b", "a"."""
+    while name:
+        yield name
+        name = name.rpartition("/")[0]
 
 
 # Packing ---------------------------------------------------------------------------------------
@@ -186,11 +189,11 @@ def _is_under(name: str, member: str) -> bool:
 
 def _pack(root: Path, members: Sequence[str] | None, exclude: frozenset[str]) -> Iterator[tuple[bytes, bool]]:
     """The archive in pieces; True with the piece that begins a regular file."""
-    wanted = None if members is None else tuple(_checked_name(member.strip("/")) for member in members)
+    wanted = None if members is None else {_checked_name(member.strip("/")) for member in members}
     missing = set(wanted or ())
     for entry in _walk_root(root):
-        above = [member for member in wanted or () if _is_under(entry.name, member)]
-        missing.difference_update(above)
+        above = (wanted or set()).intersection(_with_parents(entry.name))
+        missing -= above
         if (wanted is not None and not above) or entry.name in exclude:
             continue
         if entry.is_directory:

@@ -95,6 +95,8 @@ def test_plain_processes_are_for_this_machine_only(tmp_path: Path) -> None:
         ((*NOWHERE, "--runner", "magic"), "magic"),
         ((*NOWHERE, "--interval", "0"), "interval"),
         ((*NOWHERE, "--config", "/nonexistent.toml"), "/nonexistent.toml"),
+        ((*NOWHERE, "--price", "cheap"), "--price"),
+        ((*NOWHERE, "--frob"), "--frob"),
     ],
 )
 def test_settings_that_make_no_sense(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -122,7 +122,7 @@ async def by_caller(market: Market, escrow: EscrowView) -> None:
 
 
 async def by_expiry(market: Market, escrow: EscrowView) -> None:
-    async for view in market.bridge(CALLER).watch(escrow.escrow_id):
+    async for view in market.bridge(CALLER).watch(escrow.escrow_id, escrow.open_tick):
         if view is None:
             break
     assert await market.bridge(CALLER).how_it_ended(escrow) == Settled(Qu(0), DEPOSIT, certain=True)

@@ -260,7 +260,7 @@ async def test_dead_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     lease_id = LeaseId(os.urandom(32))
     for call in (runner.check, runner.leases, lambda: runner.status(lease_id)):
         with pytest.raises(
-            EngineUnreachable, match=r"No Docker engine answers at .*; start it with"
+            EngineUnreachable, match=r"no Docker engine answers at .*; start it with"
         ) as raised:
             await call()
         assert address in str(raised.value)

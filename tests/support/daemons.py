@@ -110,9 +110,12 @@ class Daemon:
             return [event async for event in events][-1]
 
     async def until_offered(self) -> None:
-        with trio.fail_after(30):
+        """Wait for somebody's offer; AssertionError with what this node knows if none comes."""
+        with trio.move_on_after(60):
             while not (await self.call("market"))["offers"]:
                 await trio.sleep(0.1)
+            return
+        raise AssertionError(f"no offer reached {self.name}: {await self.call('status')}\n{self.log()}")
 
 
 class Town:

@@ -93,4 +93,4 @@ def paused_provider() -> Lease:
 
 def without_clock(lease: Lease) -> Lease:
     """For comparisons that do not ask when."""
-    return replace(lease, timer_at=UnixMs(0), heard_at=UnixMs(0))
+    return replace(lease, timer_at=UnixMs(0))

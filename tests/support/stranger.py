@@ -116,15 +116,16 @@ class Stranger:
                 return "broken"
         return ""
 
-    async def fund(self, **changes: Any) -> EscrowView:
-        """Open an escrow for the terms, changed as the test wants, and announce it."""
+    async def fund(self, *, announce: bool = True, **changes: Any) -> EscrowView:
+        """Open an escrow for the terms, changed as the test wants, and tell the provider of it."""
         terms = self.terms
         order = OpenOrder(
             terms.provider_id, self.lease_id, terms.deposit, terms.deadline_ticks, terms.challenge_ticks
         )
         bridge = Bridge(self.world.chain, self.wallet, CONTRACT_INDEX)
         view = await bridge.open_escrow(replace(order, **changes), b"", _forget)
-        await self.say(Funded(self.lease_id, view.escrow_id, view.open_tick))
+        if announce:
+            await self.say(Funded(self.lease_id, view.escrow_id, view.open_tick))
         return view
 
     def voucher(self, view: EscrowView, cumulative: int, **changes: Any) -> Voucher:

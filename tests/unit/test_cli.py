@@ -232,3 +232,33 @@ def test_a_payment_that_failed_is_an_error(tmp_path: Path, capfd: pytest.Capture
     out, err = capfd.readouterr()
     assert err == "error: the wallet holds 0 QU [wallet.payment_failed]\n"
     assert json.loads(out)["state"] == "failed"
+
+
+def test_a_data_directory_that_cannot_be_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/below"):
+        assert cli.main(["up", "--detach", "--data-dir", str(tmp_path / place)]) == 2
+        assert capfd.readouterr().err.endswith("[config.invalid]\n")
+
+
+@pytest.mark.parametrize(("phase", "said"), [("stopping", "is being stopped"), ("done", "has ended: you")])
+def test_stop_says_whether_it_is_over(
+    tmp_path: Path, phase: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def answer(verb: str, args: Any) -> Iterator[Reply]:
+        event = control.RunEvent(phase, "you stopped it", views.lease(phase=phase))
+        yield {"ok": control.to_body(event)}
+
+    with control_server(tmp_path / "control.sock", answer):
+        assert cli.main(["stop", "3fa9", "--data-dir", str(tmp_path)]) == 0
+    assert said in capfd.readouterr().out
+
+
+def test_an_empty_market_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def answer(verb: str, args: Any) -> Iterator[Reply]:
+        yield {"ok": control.to_body(control.MarketView([]))}
+
+    with control_server(tmp_path / "control.sock", answer):
+        for words, said in ((["market"], "No offers here yet"), (["market", "--gpu", "H100"], "like 'H100'")):
+            assert cli.main([*words, "--data-dir", str(tmp_path)]) == 0
+            assert said in capfd.readouterr().out

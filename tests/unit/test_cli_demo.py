@@ -21,7 +21,8 @@ RIGHT = Money(
     provider=(10_000, 10_865),
     seconds=9,
     vouchers=9,
-    max_loss=300,
+    caller_risk=300,
+    provider_risk=500,
 )
 
 
@@ -45,7 +46,7 @@ def test_each_wrong_sum_is_named(wrong: Money, word: str) -> None:
 
 
 def test_nothing_paid_is_a_mistake() -> None:
-    nothing = Money(30_000, 0, 0, 0, 30_000, (5, 5), (5, 5), 0, 0, 300)
+    nothing = Money(30_000, 0, 0, 0, 30_000, (5, 5), (5, 5), 0, 0, 300, 500)
     assert list(nothing.mistakes()) == ["nothing was paid"]
 
 

@@ -35,6 +35,12 @@ def test_its_last_words_are_raised_as_their_kind(tmp_path: Path) -> None:
         started(tmp_path, program)
 
 
+def test_the_last_words_of_an_earlier_start_are_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("error: port 5 is taken [net.port_busy]\n")
+    with pytest.raises(StartFailed, match="ended with exit code 3"):
+        started(tmp_path, "raise SystemExit(3)")
+
+
 @pytest.mark.parametrize("program", ["raise SystemExit(3)", "import os; os.kill(os.getpid(), 9)"])
 def test_an_end_without_words(tmp_path: Path, program: str) -> None:
     with pytest.raises(StartFailed, match=r"the helper (ended with exit code 3|was killed by signal 9)"):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -194,7 +195,7 @@ WRONG_ESCROWS = {
 
 @pytest.mark.parametrize("change", WRONG_ESCROWS.values(), ids=WRONG_ESCROWS)
 async def test_an_escrow_that_is_not_the_terms_is_refused_and_comes_back(
-    tmp_path: Path, autojump_clock: Clock, change: dict[str, object]
+    tmp_path: Path, autojump_clock: Clock, change: dict[str, Any]
 ) -> None:
     async with shop(tmp_path) as one:
         assert await one.mallory.put() == ""

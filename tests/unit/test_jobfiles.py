@@ -113,6 +113,13 @@ async def test_too_large_an_order_is_refused_before_anybody_is_asked(files: JobF
     assert not list((files.root / "waiting").iterdir())
 
 
+async def test_a_private_file_stays_private_while_it_waits(files: JobFiles, tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("mine")
+    (tmp_path / "private").chmod(0o600)
+    submission = await files.submit(mounting(there="private"), tmp_path, {})
+    assert submission.archive.parent.stat().st_mode & 0o077 == 0
+
+
 async def test_secrets_are_kept_apart_and_private(files: JobFiles, tmp_path: Path) -> None:
     submission = await files.submit(parse(job()), tmp_path, {"TOKEN": "sesame"})
     await files.keep(LEASE, submission)
@@ -297,3 +304,13 @@ async def test_a_file_is_sent_from_an_offset(files: JobFiles, tmp_path: Path) ->
     await ours.send_eof()
     assert bytes(await theirs.receive_some()) == CONTENT[-10:]
     assert bytes(await theirs.receive_some()) == b""
+
+
+async def test_a_new_start_forgets_what_was_only_packed(files: JobFiles, tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("b")
+    kept = await delivered(files, mounting(b="b.txt"), tmp_path)
+    lost = await files.submit(mounting(b="b.txt"), tmp_path, {})
+    assert lost.archive.exists()
+    await files.forget_unfinished()
+    assert not (files.root / "waiting").exists()
+    assert (await files.prepare_workspace(LEASE, 10)).inputs_bytes > 0, kept

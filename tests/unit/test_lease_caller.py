@@ -6,8 +6,9 @@ import pytest
 
 from protocol import lease_caller
 from protocol import lease_model as m
+from protocol.lease import max_loss
 from protocol.lease_caller import EXIT_PATIENCE_MS, FETCH_PATIENCE_MS, SETTLE_PATIENCE_MS
-from protocol.lease_model import Lease, Phase
+from protocol.lease_model import Lease, Phase, Role
 from protocol.units import Qu, Seconds, Tick
 from tests.support.lease_plan import ESCROW, LEASE, make_terms
 from tests.support.lease_play import (
@@ -69,11 +70,41 @@ def test_the_good_way() -> None:
     assert (lease.paid, lease.refunded, lease.vouchers) == (10_000, 50_000, 2)
 
 
-def test_signs_for_no_more_than_its_own_watch_has_seen_and_catches_up_with_the_clock() -> None:
+def test_signs_for_no_more_than_its_own_watch_has_seen_and_catches_up_with_the_next_meter() -> None:
     lease, effects = play(running_caller(), m.ReceiveMeter(Seconds(9), at(13)))
     assert effects == [m.SendVoucher(ESCROW, Qu(5_000))], "3 seconds watched, and 2 of slack"
-    lease, effects = play(lease, m.ClockPassed(at(14)), m.ClockPassed(at(17)), m.ClockPassed(at(30)))
+    lease, effects = play(lease, m.ReceiveMeter(Seconds(9), at(14)), m.ReceiveMeter(Seconds(9), at(19)))
     assert effects == [m.SendVoucher(ESCROW, Qu(6_000)), m.SendVoucher(ESCROW, Qu(9_000))]
+
+
+def test_signs_nothing_while_it_hears_nothing() -> None:
+    """Whatever the last meter claimed: time that nobody has metered is not paid for in advance."""
+    lease, _ = play(running_caller(), m.ReceiveMeter(Seconds(60), at(13)))
+    assert play(lease, *(m.ClockPassed(at(second)) for second in range(14, 100)))[1] == []
+
+
+def test_signs_nothing_for_the_time_before_the_start_was_heard_of() -> None:
+    """A provider must not bill how long the image took, by claiming to have started when the money came."""
+    terms = make_terms(deposit=Qu(10**9), max_seconds=Seconds(3_600))
+    waiting, _ = play(new_caller(terms), m.ReceiveAccepted(at(1)), opened(5))
+    running = m.ReceiveRunning(age_ms=3_600_000, now=at(90))
+    lease, _ = play(waiting, running, m.ReceiveMeter(Seconds(85), at(90)), told_exited(90, 85))
+    assert 0 < lease.promised <= max_loss(Role.CALLER, terms)
+
+
+def test_an_end_is_worth_no_more_than_an_interval_after_it_was_asked_for() -> None:
+    """Neither by claiming more than ran, nor by ending late, nor by keeping the outputs back meanwhile."""
+    heard, _ = play(running_caller(), m.ReceiveMeter(Seconds(2), at(12)))
+    stopped, _ = play(heard, m.ActionStop(at(12)))
+    lease, _ = play(stopped, told_exited(100, 60, STOPPED))
+    lease, _ = play(lease, *(m.ClockPassed(at(second)) for second in range(100, 200)))
+    assert lease.promised - heard.promised <= max_loss(Role.CALLER, TERMS)
+
+
+def test_a_job_started_against_our_word_is_worth_no_more_either() -> None:
+    stopped, _ = play(funding(), m.ActionStop(at(2)), opened(5))
+    lease, _ = play(stopped, m.ReceiveRunning(age_ms=0, now=at(5)), told_exited(60, 55, STOPPED))
+    assert lease.promised <= max_loss(Role.CALLER, TERMS)
 
 
 def test_never_signs_above_the_deposit_or_the_rented_time() -> None:

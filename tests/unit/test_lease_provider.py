@@ -298,4 +298,11 @@ def test_an_escrow_that_is_gone_ends_everything(lease: Lease) -> None:
 
 def test_after_sleep_patience_starts_afresh() -> None:
     lease, effects = play(paused_provider(), m.ClockResumed(at(9_000)), m.ClockPassed(at(9_050)))
-    assert (lease.phase, effects) == (Phase.PAUSED, [])
+    assert (lease.phase, effects) == (Phase.PAUSED, [m.SendMeter(Seconds(15))])
+
+
+def test_a_paused_provider_tells_the_meter_again_every_interval() -> None:
+    """The caller may have been able to sign for a part only."""
+    seconds = [25.5, 29.9, 30, 30.5, 34.9, 35, 40]
+    lease, effects = play(paused_provider(), *(m.ClockPassed(at(second)) for second in seconds))
+    assert (lease.phase, effects) == (Phase.PAUSED, [m.SendMeter(Seconds(15))] * 3)

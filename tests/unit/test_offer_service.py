@@ -18,10 +18,18 @@ from protocol import messages, signing
 from protocol.messages import GetOffers, Offer
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, Qu, UnixMs
-from qubixd.offers import LIFE_MS, PROTOCOL, SNAPSHOT_TIMEOUT_S, TOPIC, OfferBook, OfferService
+from qubixd.offers import (
+    LIFE_MS,
+    LOOK_AGAIN_SECONDS,
+    PROTOCOL,
+    SNAPSHOT_TIMEOUT_S,
+    TOPIC,
+    OfferBook,
+    OfferService,
+)
 from qubixd.wire import Stream, receive_frame, send_frame
 from tests.support.deals import CONTRACT, NETWORK, offer
-from tests.support.memory_wire import MemoryNet
+from tests.support.memory_wire import MemoryNet, MemoryWire
 from tests.support.world import now_ms
 
 Clock = trio.testing.MockClock
@@ -82,6 +90,22 @@ async def test_an_offer_reaches_everybody_and_a_late_joiner_asks_for_it(autojump
         async with running(net, Shop("carol")) as carol:
             await trio.sleep(1)
             assert carol.seen == {"alice": 7}
+
+
+async def test_an_offer_that_missed_snapshot_and_gossip_is_asked_for(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(self: MemoryWire, topic: str, data: bytes) -> None:
+        """As when the other side has not subscribed yet."""
+
+    monkeypatch.setattr(MemoryWire, "publish", lost)
+    net = MemoryNet()
+    async with running(net, Shop("bob")) as bob, running(net, Shop("alice", 7, withdrawn=True)) as alice:
+        await trio.sleep(1)
+        alice.withdrawn = False
+        alice.service.changed()
+        await trio.sleep(2 * LOOK_AGAIN_SECONDS)
+        assert bob.seen == {"alice": 7}
 
 
 async def test_a_late_joiner_hears_of_a_provider_it_cannot_reach(autojump_clock: Clock) -> None:
@@ -257,3 +281,17 @@ async def test_a_peer_that_asks_nothing_is_not_waited_for_for_ever(autojump_cloc
         stream = await wire.open(key_of("bob").public, PROTOCOL)
         with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
+
+
+async def test_a_peer_that_reads_nothing_is_not_waited_for_for_ever(autojump_clock: Clock) -> None:
+    net = MemoryNet()
+    async with running(net, Shop("bob")) as bob, net.wire(key_of("mallory").public) as wire:
+        for number in range(1_500):
+            bob.service.book.consider(key_of(str(number)).sign(offer(1, now_ms())), now_ms())
+        stream = await wire.open(key_of("bob").public, PROTOCOL)
+        await send_frame(stream, key_of("mallory").sign(GetOffers(10_000)))
+        await stream.send_eof()
+        await trio.sleep(SNAPSHOT_TIMEOUT_S + 1)
+        with pytest.raises(trio.BrokenResourceError):
+            while await stream.receive_some():
+                await trio.sleep(0)

@@ -62,6 +62,10 @@ REFUSALS: dict[str, tuple[House, QuoteRequest, type[QubixError]]] = {
     "closed": (replace(HOUSE, open_for_business=False), REQUEST, CapacityTaken),
     "too dear": (HOUSE, asking(max_price_qu_per_hour=3_599), PriceAboveLimit),
     "no time": (HOUSE, asking(max_seconds=0), ConfigInvalid),
+    "hours before the first voucher": (HOUSE, asking(interval_seconds=61), ConfigInvalid),
+    "no CPU": (HOUSE, wishing(cpu_millis=0), ConfigInvalid),
+    "no memory": (HOUSE, wishing(memory_mib=0), ConfigInvalid),
+    "no disk": (HOUSE, wishing(disk_mib=0), ConfigInvalid),
     "too many GPUs": (HOUSE, wishing(gpu_count=3), CapacityTaken),
     "another model": (HOUSE, wishing(gpu_model="H100"), CapacityTaken),
     "more memory than a GPU has": (HOUSE, wishing(gpu_vram_mib=24_565), CapacityTaken),
@@ -239,9 +243,9 @@ wishes = st.builds(
     gpu_model=st.sampled_from(["", "rtx4090", "H100"]),
     gpu_count=st.integers(0, 3),
     gpu_vram_mib=st.sampled_from([0, 16_000, 40_000]),
-    cpu_millis=st.integers(0, 9_000),
-    memory_mib=st.integers(0, 40_000),
-    disk_mib=st.integers(0, 300_000),
+    cpu_millis=st.integers(1, 9_000),
+    memory_mib=st.integers(1, 40_000),
+    disk_mib=st.integers(1, 300_000),
 )
 cards = st.lists(
     st.tuples(st.sampled_from(["NVIDIA H100", "RTX 4090"]), st.integers(8_000, 80_000)), max_size=4
@@ -271,7 +275,7 @@ def test_what_is_free_is_never_sold_twice(machine: list[tuple[str, int]], wanted
     wish=wishes,
     price=st.integers(0, 10**12),
     seconds=st.integers(1, 366 * 86_400),
-    interval=st.integers(1, 3_600),
+    interval=st.integers(1, quotes.MAX_INTERVAL_SECONDS),
     tick_ms=st.integers(1, 30_000),
 )
 def test_an_honest_quote_passes(wish: Wish, price: int, seconds: int, interval: int, tick_ms: int) -> None:

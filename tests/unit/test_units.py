@@ -58,6 +58,8 @@ def test_what_is_due_rises_with_time_and_is_off_by_less_than_one_qu(
 
 def test_the_most_each_side_can_lose() -> None:
     terms = make_terms()  # 1,000 QU a second, 5 s an interval, 2 of them unpaid, 60,000 QU deposited
-    assert max_loss(Role.CALLER, terms) == 7_000
+    assert max_loss(Role.CALLER, terms) == 22_000
     assert max_loss(Role.PROVIDER, terms) == 16_000
     assert max_loss(Role.PROVIDER, make_terms(deposit=Qu(9_000))) == 9_000
+    patient = make_terms(unpaid_intervals=100)  # of the provider's own choice: no reason to risk more
+    assert max_loss(Role.CALLER, patient) == 27_000

@@ -21,11 +21,11 @@ from protocol.errors import (
 )
 from protocol.jobspec import parse
 from protocol.lease_model import Lease, Phase
-from protocol.units import Qu
+from protocol.units import Qu, net_of
 from qubixd.offers import Entry
 from qubixd.wire_libp2p import peer_id_of
 from tests.support.rental import Rental, due, rental
-from tests.support.world import PRICE, Person, job
+from tests.support.world import PRICE, Person, World, job
 
 Clock = trio.testing.MockClock
 WHOLE_MACHINE = job(seconds=5).replace("cpus: 1", "cpus: 4")
@@ -46,7 +46,7 @@ async def test_a_price_above_the_limit_is_refused_without_asking(
     async with rental(tmp_path) as one:
         for how in ({"max_price": Qu(PRICE - 1)}, {"text": job(extra=f"max_price: {PRICE - 1}\n")}):
             with pytest.raises(
-                PriceAboveLimit, match=f"asks {PRICE} QU per hour and your limit is {PRICE - 1}"
+                PriceAboveLimit, match=f"asks {PRICE:,} QU per hour and your limit is {PRICE - 1:,}"
             ):
                 await one.rent(**how)
         assert one.alice.up.parts.wire.counters.streams_in <= 1, "no more than the snapshot was asked for"
@@ -74,7 +74,9 @@ async def test_a_balance_too_low_is_said_before_anybody_is_asked(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
     async with rental(tmp_path) as one:
-        with pytest.raises(BalanceTooLow, match=r"needs a deposit of 3600000000 QU .* holds 1000000000"):
+        with pytest.raises(
+            BalanceTooLow, match=r"needs a deposit of 3,600,000,000 QU .* holds 1,000,000,000"
+        ):
             await one.rent(job(hours=1_000))
         one.check_nothing_sent()
 
@@ -196,3 +198,20 @@ async def test_nothing_of_a_refused_job_is_left_behind(tmp_path: Path, autojump_
         with pytest.raises(PriceAboveLimit):
             await one.rent(max_price=Qu(1))
         assert not os.path.exists(one.bob.root / "leases")
+
+
+async def test_a_provider_with_an_empty_wallet_takes_no_jobs(tmp_path: Path, autojump_clock: Clock) -> None:
+    """It could not send the transaction that cashes the vouchers: it would work for nothing."""
+    async with World(tmp_path) as world:
+        alice = world.people["alice"] = Person("alice", world.root / "alice", provider=True)
+        await world.start("alice")
+        bob = await world.start("bob")
+        await trio.sleep(30)
+        with pytest.raises(NoOffer):
+            await world.rent(bob, job())
+        world.fund(alice.wallet.public_key, Qu(1))
+        await world.until_offered(bob)
+        lease = await world.rent(bob, job(seconds=5))
+        served, _ = await world.until_ended(lease.lease_id, alice, bob)
+        assert served.phase is Phase.DONE
+        assert world.balance(alice) == 1 + net_of(due(5))

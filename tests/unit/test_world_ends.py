@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 import trio.testing
 
+from escrow_bridge.devnet.engine import LEAST_KEPT_TICKS
 from protocol.lease_model import Phase
 from tests.support.rental import due, rental
 from tests.support.world import job
@@ -93,6 +95,21 @@ async def test_the_rented_time_is_over(tmp_path: Path, autojump_clock: Clock) ->
         assert paid.paid == lease.terms.deposit == due(18) and paid.refunded == 0
         assert (one.bob.root / "out" / "result.txt").exists()
         one.check_books(served, paid)
+
+
+async def test_a_lease_longer_than_the_nodes_memory_of_ticks_has_exact_books(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """How the escrow ended is read from its last ticks; those in which it opened are long forgotten."""
+    async with rental(tmp_path) as one:
+        rules = one.world.chain.engine.rules
+        one.world.chain.engine.rules = replace(rules, keep_ticks=LEAST_KEPT_TICKS)
+        await one.rent(job(seconds=1_000))
+        await one.until_paid(due(150))
+        await one.world.kill(one.alice)
+        paid = await one.until(one.bob, Phase.FAILED)
+        assert paid.promised >= due(150) and paid.paid == 0, "the contract gave all of it back"
+        one.check_balances(paid)
 
 
 async def test_a_job_that_ends_at_once(tmp_path: Path, autojump_clock: Clock) -> None:

@@ -61,6 +61,22 @@ async def test_a_caller_away_for_too_long_is_stopped_and_charged_what_it_signed(
         one.check_books(served, paid)
 
 
+async def test_a_provider_away_for_half_an_hour_is_paid_for_what_it_did(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Its caller has given it up meanwhile and asked the contract to close."""
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=3_000))
+        await one.until_paid(due(100))
+        await one.world.kill(one.alice)
+        await trio.sleep(1_800)
+        await one.world.start("alice")
+        served, paid = await one.ended()
+        assert paid.reason == "lease.provider_lost"
+        assert served.paid == paid.paid >= due(100)
+        one.check_balances(served)
+
+
 async def test_a_provider_that_dies_for_ever_gets_no_more_than_was_signed(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
