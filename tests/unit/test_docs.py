@@ -18,7 +18,7 @@ from protocol.errors import JobFileInvalid, QubixError
 from protocol.lease import max_loss, step
 from protocol.lease_model import EVENTS, TERMINAL, Lease, Phase, Role
 from protocol.units import MAX_QU, Qu
-from qubixd import offers, talk
+from qubixd import offers, quotes, talk
 from qubixd.config import Config
 from qubixd.desk import ANSWERS
 from qubixd.wire_libp2p import exchange
@@ -234,6 +234,13 @@ def test_the_most_one_side_can_lose() -> None:
     terms = make_terms(**changes, price_qu_per_hour=Qu(3_600), deposit=MAX_QU)  # 1 QU a second
     described = re.findall(r"^\| (\w+) \| `price .*\| (\d+) s of the price", page("lease.md"), re.MULTILINE)
     assert described == [(str(role), str(max_loss(role, terms))) for role in Role]
+
+
+def test_the_times_in_the_terms() -> None:
+    said = page("lease.md").replace("\n", " ")
+    assert f"most {quotes.MAX_INTERVAL_SECONDS} s; the quote is good for {quotes.VALID_MS // 1_000} s" in said
+    assert f"may take {quotes.PULL_SECONDS} s and the start {quotes.START_SECONDS} s" in said
+    assert f"at least {quotes.CHALLENGE_SECONDS} s to cash" in said
 
 
 def test_every_patience_is_described() -> None:
