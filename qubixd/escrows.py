@@ -26,6 +26,8 @@ def objection_to(view: EscrowView | None, claim: m.ChainVerify, lease: Lease) ->
         return f"the escrow holds {view.deposit - view.paid} QU and the terms ask for {terms.deposit} QU"
     if view.deadline_tick < view.open_tick + terms.deadline_ticks or view.close_tick:
         return "the escrow ends too early"
+    if view.burn_basis_points:
+        return "the escrow burns a part of what it pays, and the terms do not say so"
     if view.challenge_ticks < terms.challenge_ticks:
         return "the escrow's challenge window is too short"
     return ""

@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from escrow_bridge import layout
 from escrow_bridge.bridge import Bridge
 from escrow_bridge.chain import Chain
 from escrow_bridge.qubic import Wallet
@@ -71,8 +72,8 @@ class Shop:
     price_qu_per_hour: Qu
     open_for_business: bool
     can_cash: bool = False
-    """The wallet holds something: the network drops whatever an empty one sends, also what would cash
-    the vouchers and give the rest back."""
+    """The wallet holds the bond that the contract asks (and gives back) for looking at a voucher: with less
+    nothing earned could be cashed."""
 
 
 @dataclass(frozen=True)
@@ -259,17 +260,23 @@ def _addresses_of(lease: Lease, book: OfferBook, now: UnixMs) -> tuple[str, ...]
 
 
 async def _open_shop(node: Node) -> None:
-    """The offer says withdrawn until the chain has been seen, and while the wallet is empty."""
+    """The offer says withdrawn until the chain has been seen, and while the wallet holds too little."""
     parts, known = node.parts, None
     await node.watchers.first_tick.wait()
     while True:
         with suppress(ChainUnreachable, ChainDisagrees):
-            node.shop.can_cash = (await parts.chain.balance(parts.wallet.public_key)).amount > 0
+            node.shop.can_cash = (
+                await parts.chain.balance(parts.wallet.public_key)
+            ).amount >= layout.SIGNATURE_BOND
         if node.shop.can_cash is not known:
             known = node.shop.can_cash
             node.offers.changed()
             if node.config.provider and not known:
-                log.warning("no jobs are taken: %s is empty; send it at least 1 QU", parts.wallet.identity)
+                log.warning(
+                    "no jobs are taken: cashing a voucher needs %d QU in the wallet %s for a moment; send it some",
+                    layout.SIGNATURE_BOND,
+                    parts.wallet.identity,
+                )
         await trio.sleep(SOLVENCY_SECONDS)
 
 

@@ -173,7 +173,8 @@ def rate(world: World) -> Codes:
 
 def slash(world: World) -> Codes:
     accused, by, gpu = world.someone(), world.someone(), world.random.choice(GPUS)
-    spans, signatures = [], []
+    spans: list[Span] = []
+    signatures = []
     for _ in range(2):
         start = world.host.tick - world.random.randrange(40)
         if spans and world.chance(4):
@@ -186,7 +187,8 @@ def slash(world: World) -> Codes:
     first, second = (receipt_of(span, gpu) for span in spans)
     payload = registry.slash_input(KEYS[accused], first, signatures[0], second, signatures[1])
     bond = world.random.choice((200, 200, 200, 199, 0, 1_000))
-    return world.call(by, Procedure.SLASH, payload, bond), world.model.slash(by, accused, *spans, bond)
+    code = world.call(by, Procedure.SLASH, payload, bond)
+    return code, world.model.slash(by, accused, spans[0], spans[1], bond)
 
 
 def receipt_of(span: Span, gpu: bytes) -> Receipt:

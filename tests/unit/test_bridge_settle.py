@@ -288,10 +288,14 @@ async def test_a_node_that_is_behind_after_a_restart_does_not_pass_for_the_end(
     escrow = await world.open(1_000)
     real_query, calls = world.chain.query, 0
 
-    async def old_for_a_while(contract_index: int, input_type: int, payload: bytes) -> bytes:
+    async def old_for_a_while(
+        contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
+    ) -> bytes:
         nonlocal calls
         calls += 1
-        return before if calls < 10 else await real_query(contract_index, input_type, payload)
+        return (
+            before if calls < 10 else await real_query(contract_index, input_type, payload, tick_at=tick_at)
+        )
 
     monkeypatch.setattr(world.chain, "query", old_for_a_while)
     async with aclosing(world.bridge(world.provider).watch(escrow.escrow_id, escrow.open_tick)) as views:

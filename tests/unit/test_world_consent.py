@@ -64,8 +64,8 @@ async def test_the_quote_comes_before_the_lease(
         quote = front.events[at].quote
         assert quote is not None
         assert (quote.max_loss_qu, quote.deposit) == (last.lease.max_loss_qu, last.lease.deposit)
-        assert quote.max_loss_qu == 3_000 and quote.max_loss_intervals == 3
-        assert "at most 3,000 QU = 3 intervals of 1 s" in front.events[at].detail
+        assert quote.max_loss_qu == 7_000 and quote.max_loss_intervals == 7
+        assert "at most 7,000 QU = 7 intervals of 1 s" in front.events[at].detail
         assert "you can lose at most 5,000 QU = 5 intervals of 1 s" in caplog.text, "the provider's own log"
 
 
@@ -94,7 +94,7 @@ async def test_a_front_end_that_goes_away_unanswered_signs_nothing(
 
 def test_the_words_and_the_numbers() -> None:
     terms = make_terms()
-    assert max_loss_words(Role.CALLER, terms) == "at most 7,000 QU = 1.4 intervals of 5 s"
+    assert max_loss_words(Role.CALLER, terms) == "at most 22,000 QU = 4.4 intervals of 5 s"
     assert max_loss_words(Role.PROVIDER, terms) == "at most 16,000 QU = 3.2 intervals of 5 s"
     short = make_terms(max_seconds=Seconds(2))
     assert max_loss(Role.PROVIDER, short) == max_loss(Role.CALLER, short) == short.deposit

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from escrow_bridge.layout import SIGNATURE_BOND
 from protocol.errors import (
     BalanceTooLow,
     CapacityTaken,
@@ -200,12 +201,13 @@ async def test_nothing_of_a_refused_job_is_left_behind(tmp_path: Path, autojump_
         assert not os.path.exists(one.bob.root / "leases")
 
 
-async def test_a_provider_with_an_empty_wallet_takes_no_jobs(tmp_path: Path, autojump_clock: Clock) -> None:
+async def test_a_provider_without_the_bond_takes_no_jobs(tmp_path: Path, autojump_clock: Clock) -> None:
     """It could not send the transaction that cashes the vouchers: it would work for nothing."""
     async with World(tmp_path) as world:
         alice = world.people["alice"] = Person("alice", world.root / "alice", provider=True)
         await world.start("alice")
         bob = await world.start("bob")
+        world.fund(alice.wallet.public_key, Qu(SIGNATURE_BOND - 1))
         await trio.sleep(30)
         with pytest.raises(NoOffer):
             await world.rent(bob, job())
@@ -214,4 +216,4 @@ async def test_a_provider_with_an_empty_wallet_takes_no_jobs(tmp_path: Path, aut
         lease = await world.rent(bob, job(seconds=5))
         served, _ = await world.until_ended(lease.lease_id, alice, bob)
         assert served.phase is Phase.DONE
-        assert world.balance(alice) == 1 + net_of(due(5))
+        assert world.balance(alice) == SIGNATURE_BOND + net_of(due(5))
