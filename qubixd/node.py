@@ -273,7 +273,7 @@ async def _open_shop(node: Node) -> None:
             node.offers.changed()
             if node.config.provider and not known:
                 log.warning(
-                    "no jobs are taken: cashing a voucher needs %d QU in the wallet %s for a moment; send it some",
+                    "no jobs are taken: cashing vouchers needs %d QU for a moment; send the wallet %s some",
                     layout.SIGNATURE_BOND,
                     parts.wallet.identity,
                 )

@@ -196,7 +196,10 @@ class Escrow(RuleBasedStateMachine):
 
     @rule()
     def change_epoch(self) -> None:
+        """The end of an epoch refunds what is over, like the end of every sixteenth tick."""
         self.desk.host.change_epoch()
+        for channel in self.all:
+            channel.open = channel.open and channel.last_tick > self.desk.host.tick
 
     @invariant()
     def no_qu_appears_or_vanishes(self) -> None:
