@@ -46,6 +46,8 @@ KEEP_FILES_MS: Final = 24 * 3_600_000
 """How long an ended lease's outputs and log stay here."""
 TIDY_SECONDS: Final = 600
 SOLVENCY_SECONDS: Final = 10
+POOR_SECONDS: Final = 2
+"""How often the balance is looked at while it is enough, and while it is not."""
 DEFAULT_POLL_S: Final = 0.25
 
 
@@ -277,7 +279,7 @@ async def _open_shop(node: Node) -> None:
                     layout.SIGNATURE_BOND,
                     parts.wallet.identity,
                 )
-        await trio.sleep(SOLVENCY_SECONDS)
+        await trio.sleep(SOLVENCY_SECONDS if node.shop.can_cash else POOR_SECONDS)
 
 
 async def _tidy(node: Node) -> None:

@@ -122,12 +122,15 @@ async def _play(runner: str, stage: Stage, began: float) -> dict[str, Any]:
         said.append(f"{data.name}: {readings:,} readings, {data.stat().st_size / 1e6:.1f} MB")
     expected = await asyncio.to_thread(demo_job.expected_result, data)
     await stage.set_up(runner)
-    async with connect(stage.socket("caller")) as caller, connect(stage.socket("provider")) as provider:
+    async with (
+        connect(stage.socket("caller")) as caller,
+        connect(stage.socket("provider")) as provider,
+        stage.funded(caller, provider),  # a provider without money for a bond offers nothing
+    ):
         discover_seconds = await _while_alive(children, _discover(caller, screen))
-        async with stage.funded(caller, provider):
-            work = rent(caller, provider, directory, demo_job.job_file(image), screen)
-            rental = await _while_alive(children, work)
-            report = _report(rental, runner, expected, screen, discover_seconds, began)
+        work = rent(caller, provider, directory, demo_job.job_file(image), screen)
+        rental = await _while_alive(children, work)
+        report = _report(rental, runner, expected, screen, discover_seconds, began)
     return report
 
 
