@@ -15,6 +15,7 @@ AIM_SECONDS: Final = 3.5
 """Time for a transaction to spread before its tick begins. A second or two lets a third of the nodes
 miss it; much more makes everybody wait."""
 KEPT_STEPS: Final = 16
+LEAST_CLAIM_MS: Final = 50
 LEAST_STEPS: Final = 4
 """Before so many ticks were seen, the node's own word is taken."""
 
@@ -36,7 +37,9 @@ class Pace:
 
     def saw(self, info: TickInfo, now_seconds: float) -> None:
         """A node said so at that time of a clock that only rises."""
-        self._claimed_ms = info.tick_duration_ms
+        # Genuine nodes put the whole seconds since the present tick began there: no length at all.
+        if info.tick_duration_ms >= LEAST_CLAIM_MS:
+            self._claimed_ms = info.tick_duration_ms
         if self._last is None or info.tick < self._last[0]:
             self._last = info.tick, now_seconds
         elif info.tick > self._last[0]:

@@ -63,6 +63,8 @@ class Hiring:
     network: str
     contract_index: int
     interval_seconds: Seconds
+    tick_ms: Callable[[], int]
+    """How long a tick lasts, as seen."""
 
     async def hire(
         self,
@@ -137,8 +139,7 @@ class Hiring:
         signed = await ask(self.wire, self.key, entry.provider, request, entry.offer.addresses)
         if not isinstance(signed.message, Terms):
             raise MessageInvalid("the provider answered with something other than a quote")
-        tick_ms = (await self.chain.tick_info()).tick_duration_ms
-        check_terms(signed.message, request, entry.offer, entry.provider, self.key.public, tick_ms)
+        check_terms(signed.message, request, entry.offer, entry.provider, self.key.public, self.tick_ms())
         return signed
 
     async def _accept(

@@ -149,6 +149,7 @@ async def run_node(
         network=config.network,
         contract_index=config.contract_index,
         interval_seconds=Seconds(config.interval),
+        tick_ms=lambda: watchers.tick_ms,
     )
     async with trio.open_nursery() as nursery:
         node = Node(
@@ -220,7 +221,7 @@ def _house_of(
             runner=parts.runner.name if parts.runner else "",
             price_qu_per_hour=shop.price_qu_per_hour,
             unpaid_intervals=config.unpaid_intervals,
-            tick_duration_ms=tick.tick_duration_ms if tick else 1_000,
+            tick_duration_ms=watchers.tick_ms,
             free=free_of(parts.machine.capacity, taken),
             open_for_business=shop.open_for_business and able,
         )

@@ -18,6 +18,7 @@ from escrow_bridge.bridge import Bridge
 from escrow_bridge.chain import TickInfo
 from escrow_bridge.escrow import Settled
 from escrow_bridge.layout import EscrowView
+from escrow_bridge.pace import Pace
 from protocol import lease_model as m
 from protocol.errors import JobMissing, QubixError
 from protocol.lease_model import TERMINAL, Lease, Role
@@ -44,6 +45,7 @@ class Watchers:
         self._nursery: trio.Nursery
         self.tick: TickInfo | None = None
         self.first_tick = trio.Event()
+        self._pace = Pace()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled."""
@@ -53,6 +55,11 @@ class Watchers:
                 self.look(lease)
             task_status.started()
             await self._follow_ticks()
+
+    @property
+    def tick_ms(self) -> int:
+        """How long a tick lasts, as seen."""
+        return round(self._pace.tick_ms)
 
     def look(self, lease: Lease) -> None:
         """Start the watchers that a lease needs and does not have. Called after every change."""
@@ -130,6 +137,7 @@ class Watchers:
         async with aclosing(self._bridge.ticks()) as ticks:
             async for info in ticks:
                 self.tick = info
+                self._pace.saw(info, trio.current_time())
                 self.first_tick.set()
                 await self._tell_providers(info.tick)
 
