@@ -83,6 +83,8 @@ class Lease:
     """Highest cumulative amount the caller has signed for (caller) or we hold a voucher for (provider)."""
     signature: bytes = b""
     """Provider only: of that highest voucher."""
+    redeemed_at: UnixMs = UnixMs(0)
+    """Provider only: when a voucher was last given to the chain before the end."""
     vouchers: int = 0
     exited: bool = False
     exit_code: int = -1
@@ -351,6 +353,15 @@ class ChainClose:
 
 
 @dataclass(frozen=True)
+class ChainRedeem:
+    """Provider: cash a voucher while the job goes on, so that an absence costs little."""
+
+    escrow_id: EscrowId
+    cumulative: Qu
+    signature: bytes
+
+
+@dataclass(frozen=True)
 class ChainRequestClose:
     """Caller: open the challenge window."""
 
@@ -446,13 +457,14 @@ Effect = (
     | RunCollect
     | RunDiscard
     | RunFetch
+    | ChainRedeem
 )
 
 EVENTS: Final = Table("event", dict(enumerate(Event.__args__, start=1)))
 EFFECTS: Final = Table("effect", dict(enumerate(Effect.__args__, start=1)))
 STATES: Final = Table("lease", {1: Lease})
 
-REPLACEABLE: Final = frozenset({SendMeter, SendVoucher, ChainVerify})
+REPLACEABLE: Final = frozenset({SendMeter, SendVoucher, ChainVerify, ChainRedeem})
 """Effects of which only the latest matters: a newer one replaces an older that is still waiting.
 However often a peer repeats itself, one of each is all that waits."""
 

@@ -19,6 +19,8 @@ UNPAID_PATIENCE_MS: Final = 120_000
 """How long a job stays paused for want of vouchers before it is stopped."""
 VOUCHER_PATIENCE_MS: Final = 60_000
 """How long the last voucher is waited for after the job has ended."""
+REDEEM_EVERY_MS: Final = 1_200_000
+"""A provider that vanishes loses no more than it earned since. Each time costs the contract fuel."""
 STOP_PATIENCE_MS: Final = 300_000
 """How long the engine may take to end a job before the money is settled without it."""
 COLLECT_PATIENCE_MS: Final = 1_800_000
@@ -109,7 +111,14 @@ def voucher(lease: Lease, event: m.ReceiveVoucher) -> Step:
         return lease, (m.RunResume(),)
     if lease.phase is Phase.STOPPING and lease.collected and _paid_up(lease):
         return _settle(lease)
-    return lease, ()
+    return _redeem_if_due(lease, event.now)
+
+
+def _redeem_if_due(lease: Lease, now: UnixMs) -> Step:
+    if lease.phase not in LIVE or now - max(lease.started_at, lease.redeemed_at) < REDEEM_EVERY_MS:
+        return lease, ()
+    order = m.ChainRedeem(lease.escrow_id, lease.promised, lease.signature)
+    return replace(lease, redeemed_at=now), (order,)
 
 
 def stop_asked(lease: Lease, event: m.ReceiveStop) -> Step:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from escrow_bridge import layout
-from escrow_bridge.bridge import Bridge, CloseOrder, RequestCloseOrder
+from escrow_bridge.bridge import Bridge, CloseOrder, RedeemOrder, RequestCloseOrder
 from escrow_bridge.layout import EscrowView
 from escrow_bridge.qubic import Wallet
 from escrow_bridge.sending import Save, saved_transaction
@@ -34,6 +34,7 @@ from protocol.errors import (
     PeerRefused,
     QubixError,
     StartFailed,
+    VoucherInvalid,
 )
 from protocol.lease_model import Effect, Event, Lease
 from protocol.messages import MAX_MESSAGE_BYTES
@@ -203,6 +204,15 @@ class Performer:
         if settled is None:
             return None  # it was gone before; the escrow's watcher tells how it ended
         return m.ChainClosed(settled.paid, settled.refunded, self.now_ms())
+
+    async def chain_redeem(self, task: Task, effect: m.ChainRedeem) -> Event | None:
+        order = RedeemOrder(effect.escrow_id, effect.cumulative, effect.signature)
+        try:
+            await self.bridge.redeem(order, task.scratch, self._saving(task, "redeem"))
+        except (VoucherInvalid, BalanceTooLow) as error:
+            # Nothing is lost: the end of the lease, for which this must not be in the way, cashes it too.
+            log.warning("lease %s: voucher not cashed yet: %s", task.lease.lease_id.hex()[:12], error)
+        return None
 
     async def chain_request_close(self, task: Task, effect: m.ChainRequestClose) -> Event | None:
         save = self._saving(task, "request_close")
@@ -374,6 +384,7 @@ PERFORMERS: Final[dict[type[Effect], Do]] = {
     m.ChainOpen: Performer.chain_open,
     m.ChainVerify: Performer.chain_verify,
     m.ChainClose: Performer.chain_close,
+    m.ChainRedeem: Performer.chain_redeem,
     m.ChainRequestClose: Performer.chain_request_close,
     m.RunPull: Performer.run_pull,
     m.RunStart: Performer.run_start,

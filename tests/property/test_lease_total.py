@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from protocol import lease_model as m
 from protocol.lease import step
 from protocol.lease_caller import METER_SLACK_MS
-from protocol.lease_model import EVENTS, STATES, TERMINAL, Event, Lease, Phase, Role
+from protocol.lease_model import EVENTS, LIVE, STATES, TERMINAL, Event, Lease, Phase, Role
+from protocol.lease_provider import REDEEM_EVERY_MS
 from protocol.units import EscrowId, Qu, Seconds, UnixMs, amount_due
 from tests.support.lease_plan import START_MS
 from tests.support.lease_play import TERMS, new_caller, new_provider
@@ -88,6 +89,9 @@ def check_effect(before: Lease, event: Event, after: Lease, effect: m.Effect) ->
         case m.ChainClose(_, cumulative, signature):
             assert before.phase is not Phase.SETTLING or not before.escrow_id, "closed twice"
             assert (cumulative, signature) == (after.promised, after.signature)
+        case m.ChainRedeem(_, cumulative, signature):
+            assert (cumulative, signature) == (after.promised, after.signature)
+            assert after.phase in LIVE and after.redeemed_at - before.redeemed_at >= REDEEM_EVERY_MS
         case m.RunStart():
             assert after.has_inputs and after.has_image and after.escrow_id and not before.started_at
         case _:

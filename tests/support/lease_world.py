@@ -297,6 +297,12 @@ class LeaseWorld:
                 assert escrow_id == ESCROW
                 assert not cumulative or signature == b"signature of %d" % cumulative
                 return self._order(now, cumulative)
+            case m.ChainRedeem(escrow_id, cumulative, signature):
+                assert escrow_id == ESCROW and self.escrow
+                assert signature == b"signature of %d" % cumulative
+                if not self.escrow.gone and self._tick() < self.escrow.last_tick():
+                    self.escrow.paid = max(self.escrow.paid, cumulative)
+                return True, None
             case m.ChainRequestClose(escrow_id):
                 assert escrow_id == ESCROW, "asked to close an escrow that it does not know"
                 finished, _ = self._order(now, None)

@@ -99,6 +99,17 @@ def test_vouchers_only_rise_and_stay_within_the_deposit() -> None:
     assert (lease.promised, lease.signature, lease.vouchers) == (3_000, b"signature of 3000", 1)
 
 
+def test_a_long_lease_is_cashed_now_and_then() -> None:
+    """An absence then costs what was earned since, whatever the caller asks of the contract meanwhile."""
+    every = lease_provider.REDEEM_EVERY_MS / 1_000
+    lease, effects = play(running_provider(), voucher(3_000, 9 + every))
+    assert effects == []
+    lease, effects = play(lease, voucher(4_000, 10 + every), voucher(5_000, 11 + every))
+    assert effects == [m.ChainRedeem(ESCROW, Qu(4_000), b"signature of 4000")]
+    _, effects = play(lease, voucher(6_000, 10 + 2 * every))
+    assert effects == [m.ChainRedeem(ESCROW, Qu(6_000), b"signature of 6000")]
+
+
 def test_pauses_when_more_than_the_agreed_intervals_are_unpaid_and_goes_on_when_paid() -> None:
     lease, effects = play(running_provider(), m.ClockPassed(at(15)), m.ClockPassed(at(20)))
     assert names(effects) == ["SendMeter", "SendMeter"], "two intervals may be unpaid"

@@ -10,6 +10,7 @@ import trio.testing
 
 from escrow_bridge.devnet.engine import LEAST_KEPT_TICKS
 from protocol.lease_model import Phase
+from protocol.lease_provider import REDEEM_EVERY_MS
 from tests.support.rental import due, rental
 from tests.support.world import job
 
@@ -24,6 +25,29 @@ async def test_a_job_that_fails_is_paid_for_its_time(tmp_path: Path, autojump_cl
         assert paid.exit_code == 3 and "exit code 3" in paid.sentence
         assert paid.paid == due(7)
         assert (one.bob.root / "out" / "result.txt").read_text() == "ran 7 3\n", "outputs come all the same"
+        one.check_books(served, paid)
+
+
+async def test_a_provider_that_vanishes_keeps_what_it_has_cashed(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Away longer than the challenge window, it loses what it earned since it last cashed, no more."""
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=10_000, hours=3))
+        await one.until_paid(due(REDEEM_EVERY_MS // 1_000 + 60))
+        await one.world.kill(one.alice)
+        paid = await one.until(one.bob, Phase.FAILED)
+        assert due(REDEEM_EVERY_MS // 1_000) <= paid.paid < paid.promised
+        assert paid.paid + paid.refunded == paid.terms.deposit
+        one.check_balances(paid)
+
+
+async def test_a_long_job_is_cashed_twice_and_paid_once(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=1_500))
+        served, paid = await one.ended()
+        assert served.redeemed_at and paid.paid == due(1_500)
+        assert served.phase is paid.phase is Phase.DONE
         one.check_books(served, paid)
 
 
