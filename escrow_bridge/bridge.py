@@ -322,8 +322,12 @@ class Bridge:
 
     # --- reading ------------------------------------------------------------------------------
 
-    async def read(self, escrow_id: EscrowId) -> EscrowView | None:
-        """The open channel now, None if there is none. Raises ChainUnreachable, ChainDisagrees."""
+    async def read(self, escrow_id: EscrowId, *, opened: Tick = Tick(0)) -> EscrowView | None:
+        """The open channel now, None if there is none. Raises ChainUnreachable, ChainDisagrees.
+
+        `opened`: the tick it is known to have opened in; a node that is not past it yet is waited for.
+        """
+        self._ignore_before(Tick(opened + 1))
         return (await self._read(escrow_id)).view
 
     async def how_it_ended(self, seen: EscrowView) -> Settled | None:

@@ -190,11 +190,17 @@ class Reconciler:
                 return
 
     async def _compare(self, lease: Lease, *, confirm: bool) -> None:
-        found = judge(lease, await self._on_chain(lease), self._now_ms())
+        chain = await self._on_chain(lease)
+        found = judge(lease, chain, self._now_ms())
         if found and confirm:
             await trio.sleep(CONFIRM_S)
             lease = await self._leases.get(lease.lease_id)
             found = judge(lease, await self._on_chain(lease), self._now_ms())
+        elif any(one.repair for one in found):
+            # Told is what the ledger said at start, repaired what it says by now.
+            fresh = judge(await self._leases.get(lease.lease_id), chain, self._now_ms())
+            repairs = [one for one in fresh if one.repair]
+            found = [one for one in found if not one.repair] + repairs
         if lease.phase in TERMINAL:
             self._seen_ended.add(lease.lease_id)
         before = {one.code for one in self.standing.pop(lease.lease_id, ())}
@@ -218,7 +224,7 @@ class Reconciler:
     async def _on_chain(self, lease: Lease) -> OnChain:
         if not lease.escrow_id:
             return OnChain(await self._opened_unknown(lease), None)
-        view = await self._bridge.read(lease.escrow_id)
+        view = await self._bridge.read(lease.escrow_id, opened=lease.open_tick)
         ended = None if view else await self._bridge.how_it_ended(seen_by(lease))
         return OnChain(view, ended)
 

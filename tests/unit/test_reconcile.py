@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from escrow_bridge.bridge import Bridge, CloseOrder
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX
 from escrow_bridge.escrow import Settled
-from escrow_bridge.layout import EscrowView, Procedure
+from escrow_bridge.layout import EscrowView, Function, Procedure
 from escrow_bridge.qubic import parse_transaction
 from protocol import control
 from protocol.lease import step
@@ -299,3 +299,30 @@ async def test_a_chain_that_does_not_answer_is_waited_for(tmp_path: Path, autoju
         await until_looked(one.bob)
         await one.stop(one.bob)
         one.check_books(*await one.ended())
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+async def test_a_node_that_is_catching_up_ends_no_lease(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It does not know the escrow yet: that is no news of its end."""
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=30))
+        before = await one.world.chain.query(CONTRACT_INDEX, Function.GET_ESCROW, bytes(32))
+        await one.until_paid(due(5))
+        person = {"alice": one.alice, "bob": one.bob}[name]
+        await one.world.kill(person)
+        real_query, old_until = one.world.chain.query, trio.current_time() + 8
+
+        async def old_for_a_while(
+            contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
+        ) -> bytes:
+            if input_type == Function.GET_ESCROW and trio.current_time() < old_until:
+                return before
+            return await real_query(contract_index, input_type, payload, tick_at=tick_at)
+
+        monkeypatch.setattr(one.world.chain, "query", old_for_a_while)
+        await one.world.start(name)
+        served, paid = await one.ended()
+        assert served.phase is paid.phase is Phase.DONE, (served.reason, paid.reason)
+        one.check_books(served, paid)
