@@ -122,24 +122,41 @@ def follow(
             view, taken = _follow_payment(view, transaction)
             if taken and transaction.input_type == Procedure.CLOSE:
                 return view, True
+        elif transaction.input_type == Procedure.REDEEM_MANY:
+            view = _follow_batch(view, transaction)
         elif transaction.input_type == Procedure.REQUEST_CLOSE:
             view = _follow_request(view, transaction)
     return view, False
 
 
 def _follow_payment(view: EscrowView, transaction: Transaction) -> tuple[EscrowView, bool]:
-    escrow_id, cumulative, signature = layout.parse_pay_input(transaction.payload)
+    voucher = layout.parse_pay_input(transaction.payload)
     closing = transaction.input_type == Procedure.CLOSE
-    if escrow_id != view.escrow_id or (closing and transaction.source != view.provider):
+    if voucher[0] != view.escrow_id or (closing and transaction.source != view.provider):
         return view, False
-    if closing and cumulative == view.paid:
+    if closing and voucher[1] == view.paid:
         return view, True
-    in_range = transaction.tick < view.last_tick and view.paid < cumulative <= view.deposit
     bonded = transaction.amount >= layout.SIGNATURE_BOND
+    after = _pay(view, transaction.tick, *voucher) if bonded else view
+    return after, after.paid > view.paid
+
+
+def _follow_batch(view: EscrowView, transaction: Transaction) -> EscrowView:
+    vouchers = layout.parse_redeem_many_input(transaction.payload)
+    if transaction.amount < layout.SIGNATURE_BOND * len(vouchers):
+        return view
+    for voucher in vouchers:
+        view = _pay(view, transaction.tick, *voucher)
+    return view
+
+
+def _pay(view: EscrowView, tick: Tick, escrow_id: EscrowId, cumulative: Qu, signature: bytes) -> EscrowView:
+    """The channel after a voucher with its bond; unchanged if the contract refuses the voucher."""
+    in_range = tick < view.last_tick and view.paid < cumulative <= view.deposit
+    if escrow_id != view.escrow_id or not in_range:
+        return view
     signed = verify(view.caller, layout.voucher_digest(escrow_id, cumulative), signature)
-    if not (in_range and bonded and signed):
-        return view, False
-    return replace(view, paid=cumulative), True
+    return replace(view, paid=cumulative) if signed else view
 
 
 def _follow_request(view: EscrowView, transaction: Transaction) -> EscrowView:

@@ -152,6 +152,17 @@ def parse_pay_input(payload: bytes) -> tuple[EscrowId, Qu, bytes]:
     return EscrowId(escrow), Qu(cumulative), signature
 
 
+def parse_redeem_many_input(payload: bytes) -> tuple[tuple[EscrowId, Qu, bytes], ...]:
+    """The vouchers of RedeemMany as the contract reads them, each as of `parse_pay_input`, in the order in
+    which they are judged; none for a count that it refuses."""
+    vouchers_bytes = MAX_REDEEM_BATCH * _PAY.size
+    payload = payload.ljust(vouchers_bytes + _REDEEM_MANY_TAIL.size, b"\0")
+    (count,) = _REDEEM_MANY_TAIL.unpack_from(payload, vouchers_bytes)
+    if not 1 <= count <= MAX_REDEEM_BATCH:
+        return ()
+    return tuple(parse_pay_input(payload[at * _PAY.size :]) for at in range(count))
+
+
 def escrow_input(escrow: EscrowId) -> bytes:
     """TopUp, RequestClose, Finalize, GetEscrow: {escrow 32}."""
     return bytes(_check_id(escrow))

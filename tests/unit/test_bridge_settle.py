@@ -215,11 +215,36 @@ async def test_a_redeem_after_the_challenge_window_counts_for_nothing(
     assert world.balance(world.caller) == FUNDS
 
 
+@pytest.mark.parametrize(
+    ("count", "bonds", "paid"), [(9, 9, 400), (9, 8, 0), (8, 8, 250), (8, 9, 250), (10, 10, 0), (0, 9, 0)]
+)
+async def test_vouchers_cashed_by_the_batch_count_as_the_contract_counts_them(
+    world: World, autojump_clock: MockClock, count: int, bonds: int, paid: int
+) -> None:
+    escrow = await world.open(1_000)
+    orders = [world.voucher(escrow.escrow_id, cumulative) for cumulative in (100, 100, 50, 1_001, 250, 70)]
+    orders.append(replace(world.voucher(escrow.escrow_id, 900), signature=bytes(64)))
+    orders.append(world.voucher(EscrowId(bytes(32)), 800))
+    orders.append(world.voucher(escrow.escrow_id, 400))
+    vouchers = [layout.pay_input(order.escrow_id, order.cumulative, order.signature) for order in orders]
+    payload = layout.redeem_many_input(vouchers)[:-8] + count.to_bytes(8, "little")
+    submit(world, world.caller, Procedure.REDEEM_MANY, payload, Qu(bonds * layout.SIGNATURE_BOND))
+    await world.chain.advance(5)
+    order = CloseOrder(escrow.escrow_id, Qu(0), bytes(64))
+    await world.bridge(world.provider).close(order, b"", Store().save)
+    assert world.balance(world.provider) == FUNDS + net_of(Qu(paid))
+    ended = await world.bridge(world.caller).how_it_ended(escrow)
+    assert ended == Settled(Qu(paid), Qu(1_000 - paid), certain=True)
+
+
 def send(world: World, wallet: Wallet, procedure: Procedure, order: RedeemOrder) -> None:
     payload = layout.pay_input(order.escrow_id, order.cumulative, order.signature)
+    submit(world, wallet, procedure, payload, layout.SIGNATURE_BOND)
+
+
+def submit(world: World, wallet: Wallet, procedure: Procedure, payload: bytes, amount: Qu) -> None:
     tick = Tick(world.chain.engine.tick_info().tick + 3)
-    bond, contract = layout.SIGNATURE_BOND, contract_id(CONTRACT_INDEX)
-    raw = sign_transaction(wallet, contract, bond, tick, procedure, payload)
+    raw = sign_transaction(wallet, contract_id(CONTRACT_INDEX), amount, tick, procedure, payload)
     assert world.chain.engine.submit(raw) is None
 
 
