@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 import trio
 
-from escrow_bridge.chain import Chain, Outcome, TickInfo
+from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
 from escrow_bridge.pace import Pace, offset_for
 from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction, transaction_digest
 from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, LedgerBroken
@@ -92,6 +92,8 @@ class Sender:
         self._pace = Pace()
         self._transferring = trio.Lock()
         self._reserved = Qu(0)
+        self._included_in = Tick(0)
+        """The newest tick that has a transaction of ours, or may have: nobody can say any more."""
         self._turns = trio.CapacityLimiter(1 if one_pending else math.inf)
 
     @asynccontextmanager
@@ -135,13 +137,22 @@ class Sender:
 
     async def check_balance(self, needed: Qu) -> None:
         """Raises BalanceTooLow unless the wallet holds `needed`, and at least 1: the network drops
-        whatever an empty wallet sends."""
-        balance = await self._chain.balance(self._wallet.public_key)
+        whatever an empty wallet sends. Raises ChainUnreachable, ChainDisagrees."""
+        balance = await self._balance()
         if balance.amount < max(needed, 1):
             raise BalanceTooLow(
                 f"this needs {max(needed, 1)} QU and the wallet {self._wallet.identity} holds "
                 f"{balance.amount} QU; send it at least {max(needed, 1) - balance.amount} QU"
             )
+
+    async def _balance(self) -> Balance:
+        """The wallet's, after all of ours that has run: a node may be a little behind, and what was
+        already spent would cover a second transaction."""
+        while True:
+            balance = await self._chain.balance(self._wallet.public_key)
+            if balance.as_of > self._included_in:
+                return balance
+            await trio.sleep(self._poll_seconds)
 
     async def prepare(
         self,
@@ -170,6 +181,8 @@ class Sender:
             info = await self.patiently(self.tick_info)
             if info.tick > scratch.tick:
                 outcome = await self.patiently(self._outcome(scratch))
+                if outcome in (Outcome.INCLUDED, Outcome.UNKNOWN):
+                    self._included_in = max(self._included_in, scratch.tick)
                 if outcome is not Outcome.PENDING:
                     return outcome
             elif info.tick != sent_in:

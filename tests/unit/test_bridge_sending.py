@@ -7,10 +7,14 @@ import trio
 from trio.testing import MockClock
 
 from escrow_bridge.bridge import Bridge
+from escrow_bridge.chain import Balance
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX
 from escrow_bridge.devnet.engine import Rules
 from escrow_bridge.qubic import parse_transaction, transaction_digest
-from tests.support.chains import Store, World, make_world
+from escrow_bridge.transfer import TransferOrder
+from protocol.errors import BalanceTooLow
+from protocol.units import Qu, QubicId
+from tests.support.chains import FUNDS, Store, World, make_world, wallet_of
 from tests.support.many_leases import ManyLeases, losing
 
 LEASES = 24
@@ -50,6 +54,32 @@ async def test_without_that_setting_all_go_at_once(world: World, autojump_clock:
     many = ManyLeases(world, 6)
     await many.open()
     assert len({parse_transaction(raw).tick for raw in world.chain.broadcasts}) == 1
+
+
+@pytest.mark.parametrize("first", ["transfer", "deposit"])
+async def test_a_balance_from_before_our_last_transaction_covers_nothing(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Else the second transfer would be in its tick without cover, and pass for sent."""
+    bridge, real_balance, calls = world.bridge(world.caller), world.chain.balance, 0
+    order = TransferOrder(wallet_of(2).public_key, Qu(FUNDS * 2 // 3))
+    before = await real_balance(world.caller.public_key)
+
+    async def old_for_a_while(owner: QubicId) -> Balance:
+        nonlocal calls
+        calls += 1
+        return before if calls < 10 else await real_balance(owner)
+
+    monkeypatch.setattr(world.chain, "balance", old_for_a_while)
+    if first == "transfer":
+        await bridge.transfer(order, b"", Store().save)
+    else:
+        await bridge.open_escrow(world.order(deposit=order.amount), b"", Store().save)
+    calls, sent = 0, len(world.chain.broadcasts)
+    with pytest.raises(BalanceTooLow, match=f"holds {FUNDS - order.amount} QU"):
+        await bridge.transfer(order, b"", Store().save)
+    assert calls == 10
+    assert len(world.chain.broadcasts) == sent
 
 
 @pytest.mark.parametrize(("tick_ms", "ahead"), [(1_000, 5), (250, 15), (5_000, 3)])
