@@ -103,11 +103,14 @@ class NodeChain:
 
         async def attempt(peer: Peer) -> Answer[tuple[bytes, ...] | Outcome]:
             data = await _own_tick_data(peer, tick)
-            if data is not None:
-                return Answer(data.digests, data.digests, _shown(b"".join(data.digests)))
-            # By this node's own tick: one that is late has no data either, and does not know it yet.
-            outcome = _outcome_without_data(await _own_tick_info(peer), tick)
-            return Answer(outcome, outcome, f"it has none ({outcome.value})")
+            if data is None:
+                # By this node's own tick: one that is late has no data either, and does not know it yet.
+                outcome = _outcome_without_data(await _own_tick_info(peer), tick)
+                # Asked again, as it may have caught up between the two answers.
+                data = await _own_tick_data(peer, tick)
+                if data is None:
+                    return Answer(outcome, outcome, f"it has none ({outcome.value})")
+            return Answer(data.digests, data.digests, _shown(b"".join(data.digests)))
 
         return await self._quorum.ask(attempt, f"the transactions in tick {tick}")
 

@@ -10,9 +10,10 @@ import trio
 from escrow_bridge.chain import Chain, Outcome
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, FIRST_TICK
 from escrow_bridge.devnet.engine import Engine
-from escrow_bridge.devnet.server import GREETING
+from escrow_bridge.devnet.server import GREETING, Server
 from escrow_bridge.layout import Function
 from escrow_bridge.node import open_node_chain
+from escrow_bridge.qubic import sign_transaction, transaction_digest
 from escrow_bridge.wire_format import Kind, MessageReader, encode, pack_tick_info
 from protocol.errors import ChainUnreachable, ConfigInvalid
 from protocol.units import Qu, Tick
@@ -68,6 +69,31 @@ async def test_what_no_data_for_a_tick_means() -> None:
             engine.advance()
         assert await chain.outcome(bytes(32), Tick(now - 1)) is Outcome.UNKNOWN
         assert await chain.outcome(bytes(32), Tick(now + 1)) is Outcome.MISSED
+
+
+async def test_a_node_that_catches_up_between_two_answers_calls_no_tick_empty() -> None:
+    """Its "no data" is from before the tick, its own tick from after it."""
+    engine = engine_at()
+    raw = sign_transaction(RICH, wallet_of(1).public_key, Qu(1), Tick(FIRST_TICK + 5), 0, b"")
+    assert engine.submit(raw) is None
+    for _ in range(10):
+        engine.advance()
+    late = True
+
+    async def catching_up(stream: trio.SocketStream) -> None:
+        nonlocal late
+        await stream.send_all(GREETING)
+        server, reader = Server(engine), MessageReader(stream)
+        while (message := await reader.receive()) is not None:
+            if message.kind == Kind.REQUEST_TICK_DATA and late:
+                late = False
+                await stream.send_all(encode(Kind.END, message.dejavu))
+            else:
+                await stream.send_all(b"".join(server.answers(message)))
+
+    async with serving(catching_up) as addresses, open_node_chain(addresses, FAST) as chain:
+        assert await chain.outcome(transaction_digest(raw), Tick(FIRST_TICK + 5)) is Outcome.INCLUDED
+    assert not late
 
 
 async def wait_for_tick(tick_info: Callable[[], Awaitable[object]], tick: int) -> None:
