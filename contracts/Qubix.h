@@ -621,10 +621,22 @@ protected:
     {
         uint32 code;
     };
+    struct CheckOpen_locals
+    {
+        TicketOf_input ticketOf;
+        TicketOf_output ticketKey;
+    };
     // A contract can be no party: nobody holds its key, and for some such ids signatures can be forged.
     // So every payment goes to a user, no code of others runs within ours.
-    PRIVATE_FUNCTION(CheckOpen)
+    // An id that left a ticket is used up: a second lease under it, possible in the same tick only, would be
+    // rated and disputed again, over what the first one's dispute still holds.
+    PRIVATE_FUNCTION_WITH_LOCALS(CheckOpen)
     {
+        locals.ticketOf.kind = QUBIX_LEASE_TICKET;
+        locals.ticketOf.subject = input.escrow;
+        locals.ticketOf.holder = qpi.invocator();
+        locals.ticketOf.provider = input.lease.provider;
+        CALL(TicketOf, locals.ticketOf, locals.ticketKey);
         output.code = QUBIX_OK;
         if (input.network != state.get().network)
         {
@@ -653,7 +665,8 @@ protected:
         {
             output.code = QUBIX_BAD_BURN;
         }
-        else if (state.get().channels.contains(input.escrow))
+        else if (state.get().channels.contains(input.escrow)
+            || state.get().tickets.contains(locals.ticketKey.key))
         {
             output.code = QUBIX_ALREADY_OPEN;
         }
@@ -1436,7 +1449,7 @@ public:
         {
             output.code = QUBIX_NO_TICKET;
         }
-        else if (locals.ticket.disputed > 0)
+        else if (locals.ticket.disputed > 0 || state.get().disputes.contains(input.escrow))
         {
             output.code = QUBIX_ALREADY_DONE;
         }

@@ -53,6 +53,10 @@ MUTATIONS: Final = {
     ),
     "one arbiter decides": ("if (locals.votes < 2)", "if (locals.votes < 1)"),
     "two ratings": ("locals.ticket.rated = 1", "locals.ticket.rated = 0"),
+    "an id opened again after its lease": (
+        "|| state.get().tickets.contains(locals.ticketKey.key)",
+        "",
+    ),
     "no royalty": ("QUBIX_ROYALTY_PERCENT = 2", "QUBIX_ROYALTY_PERCENT = 0"),
 }
 

@@ -38,7 +38,10 @@ def a_bond(world: World) -> int:
 
 def open_one(world: World) -> Codes:
     by = world.someone()
-    wish, order = a_lease(world, by, world.opened)
+    return ask_to_open(world, by, *a_lease(world, by, world.opened))
+
+
+def ask_to_open(world: World, by: str, wish: Wish, order: LeaseOrder) -> Codes:
     payload = layout.open_input(
         order.provider,
         order.terms,
@@ -49,6 +52,22 @@ def open_one(world: World) -> Codes:
     )
     code = world.call(by, Procedure.OPEN, payload, wish.deposit)
     return code, note(world, by, [wish], wish.deposit)
+
+
+def reopen(world: World) -> Codes:
+    """A lease that opens, pays, ends, perhaps is disputed or rated, and opens again, all in one tick."""
+    by = world.someone()
+    wish, order = a_lease(world, by, world.opened)
+    codes = ask_to_open(world, by, wish, order)
+    if codes != (Code.OK, Code.OK):
+        return codes
+    escrow, paid = wish.escrow, min(wish.deposit, world.random.choice((9_999, 10_000, 20_000)))
+    code = world.call(wish.provider, Procedure.CLOSE, world.sign(by, escrow, paid), 100)
+    assert code == world.model.close(wish.provider, escrow, paid, by, 100) == Code.OK
+    for use in (rate, dispute):
+        got, expected = use(world, escrow) if world.chance(2) else codes
+        assert got == expected, f"{use.__name__} before the second opening: {got!r}, not {expected!r}"
+    return ask_to_open(world, by, wish, order)
 
 
 def a_lease(world: World, by: str, number: int) -> tuple[Wish, LeaseOrder]:
@@ -72,7 +91,7 @@ def note(world: World, by: str, wishes: list[Wish], attached: int) -> Code:
     for wish in wishes if code == Code.OK else ():
         world.escrows.append(wish.escrow)
         world.parties[wish.escrow] = (by, wish.provider)
-        world.promised[wish.escrow] = 0
+        world.promised.setdefault(wish.escrow, 0)
     return code
 
 
@@ -164,8 +183,8 @@ def leave(world: World) -> Codes:
     return world.call(by, Procedure.EXIT, registry.exit_input(world.network), 3), world.model.leave(by)
 
 
-def rate(world: World) -> Codes:
-    escrow, stars = world.a_ticket(), world.random.randrange(7)
+def rate(world: World, escrow: bytes | None = None) -> Codes:
+    escrow, stars = escrow or world.a_ticket(), world.random.randrange(7)
     by, provider = world.the_one(escrow, 0), world.the_one(escrow, 1)
     payload = registry.rate_input(EscrowId(escrow), KEYS[provider], stars)
     return world.call(by, Procedure.RATE, payload, 1), world.model.rate(by, escrow, provider, stars)
@@ -195,8 +214,8 @@ def receipt_of(span: Span, gpu: bytes) -> Receipt:
     return Receipt(gpu, EscrowId(span.escrow), Tick(span.start), Tick(span.end))
 
 
-def dispute(world: World) -> Codes:
-    escrow = world.a_ticket()
+def dispute(world: World, escrow: bytes | None = None) -> Codes:
+    escrow = escrow or world.a_ticket()
     by, provider = world.the_one(escrow, 0), world.the_one(escrow, 1)
     bond = world.random.choice((100_000, 100_000, 100_000, 99_999, 0))
     payload = registry.open_dispute_input(EscrowId(escrow), KEYS[provider], bytes(32))
@@ -260,6 +279,7 @@ Action = Callable[[World], Codes]
 ACTIONS: Final[dict[Action, int]] = {
     open_one: 10,
     open_many: 4,
+    reopen: 2,
     top_up: 4,
     redeem: 14,
     redeem_many: 4,

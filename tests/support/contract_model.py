@@ -123,7 +123,8 @@ class Model:
             return Code.BAD_CHALLENGE
         if wish.burn > 10_000:
             return Code.BAD_BURN
-        return Code.ALREADY_OPEN if wish.escrow in self.channels else Code.OK
+        ended = ("lease", wish.escrow, caller, wish.provider) in self.tickets
+        return Code.ALREADY_OPEN if ended or wish.escrow in self.channels else Code.OK
 
     def open_all(self, caller: str, wishes: list[Wish], attached: int) -> Code:
         for place, wish in enumerate(wishes):
@@ -297,7 +298,7 @@ class Model:
         ticket = self.tickets.get(("lease", escrow, by, provider))
         if ticket is None:
             return Code.NO_TICKET
-        if ticket.disputed:
+        if ticket.disputed or escrow in self.cases:
             return Code.ALREADY_DONE
         if provider not in self.providers:
             return Code.UNKNOWN_PROVIDER

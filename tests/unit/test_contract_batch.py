@@ -20,6 +20,7 @@ from tests.support.escrow import (
     fee,
     net,
 )
+from tests.support.guild import Guild
 from tests.support.probes import FIRST_TICK, NULL_ID, QUBIX
 
 
@@ -105,6 +106,15 @@ def test_a_wrong_count_is_refused(desk: Desk, count: int) -> None:
     redeeming[-8:-4] = struct.pack("<I", count + (count == 9))
     assert desk.code(desk.caller, REDEEM_MANY, bytes(redeeming), 1_000) == Code.BAD_COUNT
     assert desk.balances() == (0, 0, 0, 0)
+
+
+def test_an_id_whose_lease_left_a_ticket_is_refused_among_many() -> None:
+    guild = Guild()
+    assert guild.register() == Code.OK
+    guild.ended_lease(terms=(7).to_bytes(32, "little"))
+    assert open_many(guild, [lease(guild, 6), lease(guild, 7)])[:2] == (Code.ALREADY_OPEN, 1)
+    assert guild.info().open_balance == 0
+    assert open_many(guild, [lease(guild, 6)])[0] == Code.OK
 
 
 def test_leases_that_do_not_all_fit_are_refused(desk: Desk) -> None:

@@ -7,7 +7,7 @@ import pytest
 from escrow_bridge.devnet.host import contract_id
 from escrow_bridge.qubic import Wallet
 from tests.support.escrow import PURSE, Code
-from tests.support.guild import BOND_OF_DISPUTE, DISPUTE_TICKS, METADATA, STAKE, Guild
+from tests.support.guild import BOND_OF_DISPUTE, DISPUTE_TICKS, ENOUGH, METADATA, STAKE, Guild
 from tests.support.probes import NULL_ID, QUBIX
 
 FOR_CALLER, FOR_PROVIDER = 1, 2
@@ -56,6 +56,24 @@ def test_only_the_caller_of_an_ended_lease_disputes_it_and_once(guild: Guild, es
     assert guild.dispute(escrow) == Code.OK
     assert guild.dispute(escrow) == Code.ALREADY_DONE
     assert guild.rate(escrow, 1) == Code.OK, "a dispute does not cost the rating"
+
+
+@pytest.mark.parametrize("disputed", [True, False])
+def test_an_id_whose_lease_left_a_ticket_opens_no_more(guild: Guild, escrow: bytes, disputed: bool) -> None:
+    """In the same tick it would be the same id: a new ticket would be free of the first's rating and dispute,
+    and a second dispute would bury the first one's bond."""
+    assert guild.rate(escrow, 1) == Code.OK
+    assert not disputed or guild.dispute(escrow) == Code.OK
+    assert guild.open(2 * ENOUGH) == (Code.ALREADY_OPEN, NULL_ID)
+    assert guild.open(2 * ENOUGH, terms=METADATA)[0] == Code.OK, "other terms are another lease"
+    assert guild.rate(escrow, 1) == Code.ALREADY_DONE
+    assert guild.dispute(escrow) == (Code.ALREADY_DONE if disputed else Code.OK)
+    case = guild.case(escrow)
+    assert case and guild.info().bonds == BOND_OF_DISPUTE
+    leap(guild, -(-case.until_tick // 16) * 16)
+    leap(guild, guild.host.tick + 1)
+    assert guild.info().bonds == 0
+    guild.check()
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (1, 2), (2, 0)])
