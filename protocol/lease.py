@@ -5,7 +5,8 @@
                                                                                      | cancelled
 
 An event that means nothing in the present phase changes nothing, so every event may come twice.
-The vocabulary is in `lease_model`, the two halves in `lease_caller` and `lease_provider`.
+The state is in `lease_state`, the vocabulary in `lease_model`, the two halves in `lease_caller` and
+`lease_provider`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 from typing import Final
 
 from protocol import lease_caller, lease_provider
-from protocol.lease_model import Effect, Event, Lease, Role
+from protocol.lease_model import Effect, Event
+from protocol.lease_state import Lease, Role
 from protocol.messages import Terms
 from protocol.units import Qu, Seconds, amount_due
 

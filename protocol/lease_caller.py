@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from protocol import lease_model as m
-from protocol.lease_model import ACTIVE, BEFORE_RUNNING, LIVE, Effect, Lease, Phase, Role
+from protocol.lease_model import Effect
+from protocol.lease_state import ACTIVE, BEFORE_RUNNING, LIVE, Lease, Phase, Role
 from protocol.messages import Terms
 from protocol.units import LeaseId, Qu, Seconds, UnixMs, amount_due
 

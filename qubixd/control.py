@@ -29,7 +29,7 @@ from protocol.errors import (
     WireError,
 )
 from protocol.lease import max_loss_words
-from protocol.lease_model import TERMINAL, Lease, Role
+from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.units import MAX_QU, Qu
 from qubixd import wallet_desk
 from qubixd.node import Node

@@ -31,7 +31,8 @@ from protocol.errors import (
     VoucherInvalid,
 )
 from protocol.lease import max_loss_words
-from protocol.lease_model import BEFORE_RUNNING, TERMINAL, Event, Lease, Role
+from protocol.lease_model import Event
+from protocol.lease_state import BEFORE_RUNNING, TERMINAL, Lease, Role
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, Ack
 from protocol.signing import NodeKey, Signed
 from protocol.units import LeaseId, PeerKey

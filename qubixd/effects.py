@@ -36,7 +36,8 @@ from protocol.errors import (
     StartFailed,
     VoucherInvalid,
 )
-from protocol.lease_model import Effect, Event, Lease
+from protocol.lease_model import Effect, Event
+from protocol.lease_state import Lease, Role
 from protocol.messages import MAX_MESSAGE_BYTES
 from protocol.signing import NodeKey, Signed
 from qubixd.escrows import objection_to, open_order, signed_transaction
@@ -97,7 +98,7 @@ class Performer:
 
         A peer whose disk is full or whose engine is down will take it later: PeerRefused.
         """
-        peer = lease.terms.provider if lease.role is m.Role.CALLER else lease.terms.caller
+        peer = lease.terms.provider if lease.role is Role.CALLER else lease.terms.caller
         try:
             return await ask(self.wire, self.key, peer, message, self.addresses_of(lease))
         except PeerRefused as error:

@@ -8,7 +8,7 @@ from escrow_bridge.layout import EscrowView
 from escrow_bridge.qubic import parse_transaction, transaction_digest
 from ledger.transactions import SignedTransaction
 from protocol import lease_model as m
-from protocol.lease_model import Lease
+from protocol.lease_state import Lease
 from protocol.units import Qu, Tick, UnixMs
 
 

@@ -20,7 +20,7 @@ from protocol import lease_model as m
 from protocol.errors import BalanceTooLow, MessageInvalid, NoOffer, PriceAboveLimit, QubixError, WireError
 from protocol.jobspec import Job
 from protocol.lease import max_loss_words
-from protocol.lease_model import Lease, Role
+from protocol.lease_state import Lease, Role
 from protocol.messages import QuoteRequest, Terms
 from protocol.signing import NodeKey, Signed
 from protocol.units import MAX_QU, Qu, Seconds

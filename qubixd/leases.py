@@ -24,7 +24,8 @@ from ledger.store import Store
 from protocol import lease_model as m
 from protocol.errors import DiskFull, LeaseUnknown, LedgerBroken, QubixError
 from protocol.lease import step
-from protocol.lease_model import EFFECTS, EVENTS, REPLACEABLE, STATES, TERMINAL, Effect, Event, Lease
+from protocol.lease_model import EFFECTS, EVENTS, REPLACEABLE, Effect, Event
+from protocol.lease_state import STATES, TERMINAL, Lease
 from protocol.units import LeaseId, UnixMs
 
 log = logging.getLogger("qubix.leases")

@@ -20,7 +20,7 @@ from escrow_bridge.qubic import Wallet
 from ledger import journal
 from ledger.store import RunSync, Store
 from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid
-from protocol.lease_model import TERMINAL, Lease, Role
+from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.messages import Offer
 from protocol.signing import NodeKey
 from protocol.units import Qu, Seconds, UnixMs

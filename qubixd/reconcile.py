@@ -20,7 +20,8 @@ from ledger import journal, transactions
 from ledger.store import Store
 from protocol import lease_model as m
 from protocol.errors import QubixError
-from protocol.lease_model import TERMINAL, Event, Lease, Phase, Role
+from protocol.lease_model import Event
+from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.units import LeaseId, Qu, UnixMs
 from qubixd.escrows import open_order, seen_by
 from qubixd.leases import Clock, Leases, decode_state

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from protocol.control import LeaseView, OfferView, QuoteView, WalletView
 from protocol.lease import max_loss, max_loss_intervals
-from protocol.lease_model import TERMINAL, Lease, Phase, Role
+from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.messages import Terms
 from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of
 from qubixd.offers import Entry

@@ -11,7 +11,7 @@ from ledger.store import Store
 from ledger.transactions import SignedTransaction
 from protocol import control
 from protocol.errors import UsageError
-from protocol.lease_model import Lease, Role
+from protocol.lease_state import Lease, Role
 from protocol.units import MAX_QU, Qu, Tick, net_of
 from qubixd.node import Node
 from qubixd.payments import SENT

@@ -21,7 +21,7 @@ from escrow_bridge.layout import EscrowView
 from escrow_bridge.pace import Pace
 from protocol import lease_model as m
 from protocol.errors import JobMissing, QubixError
-from protocol.lease_model import TERMINAL, Lease, Role
+from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.units import LeaseId, Qu, Tick, UnixMs
 from qubixd.escrows import seen_by
 from qubixd.leases import Clock, Leases

@@ -17,7 +17,7 @@ from rich.text import Text
 from protocol import jobspec
 from protocol.control import ConfirmArgs, LeaseView, QuoteView, RunArgs, RunEvent
 from protocol.errors import FilesInvalid, JobFailed, JobFileInvalid, QubixError
-from protocol.lease_model import TERMINAL
+from protocol.lease_state import TERMINAL
 from tui import consent, show
 from tui.client import connect, error_of
 from tui.places import control_socket, data_dir

@@ -28,7 +28,7 @@ from protocol.control import (
     StopArgs,
 )
 from protocol.errors import ConfigInvalid, LeaseUnknown
-from protocol.lease_model import TERMINAL
+from protocol.lease_state import TERMINAL
 from tui import show
 from tui.client import connect
 from tui.places import control_socket, data_dir

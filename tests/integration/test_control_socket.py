@@ -22,7 +22,8 @@ from qubixd.control import VERBS, open_control
 from qubixd.wire_libp2p import peer_id_of
 from tests.support.front_end import Failed, FrontEnd, front_end
 from tests.support.rental import Rental, due, rental
-from tests.support.world import PRICE, job
+from tests.support.world import PRICE
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 

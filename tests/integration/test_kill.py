@@ -15,9 +15,10 @@ import pytest
 import trio
 import trio.testing
 
-from protocol.lease_model import Lease, Phase
+from protocol.lease_state import Lease, Phase
 from protocol.units import LeaseId, fee_of
-from tests.support.world import Killed, Person, World, fast_root, job
+from tests.support.world import Killed, Person, World, fast_root
+from tests.support.world_jobs import job
 
 JOB_SECONDS = 6
 DOWN_SECONDS = 2.5

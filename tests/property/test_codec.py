@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from protocol import messages
 from protocol.codec import Table
 from protocol.errors import MessageInvalid, MessageTooLarge, SignatureInvalid
-from protocol.lease_model import EFFECTS, EVENTS, STATES
+from protocol.lease_model import EFFECTS, EVENTS
+from protocol.lease_state import STATES
 from protocol.messages import MAX_ORDER_BYTES, MESSAGES
 from protocol.signing import NodeKey, verify
 from tests.support.values import any_value, sample

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from protocol import lease_model as m
 from protocol.lease import step
 from protocol.lease_caller import METER_SLACK_MS
-from protocol.lease_model import EVENTS, LIVE, STATES, TERMINAL, Event, Lease, Phase, Role
+from protocol.lease_model import EVENTS, Event
 from protocol.lease_provider import REDEEM_EVERY_MS
+from protocol.lease_state import LIVE, STATES, TERMINAL, Lease, Phase, Role
 from protocol.units import EscrowId, Qu, Seconds, UnixMs, amount_due
 from tests.support.lease_plan import START_MS
 from tests.support.lease_play import TERMS, new_caller, new_provider

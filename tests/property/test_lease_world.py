@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protocol.lease_model import Phase, Role
+from protocol.lease_state import Phase, Role
 from protocol.units import Qu, Seconds, amount_due
 from tests.support.lease_checks import check, check_end
 from tests.support.lease_plan import Plan, make_terms

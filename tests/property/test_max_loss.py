@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocol.lease import max_loss
-from protocol.lease_model import Role
+from protocol.lease_state import Role
 from protocol.units import Qu, Seconds, amount_due
 from tests.support.lease_plan import Job, Plan, make_terms
 from tests.support.lease_world import LeaseWorld

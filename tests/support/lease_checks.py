@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from protocol import lease_model as m
 from protocol.lease_caller import METER_SLACK_MS
-from protocol.lease_model import TERMINAL, Effect, Lease, Phase
+from protocol.lease_model import Effect
+from protocol.lease_state import TERMINAL, Lease, Phase
 from protocol.units import Qu, Seconds, amount_due, fee_of, net_of
 from tests.support.lease_plan import Side
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from protocol import lease_model as m
-from protocol.lease_model import Effect, Event, Lease, Role
+from protocol.lease_model import Effect, Event
+from protocol.lease_state import Lease, Role
 from protocol.messages import Terms, Wish
 from protocol.units import EscrowId, LeaseId, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
 

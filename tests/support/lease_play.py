@@ -7,7 +7,8 @@ from dataclasses import replace
 from protocol import lease_caller, lease_provider
 from protocol import lease_model as m
 from protocol.lease import step
-from protocol.lease_model import Effect, Event, Lease
+from protocol.lease_model import Effect, Event
+from protocol.lease_state import Lease
 from protocol.messages import Terms
 from protocol.units import EscrowId, Qu, Seconds, Tick, UnixMs
 from tests.support.lease_plan import ESCROW, LEASE, START_MS, make_terms

@@ -13,7 +13,8 @@ from typing import Final
 from protocol import lease_caller, lease_provider
 from protocol import lease_model as m
 from protocol.lease import step
-from protocol.lease_model import REPLACEABLE, TERMINAL, Effect, Event, Lease, Role, lane_of
+from protocol.lease_model import REPLACEABLE, Effect, Event, lane_of
+from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.units import Qu, Tick, UnixMs
 from tests.support.lease_checks import check, check_effect, check_step
 from tests.support.lease_plan import (

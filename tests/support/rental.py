@@ -9,9 +9,10 @@ from pathlib import Path
 
 from protocol import lease_model as m
 from protocol.lease import max_loss
-from protocol.lease_model import Lease, Phase, Role
+from protocol.lease_state import Lease, Phase, Role
 from protocol.units import LeaseId, Qu, amount_due, fee_of
-from tests.support.world import Person, World, job, now_ms
+from tests.support.world import Person, World
+from tests.support.world_jobs import job, now_ms
 
 
 @dataclass

@@ -18,7 +18,7 @@ from escrow_bridge.layout import EscrowView
 from escrow_bridge.qubic import contract_id, sign_transaction
 from protocol import lease_model as m
 from protocol.errors import FundingFailed, LeaseUnknown, VoucherInvalid
-from protocol.lease_model import Lease, Phase, Role
+from protocol.lease_state import Lease, Phase, Role
 from protocol.messages import Voucher
 from protocol.units import EscrowId, LeaseId, Qu, Seconds, Tick, UnixMs
 from qubixd.desk import check_voucher

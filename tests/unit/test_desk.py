@@ -15,7 +15,7 @@ import trio.testing
 
 from escrow_bridge.layout import EscrowView
 from protocol import messages, signing
-from protocol.lease_model import Lease, Phase
+from protocol.lease_state import Lease, Phase
 from protocol.messages import Accept, Exited, Funded, GetLogs, GetOutputs, Meter, PutInputs, Running, Stop
 from protocol.units import EscrowId, LeaseId, Qu, QubicId, Seconds, Tick
 from qubixd.desk import MAX_PUT_BYTES

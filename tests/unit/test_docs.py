@@ -16,7 +16,8 @@ from protocol import errors, jobspec, lease_caller, lease_provider, messages
 from protocol import lease_model as m
 from protocol.errors import JobFileInvalid, QubixError
 from protocol.lease import max_loss, step
-from protocol.lease_model import EVENTS, TERMINAL, Lease, Phase, Role
+from protocol.lease_model import EVENTS
+from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.units import MAX_QU, Qu
 from qubixd import offers, quotes, talk
 from qubixd.config import Config

@@ -23,7 +23,7 @@ from protocol.units import LeaseId
 from qubixd.jobfiles import JobFiles, Submission, decode_secrets, disk_errors, encode_secrets
 from qubixd.talk import IDLE_TIMEOUT_S
 from qubixd.wire import Stream
-from tests.support.world import job
+from tests.support.world_jobs import job
 
 T = TypeVar("T")
 Clock = trio.testing.MockClock

@@ -8,7 +8,7 @@ from protocol import lease_caller
 from protocol import lease_model as m
 from protocol.lease import max_loss
 from protocol.lease_caller import EXIT_PATIENCE_MS, FETCH_PATIENCE_MS, SETTLE_PATIENCE_MS
-from protocol.lease_model import Lease, Phase, Role
+from protocol.lease_state import Lease, Phase, Role
 from protocol.units import Qu, Seconds, Tick
 from tests.support.lease_plan import ESCROW, LEASE, make_terms
 from tests.support.lease_play import (

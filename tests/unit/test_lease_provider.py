@@ -8,7 +8,6 @@ import pytest
 
 from protocol import lease_model as m
 from protocol import lease_provider
-from protocol.lease_model import Lease, Phase
 from protocol.lease_provider import (
     COLLECT_PATIENCE_MS,
     FUNDING_PATIENCE_MS,
@@ -16,6 +15,7 @@ from protocol.lease_provider import (
     UNPAID_PATIENCE_MS,
     VOUCHER_PATIENCE_MS,
 )
+from protocol.lease_state import Lease, Phase
 from protocol.units import Qu, Seconds, Tick
 from tests.support.lease_plan import ESCROW, LEASE
 from tests.support.lease_play import (

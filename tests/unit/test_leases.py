@@ -16,11 +16,11 @@ from ledger.store import inline, open_store
 from protocol import lease_model as m
 from protocol import lease_provider
 from protocol.errors import ChainUnreachable, LeaseUnknown
-from protocol.lease_model import Lease, Phase
+from protocol.lease_state import Lease, Phase
 from protocol.units import EscrowId, LeaseId, Qu, Seconds, Tick, UnixMs
 from qubixd.leases import CLOCK_SECONDS, SLEPT_MS, Leases, Task
 from tests.support.lease_plan import make_terms
-from tests.support.world import now_ms
+from tests.support.world_jobs import now_ms
 
 Clock = trio.testing.MockClock
 LEASE = LeaseId(bytes(range(32)))

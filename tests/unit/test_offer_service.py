@@ -30,7 +30,7 @@ from qubixd.offers import (
 from qubixd.wire import Stream, receive_frame, send_frame
 from tests.support.deals import CONTRACT, NETWORK, offer
 from tests.support.memory_wire import MemoryNet, MemoryWire
-from tests.support.world import now_ms
+from tests.support.world_jobs import now_ms
 
 Clock = trio.testing.MockClock
 

@@ -19,7 +19,8 @@ from protocol.units import MAX_QU
 from qubixd.control import history, send
 from tests.support.many_leases import losing
 from tests.support.rental import due, rental
-from tests.support.world import Killed, Person, World, job
+from tests.support.world import Killed, Person, World
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 IDENTITY = identity_of(bytes(range(32)))

@@ -21,7 +21,7 @@ from escrow_bridge.layout import EscrowView, Function, Procedure
 from escrow_bridge.qubic import parse_transaction
 from protocol import control
 from protocol.lease import step
-from protocol.lease_model import STATES, TERMINAL, Lease, Phase, Role
+from protocol.lease_state import STATES, TERMINAL, Lease, Phase, Role
 from protocol.units import EscrowId, Qu, Tick, UnixMs
 from qubixd import reconcile as r
 from qubixd.control import ps, status
@@ -30,7 +30,8 @@ from qubixd.reconcile import OnChain, judge
 from tests.support.chains import Store
 from tests.support.lease_plan import ESCROW, LEASE, make_terms
 from tests.support.rental import Rental, due, rental
-from tests.support.world import Person, job
+from tests.support.world import Person
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 NOW = UnixMs(1_800_000_000_000)

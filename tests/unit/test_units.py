@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.lease import max_loss
-from protocol.lease_model import Role
+from protocol.lease_state import Role
 from protocol.units import MAX_QU, Qu, Seconds, amount_due, fee_of, net_of
 from tests.support.lease_plan import make_terms
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol import lease_model as m
-from protocol.lease_model import Phase
+from protocol.lease_state import Phase
 from qubixd.views import holds_capacity
 from tests.support.lease_play import (
     at,

@@ -11,12 +11,12 @@ import trio
 import trio.testing
 
 from protocol import messages, signing
-from protocol.lease_model import Phase
+from protocol.lease_state import Phase
 from protocol.messages import Ack
 from qubixd.talk import FILES_PROTOCOL, IDLE_TIMEOUT_S, LOGS_PROTOCOL, send_signed
 from qubixd.wire import Stream, receive_frame, send_frame
 from tests.support.rental import Rental, due, rental
-from tests.support.world import job
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 Cheat = Callable[[Rental, Stream], Awaitable[None]]

@@ -13,7 +13,7 @@ import trio.testing
 from escrow_bridge.layout import EscrowView, escrow_id
 from ledger import journal
 from protocol.errors import PeerRefused, StreamBroken
-from protocol.lease_model import Phase
+from protocol.lease_state import Phase
 from protocol.messages import Accept, Funded, GetLogs, PutInputs, Stop
 from protocol.units import Tick
 from qubixd.desk import MAX_READERS, MAX_UNFUNDED, MAX_UNFUNDED_PER_CALLER

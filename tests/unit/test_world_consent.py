@@ -14,12 +14,12 @@ import trio.testing
 from protocol.control import ConfirmArgs, RunArgs, RunEvent
 from protocol.errors import LeaseUnknown, QuoteDeclined
 from protocol.lease import max_loss, max_loss_words
-from protocol.lease_model import Role
+from protocol.lease_state import Role
 from protocol.units import Seconds
 from qubixd.control import confirm, run
 from tests.support.lease_plan import make_terms
 from tests.support.rental import Rental, rental
-from tests.support.world import job
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 

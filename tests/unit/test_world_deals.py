@@ -21,12 +21,13 @@ from protocol.errors import (
     QuoteChanged,
 )
 from protocol.jobspec import parse
-from protocol.lease_model import Lease, Phase
+from protocol.lease_state import Lease, Phase
 from protocol.units import Qu, net_of
 from qubixd.offers import Entry
 from qubixd.wire_libp2p import peer_id_of
 from tests.support.rental import Rental, due, rental
-from tests.support.world import PRICE, Person, World, job
+from tests.support.world import PRICE, Person, World
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 WHOLE_MACHINE = job(seconds=5).replace("cpus: 1", "cpus: 4")

@@ -9,10 +9,10 @@ import trio
 import trio.testing
 
 from escrow_bridge.devnet.engine import LEAST_KEPT_TICKS
-from protocol.lease_model import Phase
 from protocol.lease_provider import REDEEM_EVERY_MS
+from protocol.lease_state import Phase
 from tests.support.rental import due, rental
-from tests.support.world import job
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 

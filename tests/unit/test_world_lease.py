@@ -6,9 +6,10 @@ from pathlib import Path
 
 import trio.testing
 
-from protocol.lease_model import Phase
+from protocol.lease_state import Phase
 from protocol.units import fee_of
-from tests.support.world import World, job
+from tests.support.world import World
+from tests.support.world_jobs import job
 
 
 async def test_a_job_is_run_paid_and_delivered(

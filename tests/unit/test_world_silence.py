@@ -11,9 +11,9 @@ import trio.testing
 
 from escrow_bridge.qubic import Transaction
 from protocol.lease import max_loss
-from protocol.lease_model import Lease, Phase, Role
+from protocol.lease_state import Lease, Phase, Role
 from tests.support.rental import Rental, due, rental
-from tests.support.world import job
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 UNPAID_PATIENCE_S = 120

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import trio.testing
 
-from protocol.lease_model import Phase
+from protocol.lease_state import Phase
 from tests.support import world
 from tests.support.deals import gpu
 from tests.support.rental import due, rental
-from tests.support.world import MACHINE, job
+from tests.support.world import MACHINE
+from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
 

@@ -18,7 +18,8 @@ from typing import Any, Final
 import msgspec
 
 from protocol.codec import Table
-from protocol.lease_model import EFFECTS, EVENTS, STATES
+from protocol.lease_model import EFFECTS, EVENTS
+from protocol.lease_state import STATES
 from protocol.messages import MESSAGES
 from protocol.signing import NodeKey
 from tests.support.values import sample

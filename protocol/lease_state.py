@@ -1,0 +1,97 @@
+"""What one side knows of one lease, and the phases it goes through."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.codec import Table
+from protocol.messages import Terms
+from protocol.units import EscrowId, LeaseId, Qu, Seconds, Tick, UnixMs
+
+
+class Role(enum.StrEnum):
+    CALLER = "caller"
+    PROVIDER = "provider"
+
+
+class Phase(enum.StrEnum):
+    QUOTED = "quoted"
+    FUNDING = "funding"
+    PROVISIONING = "provisioning"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    SETTLING = "settling"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL: Final = frozenset({Phase.DONE, Phase.FAILED, Phase.CANCELLED})
+ACTIVE: Final = frozenset(Phase) - TERMINAL
+BEFORE_RUNNING: Final = frozenset({Phase.QUOTED, Phase.FUNDING, Phase.PROVISIONING})
+LIVE: Final = frozenset({Phase.RUNNING, Phase.PAUSED})
+FUNDED: Final = frozenset({Phase.PROVISIONING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, Phase.SETTLING})
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One side's whole knowledge of one lease. Instants are this side's own clock."""
+
+    lease_id: LeaseId
+    role: Role
+    terms: Terms
+    phase: Phase
+    opened_at: UnixMs
+    timer_at: UnixMs
+    """When the present phase has taken too long; 0 = no limit."""
+    peer_addresses: tuple[str, ...] = ()
+    """Where the other side said it can be dialled."""
+    name: str = ""
+    output_dir: str = ""
+    """Caller only: where the person wants the output files."""
+    outcome: Phase = Phase.DONE
+    """The terminal phase this lease is heading for."""
+    reason: str = ""
+    """Stable code of why it went that way; never empty in a terminal phase."""
+    sentence: str = ""
+    escrow_id: EscrowId = EscrowId(b"")
+    open_tick: Tick = Tick(0)
+    deadline_tick: Tick = Tick(0)
+    has_inputs: bool = False
+    has_image: bool = False
+    closing: bool = False
+    """The contract has (or is about to have) a caller's request to close."""
+    funded_at: UnixMs = UnixMs(0)
+    started_at: UnixMs = UnixMs(0)
+    paused_at: UnixMs = UnixMs(0)
+    paused_ms: int = 0
+    told_at: UnixMs = UnixMs(0)
+    """Provider only: when the meter was last told again during a pause."""
+    stop_asked_at: UnixMs = UnixMs(0)
+    """Caller only: when it told the provider to stop; 0 = it has not."""
+    seconds: Seconds = Seconds(0)
+    """Metered (provider); of what the provider metered, as much as our own watch has seen too (caller)."""
+    promised: Qu = Qu(0)
+    """Highest cumulative amount the caller has signed for (caller) or we hold a voucher for (provider)."""
+    signature: bytes = b""
+    """Provider only: of that highest voucher."""
+    redeemed_at: UnixMs = UnixMs(0)
+    """Provider only: when a voucher was last given to the chain before the end."""
+    vouchers: int = 0
+    exited: bool = False
+    exit_code: int = -1
+    collected: bool = False
+    """Provider only: outputs and log are packed, or never will be."""
+    outputs_sha256: bytes = bytes(32)
+    outputs_bytes: int = 0
+    settled: bool = False
+    """The escrow has left the contract; `paid` and `refunded` are final."""
+    paid: Qu = Qu(0)
+    refunded: Qu = Qu(0)
+    ended_at: UnixMs = UnixMs(0)
+
+
+STATES: Final = Table("lease", {1: Lease})
