@@ -44,11 +44,6 @@ async def read_reading(chain: Chain, contract_index: int, escrow_id: EscrowId) -
     return reading
 
 
-async def read_escrow(chain: Chain, contract_index: int, escrow_id: EscrowId) -> EscrowView | None:
-    """The open channel, None if there is none. Raises ChainUnreachable, ChainDisagrees."""
-    return (await read_reading(chain, contract_index, escrow_id)).view
-
-
 async def read_info(chain: Chain, contract_index: int) -> ContractInfo:
     """The contract's constants and totals. Raises ChainUnreachable, ChainDisagrees."""
     info = layout.decode_info(await chain.query(contract_index, Function.GET_INFO, b"", tick_at=TICK_AT))

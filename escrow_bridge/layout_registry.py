@@ -16,7 +16,6 @@ from protocol.units import EscrowId, Qu, QubicId, Tick
 
 RECEIPT_TAG: Final = b"QubixRct"
 DISPUTE_BOND: Final = Qu(100_000)
-MIN_STAKE: Final = Qu(1_000_000)
 MIN_TICKET: Final = Qu(10_000)
 """What a lease must have paid to be rated or disputed, and the least price of an item."""
 SLASH_BOND: Final = Qu(200)

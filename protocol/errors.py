@@ -10,7 +10,6 @@ QubixError                      exit  code
   NotFound                         3
     LeaseUnknown                      lease.unknown
     NoOffer                           market.no_offer
-    PeerUnknown                       net.peer_unknown
   Refused                          4
     PriceAboveLimit                   quote.price_above_limit
     QuoteChanged                      quote.changed
@@ -98,10 +97,6 @@ class LeaseUnknown(NotFound):
 
 class NoOffer(NotFound):
     code = "market.no_offer"
-
-
-class PeerUnknown(NotFound):
-    code = "net.peer_unknown"
 
 
 class Refused(QubixError):
