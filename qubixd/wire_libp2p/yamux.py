@@ -124,8 +124,8 @@ class Yamux(IMuxedConn):
                     nursery.start_soon(self._watch)
                     self.event_started.set()
                     await self._read_loop()
-        except Exception as error:
-            log.debug("connection to %s ended: %r", self.peer_id, error)
+        except* Exception as errors:  # a group may hold the cancellation too, which goes on
+            log.debug("connection to %s ended: %r", self.peer_id, errors.exceptions)
         finally:
             self.event_started.set()
             await self._tear_down()
