@@ -26,11 +26,16 @@ TickNumber = Annotated[Tick, Meta(ge=0, le=2**32 - 1)]
 Size = Annotated[int, Meta(ge=0, le=2**53)]
 Instant = Annotated[UnixMs, Meta(ge=0, le=2**53)]
 Duration = Annotated[Seconds, Meta(ge=0, le=366 * 86_400)]
+Tag8 = Annotated[bytes, Meta(min_length=8, max_length=8)]
 Word = Annotated[str, Meta(max_length=64)]
 Address = Annotated[str, Meta(max_length=256)]
 Sentence = Annotated[str, Meta(max_length=512)]
 
 MAX_OFFER_BYTES: Final = 4_096
+MAX_RECEIPT_BYTES: Final = 8_192
+MAX_SIGHTINGS: Final = 400
+"""Of one Liveness, so that it fits into a gossip message."""
+SIGHTING_BYTES: Final = 9
 MAX_MESSAGE_BYTES: Final = 65_536
 MAX_ORDER_BYTES: Final = 262_144
 """A job order may carry a long script and many variables."""
@@ -83,8 +88,16 @@ class Offer:
     gpu_class: Word
     runner: Word
     price_qu_per_hour: Money
+    """Of the machine; disk is paid beside it."""
+    storage_qu_per_tib_hour: Money
+    """What 1 TiB (2^20 MiB) of rented disk costs an hour."""
     capacity: Capacity
     addresses: Annotated[tuple[Address, ...], Meta(max_length=8)]
+    layers: Annotated[tuple[Tag8, ...], Meta(max_length=48)]
+    """What is on this machine already: the first 8 bytes of each image layer's SHA-256, and of the SHA-256
+    of each image's name."""
+    pull_mib_per_s: Annotated[int, Meta(ge=0, le=100_000)]
+    """How fast images came here lately; 0 if that is not known."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,7 @@ class Terms:
     meter: Word
     """What vouchers count; "seconds" is the only meter today."""
     price_qu_per_hour: Money
+    """All-in: machine and disk; the traffic of the job's files and the fee are contained."""
     max_seconds: Duration
     interval_seconds: Annotated[Seconds, Meta(ge=1, le=3_600)]
     unpaid_intervals: Annotated[int, Meta(ge=1, le=100)]
@@ -133,6 +147,8 @@ class Terms:
     start_seconds: Duration
     quoted_at: Instant
     valid_until: Instant
+    storage_qu_per_hour: Money = Qu(0)
+    """The part of the price that is for the disk."""
 
 
 @dataclass(frozen=True)
@@ -259,9 +275,108 @@ class GetLogs:
 
 @dataclass(frozen=True)
 class GetOffers:
-    """Asks for the offers a node knows; signed offers follow, a frame each, until end of stream."""
+    """Asks for the offers a node knows, in the order in which they changed there.
 
+    OfferBatch frames follow; with `follow` they go on with every later change until the stream ends.
+    """
+
+    markets: Annotated[tuple[Word, ...], Meta(max_length=64)]
+    """Which markets (catalogue.market_of); none means all."""
+    book: Annotated[bytes, Meta(max_length=8)]
+    """The book that `cursor` belongs to; empty if this is the first time."""
+    cursor: Size
+    """The last change that is known already; of another book it counts as 0."""
     limit: Annotated[int, Meta(ge=1, le=100_000)]
+    follow: bool
+
+
+@dataclass(frozen=True)
+class OfferBatch:
+    """Some offers, the providers' own envelopes, and which of the providers live."""
+
+    book: Tag8
+    cursor: Size
+    """The newest change contained; send it back to go on from here."""
+    complete: bool
+    """Nothing known at the moment of sending is left out."""
+    offers: Annotated[bytes, Meta(max_length=60_000)]
+    """zlib of the envelopes, each with a u16 big-endian length in front; at most 1 MiB unpacked."""
+    alive: Annotated[bytes, Meta(max_length=MAX_SIGHTINGS * SIGHTING_BYTES)]
+    """As in Liveness."""
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A node that keeps a book for others says so. The highest `sequence` of a node is its only one."""
+
+    sequence: Size
+    issued_at: Instant
+    expires_at: Instant
+    withdrawn: bool
+    network: Word
+    contract_index: Count32
+    region: Word
+    places: Count32
+    """How many more providers it takes."""
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=8)]
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A provider lives, and its newest offer is the one with this sequence."""
+
+    sequence: Size
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """Which providers a directory has heard from. A hint: a directory can lie in it."""
+
+    issued_at: Instant
+    alive: Annotated[bytes, Meta(max_length=MAX_SIGHTINGS * SIGHTING_BYTES)]
+    """9 bytes a provider: the first 8 of its peer key, then the age of its last heartbeat in seconds."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The caller's word on a lease that is over, tied to the escrow that paid for it.
+
+    The escrow id follows from the terms and the tick it was opened in; the voucher is the last one the
+    caller signed for it.
+    """
+
+    signed_terms: Annotated[bytes, Meta(max_length=MAX_OFFER_BYTES)]
+    """The provider's own envelope."""
+    escrow_id: Escrow32
+    open_tick: TickNumber
+    outcome: Word
+    """"completed", "stopped" (by the caller) or "failed" (by the provider)."""
+    ready_ms: Size
+    """From the deposit to the job's being ready; 0 if it never was."""
+    seconds: Duration
+    cumulative: Money
+    voucher: Annotated[bytes, Meta(max_length=64)]
+    """Empty if nothing was promised."""
+    ended_at: Instant
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """The provider's word on where a lease was settled: a transaction that anyone can look up."""
+
+    lease_id: Lease32
+    tick: TickNumber
+    transaction: Bytes32
+    """K12 of the whole transaction."""
+
+
+@dataclass(frozen=True)
+class GetReceipts:
+    """Asks for the receipts and settlements of providers; signed envelopes follow, then end of stream."""
+
+    providers: Annotated[tuple[Peer, ...], Meta(min_length=1, max_length=64)]
+    limit: Annotated[int, Meta(ge=1, le=1_000)]
+    """For each provider, newest first."""
 
 
 MESSAGES: Final = Table(
@@ -284,6 +399,13 @@ MESSAGES: Final = Table(
         15: GetOutputs,
         16: GetLogs,
         17: GetOffers,
+        18: OfferBatch,
+        19: Directory,
+        20: Heartbeat,
+        21: Liveness,
+        22: Receipt,
+        23: Settlement,
+        24: GetReceipts,
     },
 )
 

@@ -21,6 +21,7 @@ NO: Final = ("0", "false", "no", "off")
 NUMBER_RANGES: Final = (
     ("contract_index", 1, 2**32 - 1),
     ("price", 0, MAX_QU),
+    ("storage_price", 0, MAX_QU),
     ("interval", 1, MAX_INTERVAL_SECONDS),
     ("unpaid_intervals", 1, 100),
 )
@@ -44,6 +45,8 @@ class Config:
     provider: bool = False
     price: int | None = None
     """QU per hour; without it a suggested price of this machine's GPU."""
+    storage_price: int = 0
+    """QU per hour and TiB of rented disk."""
     runner: str = "auto"
     docker_host: str = ""
     name: str = ""
@@ -113,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--network", metavar="NAME", help="name of the Qubic network (default devnet)")
     p.add_argument("--provider", action="store_true", default=None, help="offer this machine")
     p.add_argument("--price", type=int, metavar="QU", help="price of this machine, QU per hour")
+    p.add_argument("--storage-price", type=int, metavar="QU", help="and of 1 TiB of disk beside it (0)")
     p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")
     p.add_argument("--docker-host", metavar="URL", help="Docker engine to use instead of the default")
     p.add_argument("--name", metavar="NAME", help="name shown in the market")

@@ -28,7 +28,7 @@ from qubixd.desk import lease_id_of
 from qubixd.jobfiles import JobFiles, Submission
 from qubixd.leases import Clock, Leases
 from qubixd.offers import Entry, OfferBook
-from qubixd.quotes import check_terms, deposit_of, gpu_fits
+from qubixd.quotes import all_in, check_terms, deposit_of, gpu_fits
 from qubixd.talk import ask
 from qubixd.wire import Wire
 from qubixd.wire_libp2p import peer_id_of
@@ -106,16 +106,16 @@ class Hiring:
         fitting = [e for e in known if _fits(e, job) and _is(e, provider)]
         if not fitting:
             raise NoOffer(_why_nothing_fits(known, job, provider))
-        affordable = [e for e in fitting if e.offer.price_qu_per_hour <= limit]
+        affordable = [e for e in fitting if all_in(e.offer, job.wish) <= limit]
         if not affordable:
-            cheapest = min(e.offer.price_qu_per_hour for e in fitting)
+            cheapest = min(all_in(e.offer, job.wish) for e in fitting)
             raise PriceAboveLimit(
                 f"the cheapest offer that fits asks {cheapest:,} QU per hour and your limit is {limit:,}"
             )
-        return sorted(affordable, key=lambda e: (e.offer.price_qu_per_hour, e.provider))
+        return sorted(affordable, key=lambda e: (all_in(e.offer, job.wish), e.provider))
 
     async def _check_balance(self, job: Job, cheapest: Entry) -> None:
-        needed = deposit_of(cheapest.offer.price_qu_per_hour, job.max_seconds)
+        needed = deposit_of(all_in(cheapest.offer, job.wish), job.max_seconds)
         held = (await self.chain.balance(self.wallet.public_key)).amount
         if held < needed:
             raise BalanceTooLow(

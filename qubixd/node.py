@@ -220,6 +220,7 @@ def _house_of(
             provider_id=parts.wallet.public_key,
             runner=parts.runner.name if parts.runner else "",
             price_qu_per_hour=shop.price_qu_per_hour,
+            storage_qu_per_tib_hour=Qu(config.storage_price),
             unpaid_intervals=config.unpaid_intervals,
             tick_duration_ms=watchers.tick_ms,
             free=free_of(parts.machine.capacity, taken),
@@ -249,8 +250,11 @@ def _offer_of(
             gpu_class=parts.machine.gpu_class,
             runner=now.runner,
             price_qu_per_hour=now.price_qu_per_hour,
+            storage_qu_per_tib_hour=now.storage_qu_per_tib_hour,
             capacity=now.free,
             addresses=parts.wire.addresses[:8],
+            layers=(),
+            pull_mib_per_s=0,
         )
 
     return make

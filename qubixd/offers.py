@@ -244,7 +244,7 @@ class OfferService:
     async def _fetch_snapshot(self, peer: PeerKey, addresses: Sequence[str]) -> None:
         stream = await self._wire.open(peer, PROTOCOL, addresses)
         async with stream:
-            await send_frame(stream, self._key.sign(GetOffers(limit=SNAPSHOT_LIMIT)))
+            await send_frame(stream, self._key.sign(GetOffers((), b"", 0, SNAPSHOT_LIMIT, follow=False)))
             await stream.send_eof()
             for _ in range(SNAPSHOT_LIMIT):
                 raw = await receive_frame(stream, messages.MAX_OFFER_BYTES)

@@ -16,6 +16,7 @@ from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
 from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
 
 METER: Final = "seconds"
+MIB_PER_TIB: Final = 1 << 20
 VALID_MS: Final = 60_000
 """How long a quote may be accepted."""
 PULL_SECONDS: Final = Seconds(1_800)
@@ -44,6 +45,7 @@ class House:
     provider_id: QubicId
     runner: str
     price_qu_per_hour: Qu
+    storage_qu_per_tib_hour: Qu
     unpaid_intervals: int
     tick_duration_ms: int
     free: Capacity
@@ -56,11 +58,13 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         raise ConfigInvalid(f"this provider settles on {house.network}, contract {house.contract_index}")
     if not house.open_for_business:
         raise CapacityTaken("this provider takes no jobs at the moment")
-    if house.price_qu_per_hour > request.max_price_qu_per_hour:
-        raise PriceAboveLimit(f"the price is {house.price_qu_per_hour} QU per hour")
+    storage = storage_of(house.storage_qu_per_tib_hour, request.wish)
+    price = Qu(house.price_qu_per_hour + storage)
+    if price > request.max_price_qu_per_hour:
+        raise PriceAboveLimit(f"the price is {price} QU per hour, all in")
     _check_sizes(request)
     gpus = choose_gpus(house.free, request.wish)
-    deposit = deposit_of(house.price_qu_per_hour, request.max_seconds)
+    deposit = deposit_of(price, request.max_seconds)
     if deposit > MAX_QU:
         raise PriceAboveLimit(f"the deposit would be {deposit} QU; at most {MAX_QU} QU can be locked")
     challenge_ticks, deadline_ticks = windows(request.max_seconds, house.tick_duration_ms)
@@ -78,7 +82,8 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         runner=house.runner,
         order_sha256=request.order_sha256,
         meter=METER,
-        price_qu_per_hour=house.price_qu_per_hour,
+        price_qu_per_hour=price,
+        storage_qu_per_hour=storage,
         max_seconds=request.max_seconds,
         interval_seconds=request.interval_seconds,
         unpaid_intervals=house.unpaid_intervals,
@@ -116,10 +121,13 @@ def check_terms(
         raise PriceAboveLimit(
             f"the quote is {terms.price_qu_per_hour} QU per hour, your limit {request.max_price_qu_per_hour}"
         )
-    if terms.price_qu_per_hour > offer.price_qu_per_hour:
+    offered = all_in(offer, request.wish)
+    if terms.price_qu_per_hour > offered:
         raise QuoteChanged(
-            f"the offer said {offer.price_qu_per_hour} QU per hour, the quote says {terms.price_qu_per_hour}"
+            f"the offer said {offered} QU per hour all in, the quote says {terms.price_qu_per_hour}"
         )
+    if terms.storage_qu_per_hour > storage_of(offer.storage_qu_per_tib_hour, request.wish):
+        raise QuoteChanged("the quote's disk costs more than the offer said")
     for name, quoted, wanted in _must_match(terms, request, offer, provider, caller):
         if quoted != wanted:
             raise QuoteChanged(f"the quote differs from what was asked or offered: {name}")
@@ -173,6 +181,16 @@ def free_of(total: Capacity, taken: Iterable[Terms]) -> Capacity:
         memory_mib=max(0, total.memory_mib - sum(t.wish.memory_mib for t in leases)),
         disk_mib=max(0, total.disk_mib - sum(t.wish.disk_mib for t in leases)),
     )
+
+
+def all_in(offer: Offer, wish: Wish) -> Qu:
+    """QU per hour for a wish, all in: machine and disk. Files' traffic and the fee are contained."""
+    return Qu(offer.price_qu_per_hour + storage_of(offer.storage_qu_per_tib_hour, wish))
+
+
+def storage_of(qu_per_tib_hour: Qu, wish: Wish) -> Qu:
+    """QU per hour for a wish's disk, rounded up."""
+    return Qu(-(-qu_per_tib_hour * wish.disk_mib // MIB_PER_TIB))
 
 
 def deposit_of(price_qu_per_hour: Qu, max_seconds: Seconds) -> Qu:

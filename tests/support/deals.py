@@ -44,8 +44,11 @@ def offer(sequence: int = 1, issued_at: int = NOW) -> Offer:
         gpu_class="RTX4090",
         runner="docker",
         price_qu_per_hour=Qu(3_600),
+        storage_qu_per_tib_hour=Qu(0),
         capacity=CAPACITY,
         addresses=(),
+        layers=(),
+        pull_mib_per_s=0,
     )
 
 
@@ -68,6 +71,7 @@ HOUSE: Final = House(
     provider_id=PROVIDER_ID,
     runner="docker",
     price_qu_per_hour=Qu(3_600),
+    storage_qu_per_tib_hour=Qu(0),
     unpaid_intervals=3,
     tick_duration_ms=1_000,
     free=CAPACITY,

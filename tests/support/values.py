@@ -76,7 +76,7 @@ def sample(kind: Any, name: str = "") -> Any:
     if isinstance(kind, enum.EnumMeta):
         return list(kind)[digest[0] % len(kind)]
     if kind is bytes:
-        return digest[: meta.min_length or 32]
+        return digest[: meta.min_length or min(32, meta.max_length or 32)]
     if kind is str:
         return f"{name} £"[: meta.max_length]
     if kind is bool:

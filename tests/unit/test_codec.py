@@ -103,7 +103,7 @@ def test_size_is_looked_at_first() -> None:
         (12, Exited, {"exit_code": 2**31}),
         (12, Exited, {"reason": "r" * 65}),
         (12, Exited, {"sentence": "s" * 513}),
-        (17, GetOffers, {"limit": 0}),
+        (17, GetOffers, {"limit": 0, "markets": (), "book": b"", "cursor": 0, "follow": False}),
     ],
 )
 def test_ranges_hold(number: int, kind: type, changes: dict[str, Any]) -> None:

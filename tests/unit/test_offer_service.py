@@ -269,8 +269,8 @@ async def test_a_snapshot_gives_as_many_as_asked_for(autojump_clock: Clock) -> N
         for number in range(5):
             bob.service.book.consider(key_of(str(number)).sign(offer(1, now_ms())), now_ms())
         asker = key_of("carol")
-        assert len(await ask(net, asker, asker.sign(GetOffers(3)))) == 3
-        frames = await ask(net, asker, asker.sign(GetOffers(100)))
+        assert len(await ask(net, asker, asker.sign(GetOffers((), b"", 0, 3, False)))) == 3
+        frames = await ask(net, asker, asker.sign(GetOffers((), b"", 0, 100, False)))
         assert len({signing.verify(frame).signer for frame in frames}) == 5
         assert await ask(net, asker, asker.sign(messages.Ack())) == []
 
@@ -289,7 +289,7 @@ async def test_a_peer_that_reads_nothing_is_not_waited_for_for_ever(autojump_clo
         for number in range(1_500):
             bob.service.book.consider(key_of(str(number)).sign(offer(1, now_ms())), now_ms())
         stream = await wire.open(key_of("bob").public, PROTOCOL)
-        await send_frame(stream, key_of("mallory").sign(GetOffers(10_000)))
+        await send_frame(stream, key_of("mallory").sign(GetOffers((), b"", 0, 10_000, False)))
         await stream.send_eof()
         await trio.sleep(SNAPSHOT_TIMEOUT_S + 1)
         with pytest.raises(trio.BrokenResourceError):

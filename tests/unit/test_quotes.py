@@ -133,6 +133,7 @@ OTHER: dict[str, object] = {
     "order_sha256": bytes(32),
     "meter": "tokens",
     "price_qu_per_hour": 3_599,
+    "storage_qu_per_hour": 1,
     "max_seconds": 7_201,
     "interval_seconds": 6,
     "deposit": 7_201,
@@ -149,6 +150,18 @@ HARMLESS = {"unpaid_intervals", "quoted_at", "valid_until"}
 def test_no_field_that_concerns_the_caller_changes_unseen(name: str) -> None:
     with pytest.raises(QuoteChanged):
         check(replace(make(), **{name: OTHER[name]}))  # type: ignore[arg-type]
+
+
+def test_a_price_is_all_in() -> None:
+    """Disk of 10 GiB at 1,024 QU a TiB and hour is 10 QU, and a begun QU is a whole one."""
+    terms = make(replace(HOUSE, storage_qu_per_tib_hour=Qu(1_024)))
+    assert (terms.price_qu_per_hour, terms.storage_qu_per_hour) == (3_610, 10)
+    assert terms.deposit == 7_220
+    dearer = replace(offer(), storage_qu_per_tib_hour=Qu(1_024))
+    assert quotes.all_in(dearer, WISH) == 3_610
+    assert quotes.storage_of(Qu(1), WISH) == 1
+    with pytest.raises(PriceAboveLimit, match="3610 QU per hour, all in"):
+        make(replace(HOUSE, storage_qu_per_tib_hour=Qu(1_024)), asking(max_price_qu_per_hour=3_609))
 
 
 def test_the_table_above_knows_every_field() -> None:
