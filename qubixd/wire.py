@@ -87,8 +87,20 @@ class Wire(Protocol):
         """Join a topic; every message from others passes through `validator` exactly once."""
         ...
 
+    def unsubscribe(self, topic: str) -> None:
+        """Leave a topic; nothing happens to one that was not joined."""
+        ...
+
     async def publish(self, topic: str, data: bytes) -> None:
         """Send to a topic (joined or not). MessageTooLarge above MAX_GOSSIP_BYTES."""
+        ...
+
+    async def round_trip(self, peer: PeerKey, addresses: Sequence[str] = ()) -> float:
+        """Seconds to a peer and back, over the connection there is or a new one. PeerUnreachable."""
+        ...
+
+    def remote_ip(self, peer: PeerKey) -> str | None:
+        """Where a connected peer's bytes come from; None if it is not connected or has no address."""
         ...
 
     def peers(self) -> tuple[PeerKey, ...]:

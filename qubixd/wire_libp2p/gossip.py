@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -25,7 +26,7 @@ from protocol.errors import MessageInvalid, MessageTooLarge
 from qubixd.wire import MAX_GOSSIP_BYTES, GossipValidator, Verdict, WireCounters
 from qubixd.wire_libp2p.identity import key_of
 from qubixd.wire_libp2p.limits import Limits
-from qubixd.wire_libp2p.patches import MAX_RPC_BYTES, GuardedPubsub, Router, Seen
+from qubixd.wire_libp2p.patches import MAX_RPC_BYTES, GuardedPubsub, Router
 from qubixd.wire_libp2p.yamux_stream import YamuxStream
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,29 @@ log = logging.getLogger(__name__)
 MESHSUB: Final = TProtocol("/meshsub/1.1.0")
 _VARINT_BYTES: Final = 3
 """Enough for MAX_RPC_BYTES."""
+_SEEN_SECONDS: Final = 600.0
+_SEEN_MAX: Final = 100_000
+
+
+class Seen:
+    """Message ids of the last ten minutes, bounded."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[bytes, float] = OrderedDict()
+
+    def has(self, message_id: bytes) -> bool:
+        return message_id in self._ids
+
+    def add(self, message_id: bytes) -> bool:
+        """True if it is new."""
+        now = trio.current_time()
+        while self._ids and (
+            len(self._ids) >= _SEEN_MAX or now - next(iter(self._ids.values())) > _SEEN_SECONDS
+        ):
+            self._ids.popitem(last=False)
+        new = message_id not in self._ids
+        self._ids.setdefault(message_id, now)
+        return new
 
 
 class TokenBucket:
@@ -64,6 +88,7 @@ class Gossip:
         self._limits, self._counters, self._punish = limits, counters, punish
         self._validators: dict[str, GossipValidator] = {}
         self._buckets: dict[ID, TokenBucket] = {}
+        self._telling = trio.Lock()
         self._seen = Seen()
         self.router = Router(
             [MESHSUB],
@@ -90,7 +115,20 @@ class Gossip:
     def subscribe(self, topic: str, validator: GossipValidator) -> None:
         """Join from now on; peers learn of it in the background."""
         self._validators[topic] = validator
-        self.pubsub.manager.run_task(self.pubsub.subscribe, topic)
+        self.pubsub.manager.run_task(self._tell, topic)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Leave from now on; peers learn of it in the background."""
+        if self._validators.pop(topic, None) is not None:
+            self.pubsub.manager.run_task(self._tell, topic)
+
+    async def _tell(self, topic: str) -> None:
+        """One change at a time, and always towards what is wanted by now."""
+        async with self._telling:
+            if topic in self._validators and topic not in self.pubsub.topic_ids:
+                await self.pubsub.subscribe(topic)
+            elif topic not in self._validators:
+                await self.pubsub.unsubscribe(topic)
 
     async def publish(self, topic: str, data: bytes) -> None:
         if len(data) > MAX_GOSSIP_BYTES:

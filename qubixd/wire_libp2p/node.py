@@ -39,7 +39,7 @@ from qubixd.wire_libp2p.patches import GuardedSwarm, QuietHost, YamuxOnly, runni
 from qubixd.wire_libp2p.peers import Peers, split_address
 from qubixd.wire_libp2p.stream import WireStream
 from qubixd.wire_libp2p.tcp import BufferedTcpTransport
-from qubixd.wire_libp2p.yamux import Budget
+from qubixd.wire_libp2p.yamux import Budget, Yamux
 from qubixd.wire_libp2p.yamux_stream import YamuxStream
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,27 @@ class Libp2pWire:
     def subscribe(self, topic: str, validator: GossipValidator) -> None:
         self.gossip.subscribe(topic, validator)
 
+    def unsubscribe(self, topic: str) -> None:
+        self.gossip.unsubscribe(topic)
+
     async def publish(self, topic: str, data: bytes) -> None:
         await self.gossip.publish(topic, data)
+
+    async def round_trip(self, peer: PeerKey, addresses: Sequence[str] = ()) -> float:
+        target = await self._connect(peer, addresses)
+        with trio.move_on_after(self._limits.open_seconds):
+            for conn in self._muxed(target):
+                if (seconds := await conn.round_trip()) is not None:
+                    return seconds
+        raise PeerUnreachable(f"peer {target} did not answer a ping")
+
+    def remote_ip(self, peer: PeerKey) -> str | None:
+        remotes = [conn.get_remote_address() for conn in self._muxed(libp2p_id(peer))]
+        return next((remote[0] for remote in remotes if remote), None)
+
+    def _muxed(self, target: ID) -> list[Yamux]:
+        conns = [conn.muxed_conn for conn in self._swarm.get_connections(target) if not conn.is_closed]
+        return [conn for conn in conns if isinstance(conn, Yamux)]
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         async def handle(raw: INetStream) -> None:
@@ -120,16 +139,8 @@ class Libp2pWire:
         self._host.set_stream_handler(TProtocol(protocol), handle)
 
     async def open(self, peer: PeerKey, protocol: str, addresses: Sequence[str] = ()) -> Stream:
-        target = libp2p_id(peer)
-        for address in addresses:
-            named, plain = split_address(address)
-            if named == target:
-                self.peer_book.learn(target, [plain])
-        if target == self._host.get_id():
-            raise PeerUnreachable("a node opens no stream to itself")
-        fresh = not self.peer_book.connected(target)
-        if fresh:
-            await self.peer_book.dial(target)
+        fresh = not self.peer_book.connected(libp2p_id(peer))
+        target = await self._connect(peer, addresses)
         try:
             return await self._negotiate(target, protocol)
         except PeerUnreachable:
@@ -137,6 +148,18 @@ class Libp2pWire:
                 raise
         await self.peer_book.dial(target)
         return await self._negotiate(target, protocol)
+
+    async def _connect(self, peer: PeerKey, addresses: Sequence[str]) -> ID:
+        target = libp2p_id(peer)
+        for address in addresses:
+            named, plain = split_address(address)
+            if named == target:
+                self.peer_book.learn(target, [plain])
+        if target == self._host.get_id():
+            raise PeerUnreachable("a node opens no stream to itself")
+        if not self.peer_book.connected(target):
+            await self.peer_book.dial(target)
+        return target
 
     async def _negotiate(self, target: ID, protocol: str) -> Stream:
         try:

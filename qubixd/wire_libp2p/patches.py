@@ -8,7 +8,7 @@ instead of quietly running without the protection.
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -54,8 +54,6 @@ MAX_SUBSCRIPTIONS: Final = 100
 _MAX_LINE: Final = 1_024
 """Of multistream-select: a protocol name and its end of line."""
 _OUTBOUND_RPCS: Final = 256
-_SEEN_SECONDS: Final = 600.0
-_SEEN_MAX: Final = 100_000
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -300,27 +298,6 @@ class QuietHost(BasicHost):
         return None
 
 
-class Seen:
-    """Message ids of the last ten minutes, bounded."""
-
-    def __init__(self) -> None:
-        self._ids: OrderedDict[bytes, float] = OrderedDict()
-
-    def has(self, message_id: bytes) -> bool:
-        return message_id in self._ids
-
-    def add(self, message_id: bytes) -> bool:
-        """True if it is new."""
-        now = trio.current_time()
-        while self._ids and (
-            len(self._ids) >= _SEEN_MAX or now - next(iter(self._ids.values())) > _SEEN_SECONDS
-        ):
-            self._ids.popitem(last=False)
-        new = message_id not in self._ids
-        self._ids.setdefault(message_id, now)
-        return new
-
-
 class Router(GossipSub):
     """Gossipsub 1.1 without what costs memory, and with its losses told."""
 
@@ -335,6 +312,12 @@ class Router(GossipSub):
     def _periodic_security_cleanup(self) -> None:
         super()._periodic_security_cleanup()
         self.recent_message_deliveries.clear()
+
+    @replaces(GossipSub, pitfall="a peer that joins while we leave breaks the loop over the mesh")
+    async def leave(self, topic: str) -> None:
+        for peer in self.mesh.pop(topic, set()):
+            self._add_back_off(peer, topic, True)
+            await self.emit_prune(topic, peer, self.do_px, True)
 
     @replaces(GossipSub, pitfall="peer exchange dials whatever addresses a stranger names")
     async def _do_px(self, px_peers: list[rpc_pb2.PeerInfo]) -> None:

@@ -49,6 +49,9 @@ _BACKLOG_AT_ALL: Final = 1024 * 1024
 _GROWN_PER_CONNECTION: Final = 8
 """Streams per connection that may have the large window at a time."""
 _MAX_REFUSED: Final = 5_000
+_MEASURED: Final = 0x8000_0000
+"""Pings whose answer somebody waits for are numbered from here on."""
+_PINGS_AT_ONCE: Final = 16
 
 
 @dataclass
@@ -90,6 +93,8 @@ class Yamux(IMuxedConn):
         self._backlog = 0
         self._writer = trio.lowlevel.ParkingLot()
         self._senders = trio.lowlevel.ParkingLot()
+        self._pings: dict[int, trio.Event] = {}
+        self._ping_number = 0
         self._heard_at = self._pong_at = trio.current_time()
 
     # What libp2p asks of a muxer
@@ -249,6 +254,22 @@ class Yamux(IMuxedConn):
             self.enqueue(frame(PING, ACK, 0, value))
         elif flags & ACK:
             self._pong_at = trio.current_time()
+            if (answered := self._pings.get(value)) is not None:
+                answered.set()
+
+    async def round_trip(self) -> float | None:
+        """Seconds until the peer answers a ping; None while too many others wait for theirs."""
+        if len(self._pings) >= _PINGS_AT_ONCE:
+            return None
+        self._ping_number = (self._ping_number + 1) % _MEASURED
+        number, began = _MEASURED + self._ping_number, trio.current_time()
+        answered = self._pings[number] = trio.Event()
+        try:
+            self.enqueue(frame(PING, SYN, 0, number))
+            await answered.wait()
+        finally:
+            del self._pings[number]
+        return trio.current_time() - began
 
     def _on_syn(self, stream_id: int) -> YamuxStream | None:
         ours = stream_id % 2 == self._next_id % 2

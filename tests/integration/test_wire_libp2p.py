@@ -64,6 +64,40 @@ async def test_publishing_without_joining_arrives() -> None:
         await gossip_until(b, inbox, b"from outside")
 
 
+async def test_who_leaves_a_topic_hears_nothing_more_until_it_joins_again() -> None:
+    inbox, other = Inbox(), Inbox()
+    async with node(1) as alice, node(2, alice.addresses) as bob, node(3, alice.addresses) as carol:
+        bob.subscribe(TOPIC, inbox)
+        carol.subscribe(TOPIC, other)
+        await connected((alice, bob), (alice, carol))
+        await gossip_until(alice, inbox, b"first")
+        bob.unsubscribe(TOPIC)
+        bob.unsubscribe("never joined")
+        heard = len(inbox.messages)
+        await gossip_until(alice, other, b"second")
+        await gossip_until(alice, other, b"third")
+        assert len(inbox.messages) == heard
+        for _ in range(3):  # the last word counts
+            bob.subscribe(TOPIC, inbox)
+            bob.unsubscribe(TOPIC)
+        bob.subscribe(TOPIC, inbox)
+        await gossip_until(alice, inbox, b"fourth")
+
+
+async def test_a_round_trip_is_measured_over_the_open_connection_or_a_new_one() -> None:
+    async with node(1) as alice, node(2) as bob:
+        assert alice.remote_ip(bob.peer_key) is None
+        seconds = await alice.round_trip(bob.peer_key, bob.addresses)
+        assert 0 < seconds < 10
+        await connected((alice, bob))
+        assert alice.remote_ip(bob.peer_key) == "127.0.0.1"
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(bob.round_trip, alice.peer_key)
+        with pytest.raises(PeerUnreachable):
+            await alice.round_trip(PeerKey(bytes(32)))
+
+
 async def test_five_megabytes_both_ways_and_half_close() -> None:
     async with node(1) as a, node(2, a.addresses) as b, trio.open_nursery() as nursery:
         stream = await b.open(a.peer_key, ECHO, a.addresses)

@@ -5,7 +5,9 @@
     net.cut(alice, bob); net.heal(alice, bob)
     net.link(alice, bob).duplicate = 0.5
 
-Every node is connected with every other, unless the link is cut. Gossip is flooded over the links as a
+Every node is connected with every other, unless the link is cut; with `MemoryNet(mesh=6)` only those
+that `net.join(a, b)` or an opened stream has brought together are, and a node passes gossip on to 6 of
+them, which lets thousands of nodes live in one net. Gossip is flooded over the links as a
 real mesh does, each hop asking the receiver's validator. All waiting is trio's, so the autojump clock
 works; all chance comes from one seeded generator, so a run repeats.
 """
@@ -15,11 +17,10 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Final
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
@@ -29,157 +30,14 @@ from qubixd.wire import (
     MAX_GOSSIP_BYTES,
     GossipValidator,
     Stream,
-    StreamCut,
     StreamHandler,
     Verdict,
     Wire,
     WireCounters,
 )
+from tests.support.memory_stream import Link, MemoryStream, Pipe
 
 log = logging.getLogger(__name__)
-
-_PIPE_BYTES: Final = 256 * 1024
-"""Sent and not yet read, as in the real wire's window."""
-
-
-@dataclass
-class Link:
-    """How the path between two nodes behaves; change the fields at any time."""
-
-    delay_seconds: float = 0.0
-    duplicate: float = 0.0
-    """Chance that a gossip message is seen by the validator twice, as after the real wire forgot it."""
-    reorder_seconds: float = 0.0
-    """Gossip is delayed by up to this much more, each message on its own."""
-    is_cut: bool = False
-
-
-class _Pipe:
-    """One direction of a stream."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.chunks: deque[tuple[float, bytes]] = deque()
-        """(when it may be read, bytes); b"" is the end."""
-        self.size = 0
-        self.broken: str | None = None
-        self.changed = trio.lowlevel.ParkingLot()
-
-    def put(self, data: bytes) -> None:
-        self.chunks.append((trio.current_time() + self.link.delay_seconds, data))
-        self.size += len(data)
-        self.changed.unpark_all()
-
-    def cut(self, reason: str) -> None:
-        self.broken = self.broken or reason
-        self.changed.unpark_all()
-
-    async def wait_readable(self) -> None:
-        while not self.broken:
-            if not self.chunks:
-                await self.changed.park()
-            elif self.chunks[0][0] > trio.current_time():
-                with trio.move_on_at(self.chunks[0][0]):
-                    await self.changed.park()
-            else:
-                return
-
-    def take(self, most: int) -> bytes:
-        """From the head chunk; the end stays there to be read again."""
-        at, data = self.chunks[0]
-        if data:
-            self.chunks.popleft()
-            if len(data) > most:
-                self.chunks.appendleft((at, data[most:]))
-        self.size -= len(data[:most])
-        self.changed.unpark_all()
-        return data[:most]
-
-
-class MemoryStream(trio.abc.HalfCloseableStream):
-    """One end; `aclose` without `send_eof` resets the other end."""
-
-    def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
-        self._out, self._in = outgoing, incoming
-        self._closed = self._eof_sent = False
-        self._busy: set[str] = set()
-
-    @contextmanager
-    def _alone(self, what: str) -> Iterator[None]:
-        if what in self._busy:
-            raise trio.BusyResourceError(f"another task is {what} on this stream")
-        self._busy.add(what)
-        try:
-            yield
-        finally:
-            self._busy.discard(what)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        with self._alone("sending"):
-            await trio.lowlevel.checkpoint()
-            self._check_writable()
-            rest = bytes(data)
-            while rest:
-                while (room := _PIPE_BYTES - self._out.size) <= 0 and not self._out.broken:
-                    await self._out.changed.park()
-                self._check_writable()
-                self._out.put(rest[:room])
-                rest = rest[room:]
-
-    def _check_writable(self) -> None:
-        if self._closed or self._eof_sent:
-            raise trio.ClosedResourceError("this side of the stream is closed")
-        self._check_broken(self._out)
-
-    def _check_broken(self, pipe: _Pipe) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("the stream is closed")
-        if pipe.broken:
-            raise StreamCut(f"the stream to the peer broke: {pipe.broken}")
-
-    async def wait_send_all_might_not_block(self) -> None:
-        with self._alone("sending"):
-            await trio.lowlevel.checkpoint()
-            while self._out.size >= _PIPE_BYTES and not (self._closed or self._out.broken):
-                await self._out.changed.park()
-
-    async def send_eof(self) -> None:
-        with self._alone("sending"):
-            await trio.lowlevel.checkpoint()
-            if self._closed:
-                raise trio.ClosedResourceError("the stream is closed")
-            if not self._eof_sent:
-                self._eof_sent = True
-                self._out.put(b"")
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if max_bytes is not None and max_bytes < 1:
-            raise ValueError("max_bytes must be at least 1")
-        with self._alone("receiving"):
-            await trio.lowlevel.checkpoint()
-            self._check_broken(self._in)
-            await self._in.wait_readable()
-            self._check_broken(self._in)
-            return self._in.take(max_bytes or 65_536)
-
-    async def aclose(self) -> None:
-        self.finish() if self._eof_sent else self.abort("the peer reset the stream")
-        await trio.lowlevel.checkpoint()
-
-    def finish(self) -> None:
-        """Close in good order: what was sent still arrives."""
-        if not (self._eof_sent or self._closed):
-            self._out.put(b"")
-        self._eof_sent = self._closed = True
-        self._in.changed.unpark_all()
-        self._out.changed.unpark_all()
-
-    def abort(self, reason: str) -> None:
-        """Reset both directions; nothing happens to a stream that is finished."""
-        if not self._closed:
-            self._closed = True
-            self._out.cut(reason)
-            self._in.cut(reason)
 
 
 class MemoryWire:
@@ -192,6 +50,8 @@ class MemoryWire:
         self._validators: dict[str, GossipValidator] = {}
         self._callbacks: list[Callable[[PeerKey], None]] = []
         self._seen: set[int] = set()
+        self.met: dict[PeerKey, None] = {}
+        """Who is connected, in a net with a mesh."""
 
     @property
     def peer_key(self) -> PeerKey:
@@ -211,17 +71,28 @@ class MemoryWire:
     def subscribe(self, topic: str, validator: GossipValidator) -> None:
         self._validators[topic] = validator
 
+    def unsubscribe(self, topic: str) -> None:
+        self._validators.pop(topic, None)
+
+    async def round_trip(self, peer: PeerKey, addresses: Sequence[str] = ()) -> float:
+        began = trio.current_time()
+        await trio.sleep(2 * self._net.link(self._key, peer).delay_seconds)
+        self._net.meet(self._key, peer)
+        return trio.current_time() - began
+
+    def remote_ip(self, peer: PeerKey) -> str | None:
+        return self._net.ips.get(peer, "127.0.0.1") if self._net.joined(self._key, peer) else None
+
     def on_peer(self, callback: Callable[[PeerKey], None]) -> None:
         self._callbacks.append(callback)
 
     def peers(self) -> tuple[PeerKey, ...]:
-        return tuple(key for key in self._net.wires if self._net.joined(self._key, key))
+        known = self.met if self._net.mesh else self._net.wires
+        return tuple(key for key in known if self._net.joined(self._key, key))
 
     async def open(self, peer: PeerKey, protocol: str, addresses: Sequence[str] = ()) -> Stream:
         await trio.sleep(2 * self._net.link(self._key, peer).delay_seconds)
-        if not self._net.joined(self._key, peer):
-            self._counters.dials_failed += 1
-            raise PeerUnreachable(f"peer {peer.hex()[:8]} does not answer")
+        self._net.meet(self._key, peer)
         other = self._net.wires[peer]
         if protocol not in other._handlers:
             raise PeerUnreachable(f"peer {peer.hex()[:8]} does not speak {protocol}")
@@ -269,6 +140,9 @@ class MemoryWire:
         if verdict is Verdict.ACCEPT and not again:
             self._net.spread(self, topic, data, number)
 
+    def listens_to(self, topic: str) -> bool:
+        return topic in self._validators
+
     def greet(self, peer: PeerKey) -> None:
         """Tell the callbacks of a new connection."""
         for callback in self._callbacks:
@@ -285,13 +159,17 @@ class MemoryNet:
         delay_seconds: float = 0.0,
         duplicate: float = 0.0,
         reorder_seconds: float = 0.0,
+        mesh: int = 0,
     ) -> None:
+        self.mesh = mesh
+        self.ips: dict[PeerKey, str] = {}
+        """Where nodes seem to be; 127.0.0.1 if nothing is said."""
         self.random = random.Random(seed)
         self.wires: dict[PeerKey, MemoryWire] = {}
         self.message_numbers = itertools.count()
         self._default = Link(delay_seconds, duplicate, reorder_seconds)
         self._links: defaultdict[frozenset[PeerKey], Link] = defaultdict(lambda: replace(self._default))
-        self._pipes: defaultdict[frozenset[PeerKey], list[_Pipe]] = defaultdict(list)
+        self._pipes: defaultdict[frozenset[PeerKey], list[Pipe]] = defaultdict(list)
 
     @asynccontextmanager
     async def wire(self, peer_key: PeerKey) -> AsyncIterator[Wire]:
@@ -301,8 +179,9 @@ class MemoryNet:
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             wire = self.wires[peer_key] = MemoryWire(self, peer_key, nursery)
-            for other in self.wires:
-                nursery.start_soon(self._connect, peer_key, other)
+            if not self.mesh:
+                for other in self.wires:
+                    nursery.start_soon(self._connect, peer_key, other)
             try:
                 yield wire
             except Exception as error:
@@ -314,9 +193,13 @@ class MemoryNet:
             raise failure
 
     def _remove(self, peer_key: PeerKey) -> None:
-        del self.wires[peer_key]
-        for pair in [pair for pair in self._pipes if peer_key in pair]:
-            self._break_streams(pair, "the peer is gone")
+        met = self.wires.pop(peer_key).met
+        for other in met:
+            if other in self.wires:
+                self.wires[other].met.pop(peer_key, None)
+        partners = met if self.mesh else [key for pair in self._pipes if peer_key in pair for key in pair]
+        for other in partners:
+            self._break_streams(frozenset((peer_key, other)), "the peer is gone")
 
     def link(self, a: PeerKey, b: PeerKey) -> Link:
         """The link between two nodes, the same both ways."""
@@ -333,8 +216,21 @@ class MemoryNet:
         if a in self.wires and b in self.wires:
             self.wires[a]._nursery.start_soon(self._connect, a, b)
 
+    def meet(self, a: PeerKey, b: PeerKey) -> None:
+        """Node `a` dials node `b`, if they have no connection yet; PeerUnreachable."""
+        if not self.joined(a, b):
+            self.wires[a].counters.dials_failed += 1
+            raise PeerUnreachable(f"peer {b.hex()[:8]} does not answer")
+        if self.mesh and b not in self.wires[a].met:
+            self.join(a, b)
+
+    def join(self, a: PeerKey, b: PeerKey) -> None:
+        """Bring two nodes of a net with a mesh together."""
+        self.wires[a].met[b] = self.wires[b].met[a] = None
+        self.wires[a]._nursery.start_soon(self._connect, a, b)
+
     def joined(self, a: PeerKey, b: PeerKey) -> bool:
-        """Whether two nodes have a connection."""
+        """Whether two nodes have, or at once can have, a connection."""
         return a != b and a in self.wires and b in self.wires and not self.link(a, b).is_cut
 
     async def _connect(self, a: PeerKey, b: PeerKey) -> None:
@@ -346,7 +242,7 @@ class MemoryNet:
     def stream_pair(self, a: PeerKey, b: PeerKey) -> tuple[MemoryStream, MemoryStream]:
         """The two ends of a new stream."""
         pair = frozenset((a, b))
-        there, back = _Pipe(self.link(a, b)), _Pipe(self.link(a, b))
+        there, back = Pipe(self.link(a, b)), Pipe(self.link(a, b))
         self._pipes[pair] = [pipe for pipe in self._pipes[pair] if not pipe.broken] + [there, back]
         return MemoryStream(there, back), MemoryStream(back, there)
 
@@ -356,7 +252,10 @@ class MemoryNet:
 
     def spread(self, sender: MemoryWire, topic: str, data: bytes, number: int) -> None:
         """Send a gossip message over every link of a node."""
-        for key in sender.peers():
+        targets = [key for key in sender.peers() if self.wires[key].listens_to(topic)]
+        if self.mesh and len(targets) > self.mesh:
+            targets = self.random.sample(targets, self.mesh)
+        for key in targets:
             link = self.link(sender.peer_key, key)
             copies = 2 if self.random.random() < link.duplicate else 1
             for copy in range(copies):

@@ -233,3 +233,46 @@ async def test_an_error_of_the_block_comes_out_bare(net: MemoryNet) -> None:
     with pytest.raises(KeyError):
         async with net.wire(ALICE):
             raise KeyError("mine")
+
+
+async def test_who_leaves_a_topic_hears_nothing_more(net: MemoryNet, autojump_clock: MockClock) -> None:
+    heard: list[bytes] = []
+    async with net.wire(ALICE) as alice, net.wire(BOB) as bob:
+        bob.subscribe("t", lambda data, source: heard.append(data) or Verdict.ACCEPT)  # type: ignore[func-returns-value]  # a list hears
+        await alice.publish("t", b"1")
+        await trio.sleep(1)
+        bob.unsubscribe("t")
+        bob.unsubscribe("never joined")
+        await alice.publish("t", b"2")
+        await trio.sleep(1)
+        assert heard == [b"1"]
+
+
+async def test_a_round_trip_takes_twice_the_delay(autojump_clock: MockClock) -> None:
+    net = MemoryNet(delay_seconds=0.02)
+    async with net.wire(ALICE) as alice, net.wire(BOB):
+        assert await alice.round_trip(BOB) == pytest.approx(0.04)
+        net.cut(ALICE, BOB)
+        with pytest.raises(PeerUnreachable):
+            await alice.round_trip(BOB)
+        assert alice.remote_ip(BOB) is None
+
+
+async def test_in_a_net_with_a_mesh_only_those_who_met_are_connected(autojump_clock: MockClock) -> None:
+    net = MemoryNet(mesh=2)
+    keys = [PeerKey(bytes([n]) * 32) for n in range(1, 12)]
+    heard: set[PeerKey] = set()
+    async with AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(net.wire(key)) for key in keys]
+        for wire in wires:
+            wire.serve(ECHO, echo)
+            wire.subscribe("t", lambda data, source, me=wire.peer_key: heard.add(me) or Verdict.ACCEPT)  # type: ignore[misc]  # mypy cannot infer defaults of a lambda
+        for before, after in zip(keys, keys[1:], strict=False):
+            net.join(before, after)
+        await trio.sleep(1)
+        assert set(wires[0].peers()) == {keys[1]} and set(wires[5].peers()) == {keys[4], keys[6]}
+        await wires[0].publish("t", b"along the line")
+        await trio.sleep(1)
+        assert heard == set(keys[1:])
+        await (await wires[0].open(keys[9], ECHO)).aclose()
+        assert set(wires[0].peers()) == {keys[1], keys[9]}
