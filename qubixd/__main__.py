@@ -107,7 +107,7 @@ async def open_parts(config: Config) -> AsyncIterator[Parts]:
             wire=wire,
             chain=chain,
             runner=runner,
-            machine=machine_of(detected),
+            machine=machine_of(detected, config.qu_per_credit),
             in_thread=in_threads(),
             now_ms=lambda: UnixMs(time.time_ns() // 1_000_000),
         )

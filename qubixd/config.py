@@ -18,9 +18,12 @@ from qubixd.quotes import MAX_INTERVAL_SECONDS
 RUNNERS: Final = ("auto", "docker", "process")
 YES: Final = ("1", "true", "yes", "on")
 NO: Final = ("0", "false", "no", "off")
+MAX_QU_PER_CREDIT: Final = 1_000_000_000_000
+"""With it the dearest suggestion is still an amount that can be paid."""
 NUMBER_RANGES: Final = (
     ("contract_index", 1, 2**32 - 1),
     ("price", 0, MAX_QU),
+    ("qu_per_credit", 1, MAX_QU_PER_CREDIT),
     ("storage_price", 0, MAX_QU),
     ("interval", 1, MAX_INTERVAL_SECONDS),
     ("unpaid_intervals", 1, 100),
@@ -45,6 +48,8 @@ class Config:
     provider: bool = False
     price: int | None = None
     """QU per hour; without it a suggested price of this machine's GPU."""
+    qu_per_credit: int = 1
+    """QU for 0.20 USD, the credit in which prices are suggested."""
     storage_price: int = 0
     """QU per hour and TiB of rented disk."""
     runner: str = "auto"
@@ -116,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--network", metavar="NAME", help="name of the Qubic network (default devnet)")
     p.add_argument("--provider", action="store_true", default=None, help="offer this machine")
     p.add_argument("--price", type=int, metavar="QU", help="price of this machine, QU per hour")
+    p.add_argument("--qu-per-credit", type=int, metavar="QU", help="QU for 0.20 USD, to suggest a price (1)")
     p.add_argument("--storage-price", type=int, metavar="QU", help="and of 1 TiB of disk beside it (0)")
     p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")
     p.add_argument("--docker-host", metavar="URL", help="Docker engine to use instead of the default")

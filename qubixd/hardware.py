@@ -1,5 +1,5 @@
-"""What this machine has to sell: CPU, memory, disk and NVIDIA GPUs, the GPU class that names its market,
-and a price to suggest. A machine without a GPU (or without NVIDIA's library) sells its CPU."""
+"""What this machine has to sell: CPU, memory, disk and NVIDIA GPUs, and the GPU class that names its market.
+A machine without a GPU (or without NVIDIA's library) sells its CPU."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from typing import Final
 import psutil
 import pynvml
 
-from protocol.units import Qu
+from protocol.catalogue import CPU_CLASS
 
 GIB: Final = 1 << 30
-CPU_CLASS: Final = "CPU"
 
 
 @dataclass(frozen=True)
@@ -115,12 +114,14 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-# Classes and prices ----------------------------------------------------------------------------
+# Classes ---------------------------------------------------------------------------------------
 
 _NOISE: Final = frozenset({"NVIDIA", "GEFORCE", "TESLA", "QUADRO", "GPU", "GRAPHICS", "GENERATION", "PCIE"})
 _FORM_OR_MEMORY: Final = re.compile(r"SXM\d*|HBM\d\w*|\d+GB|\d+G")
 _SOLD_IN_SIZES: Final = frozenset({"V100", "A100", "H100"})
 """Models whose memory makes two products of one name, so that the class must say it."""
+_PCIE_IS_SLOWER: Final = "H100"
+"""The one whose PCIe card is much slower than the other form: its class says so."""
 
 
 def gpu_class(hardware: Hardware) -> str:
@@ -130,35 +131,15 @@ def gpu_class(hardware: Hardware) -> str:
 
 def class_of(model: str, vram_bytes: int) -> str:
     """Short name of a GPU model as NVML gives it: "NVIDIA GeForce RTX 4090" -> "RTX_4090",
-    "NVIDIA A100-SXM4-40GB" -> "A100_40GB". Only letters, digits and underscores."""
+    "NVIDIA A100-SXM4-40GB" -> "A100_40GB", "NVIDIA H100 PCIe" -> "H100_PCIE_80GB".
+    Only letters, digits and underscores."""
     words = re.findall(r"[A-Z0-9]+", model.upper())
     kept = [word for word in words if word not in _NOISE and not _FORM_OR_MEMORY.fullmatch(word)]
+    if _PCIE_IS_SLOWER in kept and "PCIE" in words:
+        kept.append("PCIE")
     if _SOLD_IN_SIZES.intersection(kept):
         kept.append(f"{round(vram_bytes / GIB)}GB")
     return "_".join(kept) or "GPU"
-
-
-CREDITS_PER_HOUR: Final[dict[str, tuple[int, int]]] = {
-    "RTX_3080": (5, 6),
-    "RTX_4080": (8, 9),
-    "RTX_4090": (10, 13),
-    "A100": (35, 52),
-    "H100": (78, 80),
-}
-"""Suggested range in credits of 0.20 USD (REQUIREMENTS Q9); memory sizes of a model share it."""
-CPU_CREDITS_PER_HOUR: Final = (1, 1)
-OTHER_GPU_CREDITS_PER_HOUR: Final = CREDITS_PER_HOUR["RTX_3080"]
-"""For a model without a suggestion: the lowest of the table."""
-
-
-def suggested_price(gpu_class: str, qu_per_credit: int = 1) -> Qu:
-    """QU per hour: the middle of the class's range, rounded down, never zero. A provider may set any."""
-    if gpu_class == CPU_CLASS:
-        low, high = CPU_CREDITS_PER_HOUR
-    else:
-        model = re.sub(r"_\d+GB$", "", gpu_class)
-        low, high = CREDITS_PER_HOUR.get(model, OTHER_GPU_CREDITS_PER_HOUR)
-    return Qu(max(1, (low + high) * qu_per_credit // 2))
 
 
 # CPU -------------------------------------------------------------------------------------------

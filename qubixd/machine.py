@@ -6,9 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.catalogue import suggested_price
 from protocol.messages import Capacity, Gpu
 from protocol.units import Qu
-from qubixd.hardware import Hardware, gpu_class, suggested_price
+from qubixd.hardware import Hardware, gpu_class
 
 MIB: Final = 1 << 20
 DISK_SHARE: Final = 0.8
@@ -25,8 +26,9 @@ class Machine:
     suggested_price: Qu
 
 
-def machine_of(hardware: Hardware) -> Machine:
-    """The offer's view of detected hardware. A GPU's digest is SHA-256 of its UUID."""
+def machine_of(hardware: Hardware, qu_per_credit: int) -> Machine:
+    """The offer's view of detected hardware. A GPU's digest is SHA-256 of its UUID. A credit, in which
+    prices are suggested, is 0.20 USD."""
     digests = {hashlib.sha256(gpu.uuid.encode()).digest(): gpu for gpu in hardware.gpus}
     capacity = Capacity(
         gpus=tuple(Gpu(gpu.model[:64], gpu.vram_bytes // MIB, d) for d, gpu in digests.items()),
@@ -36,4 +38,4 @@ def machine_of(hardware: Hardware) -> Machine:
     )
     market = gpu_class(hardware)
     uuids = {digest: gpu.uuid for digest, gpu in digests.items()}
-    return Machine(capacity, market[:64], uuids, suggested_price(market))
+    return Machine(capacity, market[:64], uuids, suggested_price(market, qu_per_credit))

@@ -139,3 +139,10 @@ def test_a_wrong_file_is_one_sentence(tmp_path: Path, content: bytes, sentence: 
 def test_a_wrong_variable_is_one_sentence(tmp_path: Path, name: str, text: str, sentence: str) -> None:
     with pytest.raises(ConfigInvalid, match=sentence):
         load(NEEDED, environ(tmp_path, **{name: text}))
+
+
+def test_a_credit_is_one_qu_unless_said_otherwise(tmp_path: Path) -> None:
+    assert load(NEEDED, environ(tmp_path)).qu_per_credit == 1
+    assert load([*NEEDED, "--qu-per-credit", "250000"], environ(tmp_path)).qu_per_credit == 250_000
+    with pytest.raises(ConfigInvalid, match="qu_per_credit must be between"):
+        load([*NEEDED, "--qu-per-credit", "0"], environ(tmp_path))
