@@ -7,6 +7,7 @@ QubixError                      exit  code
     SeedInvalid                       wallet.seed_invalid
     PassphraseWrong                   wallet.passphrase_wrong
     FilesInvalid                      job.files_invalid
+    QueryInvalid                      query.invalid
   NotFound                         3
     LeaseUnknown                      lease.unknown
     NoOffer                           market.no_offer
@@ -84,6 +85,19 @@ class FilesInvalid(UsageError):
     """Job files that cannot be packed or unpacked: bad names, too many, too large, not as announced."""
 
     code = "job.files_invalid"
+
+
+class QueryInvalid(UsageError):
+    """A filter or sort keys of the market that cannot be read: `text[position]` is where it goes wrong."""
+
+    code = "query.invalid"
+
+    def __init__(self, sentence: str, text: str, position: int) -> None:
+        start = max(0, position - 60)
+        shown = "".join(char if char.isprintable() else " " for char in text[start : position + 60])
+        super().__init__(f"{sentence}\n  {shown}\n  {' ' * (position - start)}^")
+        self.text = text
+        self.position = position
 
 
 class NotFound(QubixError):
