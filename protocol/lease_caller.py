@@ -50,6 +50,7 @@ def new(
         peer_addresses=peer_addresses,
         name=name,
         output_dir=output_dir,
+        signed_terms=signed_terms,
     )
     return lease, (m.SendAccept(signed_terms),)
 

@@ -92,6 +92,8 @@ class Lease:
     paid: Qu = Qu(0)
     refunded: Qu = Qu(0)
     ended_at: UnixMs = UnixMs(0)
+    signed_terms: bytes = b""
+    """Caller only: the provider's envelope around the terms, which its receipt will contain."""
 
 
 STATES: Final = Table("lease", {1: Lease})
