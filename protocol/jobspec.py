@@ -13,8 +13,11 @@
     envs: {LEVEL: "3"}
     setup: pip install -r requirements.txt
     run: python count.py data.txt > result.json
-    max_price: 900000            # QU per hour
+    max_price: 900000            # QU per hour, all in
     max_hours: 1.5
+    region: eu                   # whom to hire: these and max_rtt, min_reliability, order_by
+    min_score: 0.3
+    filter: cpus>=8 rtt<50ms
 
 Everything wrong is one JobFileInvalid that names line and field. Pure: reads no files.
 """
@@ -24,19 +27,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, TypeVar
 
 import yaml
 
-from protocol.errors import JobFileInvalid
+from protocol.errors import JobFileInvalid, QueryInvalid
 from protocol.messages import Wish
+from protocol.query import (
+    FIELDS,
+    MAX_CHARACTERS,
+    MAX_LIST,
+    Condition,
+    Filter,
+    SortKey,
+    name_key,
+    parse_filter,
+    parse_sort,
+)
 from protocol.units import MAX_QU, Qu, Seconds
+from protocol.yaml_fields import MAX_SCRIPT_CHARS, Field, compose
 
+T = TypeVar("T")
 MAX_FILE_BYTES: Final = 262_144
 WORKSPACE: Final = "/workspace/"
-MAX_DEPTH: Final = 8
-"""Of lists and mappings within each other; a job file needs three."""
-MAX_SCRIPT_CHARS: Final = 65_536
 MAX_ENVS: Final = 256
 MAX_SECRETS: Final = 256
 MAX_OUTPUTS: Final = 64
@@ -44,8 +57,23 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 SIZE_PATTERN: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B?|B)?", re.IGNORECASE | re.ASCII)
 GPU_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,47}")
+NO_FILTER: Final = Filter()
+BOUNDS: Final = {
+    "min_score": ("score", ">="),
+    "min_reliability": ("reliability", ">="),
+    "max_rtt": ("rtt", "<="),
+}
+"""Fields of the job file that say the same as a condition of the filter language."""
 MIB_OF_UNIT: Final = {"": 1024.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024, "B": 1 / 1024**2}
 """A bare number means gigabytes; K, M, G, T count in 1024s."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Whom to hire: what a provider must be like, and who comes first (nothing said: the cheapest)."""
+
+    where: Filter = NO_FILTER
+    order: tuple[SortKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,70 +94,14 @@ class Job:
     """Patterns inside the workspace; empty = everything the job left there except its inputs."""
     max_price_qu_per_hour: Qu | None
     max_seconds: Seconds
-
-
-@dataclass(frozen=True)
-class _Field:
-    """One value of the file with its place in it; `line` counts from 1 and is that of its key."""
-
-    path: str
-    node: yaml.Node
-    line: int
-
-    def fail(self, problem: str) -> NoReturn:
-        raise JobFileInvalid(f"line {self.line}, {self.path}: {problem}")
-
-    def text(self, max_chars: int = MAX_SCRIPT_CHARS) -> str:
-        if not isinstance(self.node, yaml.ScalarNode) or self.node.tag == "tag:yaml.org,2002:null":
-            self.fail("must be text")
-        if len(self.node.value) > max_chars:
-            self.fail(f"is longer than {max_chars} characters")
-        if "\0" in self.node.value or any("\ud800" <= char <= "\udfff" for char in self.node.value):
-            self.fail("contains a character that no program can be given (NUL or half of a pair)")
-        return str(self.node.value)
-
-    def mapping(self) -> dict[str, _Field]:
-        if not isinstance(self.node, yaml.MappingNode):
-            self.fail("must be a mapping of `key: value` lines")
-        fields: dict[str, _Field] = {}
-        for key_node, value in self.node.value:
-            line = key_node.start_mark.line + 1
-            key = _Field(self.path, key_node, line).text(256)
-            path = f"{self.path}.{key}" if self.path != TOP else key
-            if key in fields:
-                _Field(path, key_node, line).fail("is given twice")
-            fields[key] = _Field(path, value, line)
-        return fields
-
-    def items(self, most: int) -> list[_Field]:
-        if not isinstance(self.node, yaml.SequenceNode):
-            self.fail("must be a list")
-        if len(self.node.value) > most:
-            self.fail(f"has {len(self.node.value)} entries; at most {most} are taken")
-        return [
-            _Field(f"{self.path}[{i}]", node, node.start_mark.line + 1)
-            for i, node in enumerate(self.node.value)
-        ]
-
-    def number(self, low: float, high: float) -> float:
-        text = self.text(64)
-        try:
-            value = float(text.rstrip("+"))
-        except ValueError:
-            self.fail(f"must be a number, not {text!r}")
-        if not low <= value <= high:
-            self.fail(f"must be between {low:g} and {high:g}, not {text}")
-        return value
-
-
-TOP: Final = "job file"
+    choice: Choice = Choice()
 
 
 def parse(text: str) -> Job:
     """A checked Job, or JobFileInvalid naming line and field."""
     if len(text.encode(errors="surrogatepass")) > MAX_FILE_BYTES:
         raise JobFileInvalid(f"the job file is larger than {MAX_FILE_BYTES} bytes")
-    fields = _known(_compose(text).mapping(), _TOP_FIELDS)
+    fields = _known(compose(text).mapping(), _TOP_FIELDS)
     resources = _known(fields["resources"].mapping(), _RESOURCE_FIELDS) if "resources" in fields else {}
     if "run" not in fields:
         raise JobFileInvalid("line 1, run: is missing; it says what the job does")
@@ -147,36 +119,11 @@ def parse(text: str) -> Job:
         outputs=_list(fields.get("outputs"), MAX_OUTPUTS, _inside),
         max_price_qu_per_hour=_whole_qu(price) if price else None,
         max_seconds=_max_seconds(fields.get("max_hours")),
+        choice=_choice(fields),
     )
 
 
-def _compose(text: str) -> _Field:
-    try:
-        _check_shape(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise JobFileInvalid(f"line {line}: this is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets bad numbers through
-        raise JobFileInvalid("the job file is not YAML text") from error
-    if node is None:
-        raise JobFileInvalid("line 1: the job file is empty")
-    return _Field(TOP, node, node.start_mark.line + 1)
-
-
-def _check_shape(text: str) -> None:
-    """No aliases, which can make a small file huge, and no deep nesting, which PyYAML is slow at."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        if isinstance(event, yaml.AliasEvent):
-            raise JobFileInvalid(f"line {line}: YAML aliases (*name) are not allowed in a job file")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise JobFileInvalid(f"line {line}: lists and mappings are nested more than {MAX_DEPTH} deep")
-
-
-def _known(fields: dict[str, _Field], names: frozenset[str]) -> dict[str, _Field]:
+def _known(fields: dict[str, Field], names: frozenset[str]) -> dict[str, Field]:
     for name, field in fields.items():
         if name not in names:
             near = ", ".join(sorted(names))
@@ -184,7 +131,7 @@ def _known(fields: dict[str, _Field], names: frozenset[str]) -> dict[str, _Field
     return fields
 
 
-def _name(field: _Field | None) -> str:
+def _name(field: Field | None) -> str:
     if field is None:
         return "job"
     text = field.text(64)
@@ -193,7 +140,7 @@ def _name(field: _Field | None) -> str:
     return text
 
 
-def _image(field: _Field | None) -> str:
+def _image(field: Field | None) -> str:
     if field is None:
         raise JobFileInvalid("line 1, resources.image: is missing; name the container image to run")
     text = field.text(256)
@@ -202,7 +149,7 @@ def _image(field: _Field | None) -> str:
     return text
 
 
-def _script(fields: dict[str, _Field]) -> str:
+def _script(fields: dict[str, Field]) -> str:
     parts = [fields[name].text() for name in ("setup", "run") if name in fields]
     if not parts[-1].strip():
         fields["run"].fail("is empty")
@@ -212,7 +159,7 @@ def _script(fields: dict[str, _Field]) -> str:
     return script
 
 
-def _envs(field: _Field | None) -> dict[str, str]:
+def _envs(field: Field | None) -> dict[str, str]:
     if field is None:
         return {}
     values = {}
@@ -226,14 +173,14 @@ def _envs(field: _Field | None) -> dict[str, str]:
     return values
 
 
-def _secret(field: _Field) -> str:
+def _secret(field: Field) -> str:
     name = field.text(64)
     if not ENV_PATTERN.fullmatch(name):
         field.fail("must be the name of an environment variable; its value is read when you run the job")
     return name
 
 
-def _mounts(field: _Field | None) -> dict[str, str]:
+def _mounts(field: Field | None) -> dict[str, str]:
     if field is None:
         return {}
     mounts = {}
@@ -245,11 +192,11 @@ def _mounts(field: _Field | None) -> dict[str, str]:
     return mounts
 
 
-def _inside(field: _Field) -> str:
+def _inside(field: Field) -> str:
     return _relative(field.text(256), field)
 
 
-def _relative(path: str, field: _Field) -> str:
+def _relative(path: str, field: Field) -> str:
     inside = path.removeprefix(WORKSPACE)
     parts = inside.split("/")
     if not {"", ".", ".."}.isdisjoint(parts):
@@ -257,23 +204,64 @@ def _relative(path: str, field: _Field) -> str:
     return inside
 
 
-def _list(field: _Field | None, most: int, read: Callable[[_Field], str]) -> tuple[str, ...]:
+def _list(field: Field | None, most: int, read: Callable[[Field], str]) -> tuple[str, ...]:
     return tuple(read(item) for item in field.items(most)) if field else ()
 
 
-def _whole_qu(field: _Field) -> Qu:
+def _whole_qu(field: Field) -> Qu:
     value = field.number(0, MAX_QU)
     if value != int(value):
         field.fail("must be whole QU")
     return Qu(int(value))
 
 
-def _max_seconds(field: _Field | None) -> Seconds:
+def _max_seconds(field: Field | None) -> Seconds:
     hours = field.number(1 / 3_600, 24 * 365) if field else 1.0
     return Seconds(max(1, round(hours * 3_600)))
 
 
-def _wish(resources: dict[str, _Field]) -> Wish:
+def _choice(fields: dict[str, Field]) -> Choice:
+    conditions = list(_query(fields["filter"], parse_filter).conditions) if "filter" in fields else []
+    for name, (field_name, operator) in BOUNDS.items():
+        if name in fields:
+            conditions.append(_bound(fields[name], field_name, operator))
+    if "region" in fields:
+        conditions.append(_region(fields["region"]))
+    order = _query(fields["order_by"], parse_sort) if "order_by" in fields else ()
+    return Choice(Filter(tuple(conditions)), order)
+
+
+def _query(field: Field, read: Callable[[str], T]) -> T:
+    try:
+        return read(field.text(MAX_CHARACTERS))
+    except QueryInvalid as error:
+        field.fail(str(error))
+
+
+def _bound(field: Field, name: str, operator: str) -> Condition:
+    """A number with or without its unit."""
+    quoted = "'" + field.text(32).replace("'", " ") + "'"
+    try:
+        return parse_filter(f"{name}{operator}{quoted}").conditions[0]
+    except QueryInvalid:
+        field.fail(f"must be a number, such as {FIELDS[name].example.lstrip(name + '<>=')}")
+
+
+def _region(field: Field) -> Condition:
+    """One region or a list of them."""
+    given = field.items(MAX_LIST) if isinstance(field.node, yaml.SequenceNode) else [field]
+    keys = []
+    for one in given:
+        try:
+            keys.append(name_key(one.text(64)))
+        except ValueError as error:
+            one.fail(str(error))
+    if not keys:
+        field.fail("is an empty list; name a region or leave it out")
+    return Condition("region", "in" if len(keys) > 1 else "=", tuple(keys))
+
+
+def _wish(resources: dict[str, Field]) -> Wish:
     model, vram_mib, count = _gpu(resources["gpu"]) if "gpu" in resources else ("", 0, 0)
     return Wish(
         gpu_model=model,
@@ -285,7 +273,7 @@ def _wish(resources: dict[str, _Field]) -> Wish:
     )
 
 
-def _gpu(field: _Field) -> tuple[str, int, int]:
+def _gpu(field: Field) -> tuple[str, int, int]:
     """model[:memory][:count]; a bare number is a count of any model."""
     parts = [part.strip() for part in field.text(64).split(":")]
     if len(parts) > 3:
@@ -309,21 +297,29 @@ def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
-def _size_mib(field: _Field) -> int:
+def _size_mib(field: Field) -> int:
     return _mib(field.text(32).rstrip("+"), field)
 
 
-def _mib(text: str, field: _Field) -> int:
+def _mib(text: str, field: Field) -> int:
+    try:
+        return mib_of(text)
+    except ValueError as error:
+        field.fail(str(error))
+
+
+def mib_of(text: str) -> int:
+    """A size such as 512MB or 4GB in MiB. ValueError with a sentence if it is none."""
     match = SIZE_PATTERN.fullmatch(text)
     if not match:
-        field.fail(f"{text!r} is not a size such as 512MB or 4GB")
+        raise ValueError(f"{text!r} is not a size such as 512MB or 4GB")
     mib = float(match[1]) * MIB_OF_UNIT[(match[2] or "")[:1].upper()]
     if not 1 <= mib <= 2**31:
-        field.fail(f"{text!r} is outside 1MB to 2048TB")
+        raise ValueError(f"{text!r} is outside 1MB to 2048TB")
     return int(mib)
 
 
-def _or(field: _Field | None, default: int, read: Callable[[Any], int]) -> int:
+def _or(field: Field | None, default: int, read: Callable[[Any], int]) -> int:
     return read(field) if field else default
 
 
@@ -340,6 +336,10 @@ _TOP_FIELDS: Final = frozenset(
         "max_price",
         "max_hours",
         "num_nodes",
+        "region",
+        "filter",
+        "order_by",
+        *BOUNDS,
     }
 )
 _RESOURCE_FIELDS: Final = frozenset({"gpu", "cpus", "memory", "disk", "image"})

@@ -16,6 +16,9 @@ from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
 from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
 
 METER: Final = "seconds"
+SOLD_GIB: Final = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 192)
+LEAST_LEFT: Final = 0.93
+"""Of a card's memory, what a machine reports at least."""
 MIB_PER_TIB: Final = 1 << 20
 VALID_MS: Final = 60_000
 """How long a quote may be accepted."""
@@ -163,7 +166,16 @@ def choose_gpus(free: Capacity, wish: Wish) -> tuple[Gpu, ...]:
 
 
 def gpu_fits(gpu: Gpu, wish: Wish) -> bool:
-    return gpu.vram_mib >= wish.gpu_vram_mib and plain(wish.gpu_model) in plain(gpu.model)
+    return sold_mib(gpu.vram_mib) >= wish.gpu_vram_mib and plain(wish.gpu_model) in plain(gpu.model)
+
+
+def sold_mib(vram_mib: int) -> int:
+    """A card's memory as it is sold, in MiB. Drivers keep a little for themselves and error correction
+    takes a sixteenth: cards of 24 GB report 24,564 or 23,034 MiB. Other sizes: the next whole GiB."""
+    for gib in SOLD_GIB:
+        if gib * 1_024 * LEAST_LEFT <= vram_mib <= gib * 1_024:
+            return gib * 1_024
+    return -(-vram_mib // 1_024) * 1_024
 
 
 def plain(name: str) -> str:

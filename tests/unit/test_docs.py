@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from protocol import errors, jobspec, lease_caller, lease_provider, messages
+from protocol import errors, jobspec, lease_caller, lease_provider, messages, yaml_fields
 from protocol import lease_model as m
 from protocol.errors import JobFileInvalid, QubixError
 from protocol.lease import max_loss, step
@@ -81,9 +81,14 @@ def test_every_field_of_a_job_file_is_described() -> None:
 
 def test_the_sizes_of_job_files() -> None:
     said = page("job-file.md")
-    for number in (jobspec.MAX_FILE_BYTES, jobspec.MAX_SCRIPT_CHARS, jobspec.MAX_ENVS, jobspec.MAX_OUTPUTS):
+    for number in (
+        jobspec.MAX_FILE_BYTES,
+        yaml_fields.MAX_SCRIPT_CHARS,
+        jobspec.MAX_ENVS,
+        jobspec.MAX_OUTPUTS,
+    ):
         assert f"{number:,} " in said
-    assert f"more than {jobspec.MAX_DEPTH} levels" in said
+    assert f"more than {yaml_fields.MAX_DEPTH} levels" in said
 
 
 # --- errors -----------------------------------------------------------------------------------

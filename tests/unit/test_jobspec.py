@@ -8,6 +8,7 @@ from protocol import jobspec
 from protocol.errors import JobFileInvalid
 from protocol.jobspec import Job, parse
 from protocol.messages import Wish
+from protocol.query import SortKey
 from protocol.units import Qu, Seconds
 
 FULL = """\
@@ -90,7 +91,8 @@ def test_ways_to_write_a_size(size: str, mib: int) -> None:
 
 
 TOP_KNOWN = (
-    "envs, file_mounts, max_hours, max_price, name, num_nodes, outputs, resources, run, secrets, setup"
+    "envs, file_mounts, filter, max_hours, max_price, max_rtt, min_reliability, min_score, name, num_nodes, "
+    "order_by, outputs, region, resources, run, secrets, setup"
 )
 OUTSIDE = "must name something inside /workspace, without `..`, `.` or a `/` at the end"
 UNPRINTABLE = "contains a character that no program can be given (NUL or half of a pair)"
@@ -122,6 +124,17 @@ UNPRINTABLE = "contains a character that no program can be given (NUL or half of
             "known here: cpus, disk, gpu, image, memory",
         ),
         (LEAST + "run: y", "line 3, run: is given twice"),
+        (LEAST + "min_score: good", "line 3, min_score: must be a number, such as 0.5"),
+        (LEAST + "max_rtt: 5 lightyears", "line 3, max_rtt: must be a number, such as 50ms"),
+        (LEAST + "min_score: '0.5'' or 1'", "line 3, min_score: must be a number, such as 0.5"),
+        (LEAST + "region: '-'", "line 3, region: a name has at least one letter or digit"),
+        (LEAST + "region: []", "line 3, region: is an empty list; name a region or leave it out"),
+        (LEAST + "region: [eu, '']", "line 3, region[1]: a name has at least one letter or digit"),
+        (
+            LEAST + "filter: vram>>24",
+            "line 3, filter: a value is missing, such as vram>=24\n  vram>>24\n       ^",
+        ),
+        (LEAST + "order_by: region", "line 3, order_by: region is a name; sort by a number\n  region\n  ^"),
         (LEAST + "envs:\n  A: 1\n  A: 2", "line 5, envs.A: is given twice"),
         ("resources: {image: a}\nrun:", "line 2, run: must be text"),
         ("resources: {image: a}\nrun: [x]", "line 2, run: must be text"),
@@ -230,3 +243,14 @@ def test_a_mistake_names_line_and_field(text: str, message: str) -> None:
 def test_what_the_docstring_shows_is_a_job_file() -> None:
     shown = (jobspec.__doc__ or "").split("\n\n")[1]
     assert parse("\n".join(line[4:] for line in shown.splitlines())).wish.gpu_model == "RTX4090"
+
+
+def test_whom_to_hire() -> None:
+    text = LEAST + "min_score: 0.5\nmin_reliability: 98%\nmax_rtt: 50ms\nregion: [EU-West, us]\n"
+    choice = parse(text + "filter: vram>=24 and cpus>=8\norder_by: rtt,-score\n").choice
+    assert str(choice.where) == (
+        "vram>=24 cpus>=8 score>=0.5 reliability>=0.98 rtt<=50 region in (euwest, us)"
+    )
+    assert choice.order == (SortKey("rtt"), SortKey("score", descending=True))
+    assert str(parse(LEAST + "region: eu").choice.where) == "region=eu"
+    assert parse(LEAST).choice == jobspec.Choice()

@@ -68,7 +68,7 @@ REFUSALS: dict[str, tuple[House, QuoteRequest, type[QubixError]]] = {
     "no disk": (HOUSE, wishing(disk_mib=0), ConfigInvalid),
     "too many GPUs": (HOUSE, wishing(gpu_count=3), CapacityTaken),
     "another model": (HOUSE, wishing(gpu_model="H100"), CapacityTaken),
-    "more memory than a GPU has": (HOUSE, wishing(gpu_vram_mib=24_565), CapacityTaken),
+    "more memory than a GPU has": (HOUSE, wishing(gpu_vram_mib=24_577), CapacityTaken),
     "more CPU": (HOUSE, wishing(cpu_millis=16_001), CapacityTaken),
     "more memory": (HOUSE, wishing(memory_mib=65_537), CapacityTaken),
     "more disk": (HOUSE, wishing(disk_mib=500_001), CapacityTaken),
@@ -85,6 +85,15 @@ def test_a_provider_refuses(house: House, request_: QuoteRequest, error: type[Qu
     with pytest.raises(error) as refused:
         make(house, request_)
     assert type(refused.value) is error
+
+
+@pytest.mark.parametrize(
+    ("reported", "sold_gib"),
+    [(24_564, 24), (23_034, 24), (15_360, 16), (81_559, 80), (46_068, 48), (11_264, 11), (10_240, 10),
+     (143_771, 141), (22_528, 22), (1, 1), (0, 0), (300 * 1_024 + 1, 301)],
+)  # fmt: skip
+def test_a_card_has_the_memory_it_is_sold_with(reported: int, sold_gib: int) -> None:
+    assert quotes.sold_mib(reported) == sold_gib * 1_024
 
 
 def test_all_that_is_free_can_be_rented() -> None:
