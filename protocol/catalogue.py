@@ -58,7 +58,8 @@ class UseCase:
     min_vram_gib: float
     recommended_vram_gib: float
     weights: Mapping[str, float]
-    """How much of the speed hangs on bandwidth, fp16, fp32, vram, cpu, memory; adds up to 1."""
+    """How much of the speed hangs on bandwidth, fp16, fp32, cpu, memory; these add up to 1. `vram` stands
+    beside them: what it costs to have less than the recommended memory."""
     enough: Mapping[str, float]
     """Beyond which more of it brings nothing: TFLOPS, GB/s, cores, GB."""
     splits: bool

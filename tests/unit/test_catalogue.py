@@ -126,7 +126,9 @@ def test_price_of_a_cpu_and_of_an_unknown_gpu() -> None:
 def test_a_use_case_makes_sense(name: str) -> None:
     use = USE_CASES[name]
     assert 0 <= use.min_vram_gib <= use.recommended_vram_gib
-    assert math.isclose(sum(use.weights.values()), 1) and use.weights.keys() <= MATTERS
+    speeds = {figure: weight for figure, weight in use.weights.items() if figure != "vram"}
+    assert math.isclose(sum(speeds.values()), 1) and use.weights.keys() <= MATTERS
+    assert ("vram" in use.weights) == (use.min_vram_gib > 0)
     assert use.enough.keys() <= use.weights.keys() - {"vram"}
     assert use.enough.keys() >= use.weights.keys() & {"cpu", "memory"}
     assert use.why.endswith(".") and len(use.why) <= 110
