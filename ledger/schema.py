@@ -51,6 +51,32 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             state TEXT NOT NULL, sentence TEXT NOT NULL, scratch BLOB NOT NULL,
             created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # Callers' signed words on leases that are over. proof, paid, opened_ms: what the chain said of it.
+        """CREATE TABLE receipts (
+            lease_id BLOB PRIMARY KEY, provider BLOB NOT NULL, record BLOB NOT NULL,
+            cumulative INTEGER NOT NULL, ended_ms INTEGER NOT NULL, source BLOB NOT NULL,
+            at_ms INTEGER NOT NULL, proof TEXT NOT NULL, paid INTEGER NOT NULL, opened_ms INTEGER NOT NULL,
+            checked_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX receipts_by_provider ON receipts (provider, ended_ms)",
+        "CREATE INDEX receipts_by_source ON receipts (source)",
+        "CREATE INDEX receipts_by_age ON receipts (proof, at_ms)",
+        # Providers' signed words on where a lease was settled. Whoever signs owns the row, so that nobody's
+        # word on another's lease takes the place of its own.
+        """CREATE TABLE settlements (
+            lease_id BLOB NOT NULL, provider BLOB NOT NULL, record BLOB NOT NULL, source BLOB NOT NULL,
+            at_ms INTEGER NOT NULL, PRIMARY KEY (lease_id, provider)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX settlements_by_source ON settlements (source)",
+        "CREATE INDEX settlements_by_age ON settlements (at_ms)",
+        # What this node had to say about each of its own ended leases; empty: nothing.
+        """CREATE TABLE words (
+            lease_id BLOB PRIMARY KEY REFERENCES leases, record BLOB NOT NULL, at_ms INTEGER NOT NULL,
+            delivered INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        # Providers that failed us lately, and those that a person has denied.
+        """CREATE TABLE standing (
+            provider BLOB PRIMARY KEY, failures INTEGER NOT NULL, code TEXT NOT NULL,
+            failed_ms INTEGER NOT NULL, denied INTEGER NOT NULL, why TEXT NOT NULL) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 

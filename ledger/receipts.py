@@ -1,0 +1,224 @@
+"""Receipts and settlements of leases that are over, this node's own words among them.
+
+Records are signed bytes that were checked before they came here. What is kept is bounded for each who
+sent it, for each provider and in all; own words are never dropped. Times are Unix milliseconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from dataclasses import astuple, dataclass, replace
+from typing import Final
+
+from ledger.rows import LEASE_COLUMNS, LeaseRow
+from ledger.standing import StandingRow, put_in
+from ledger.store import Store
+
+MAX_PER_SOURCE: Final = 2_000
+"""That one peer can have us keep."""
+MAX_PER_PROVIDER: Final = 500
+MAX_IN_ALL: Final = 50_000
+FETCHED: Final = b""
+"""The source of what this node has asked for itself; not limited by source."""
+UNCHECKED: Final = "claimed"
+_COLUMNS: Final = (
+    "lease_id, provider, record, cumulative, ended_ms, source, at_ms, proof, paid, opened_ms, checked_ms"
+)
+
+
+@dataclass(frozen=True)
+class ReceiptRow:
+    lease_id: bytes
+    provider: bytes
+    record: bytes
+    cumulative: int
+    ended_ms: int
+    source: bytes
+    at_ms: int
+    proof: str = UNCHECKED
+    paid: int = 0
+    """QU that the chain confirms; meaningful with a proof."""
+    opened_ms: int = 0
+    """When it opened, from its tick; 0: not known."""
+    checked_ms: int = 0
+
+
+@dataclass(frozen=True)
+class SettlementRow:
+    lease_id: bytes
+    provider: bytes
+    record: bytes
+    source: bytes
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class Word:
+    """What this node has to say about one of its leases."""
+
+    lease_id: bytes
+    record: bytes
+
+
+async def keep_receipt(store: Store, row: ReceiptRow, own: bytes) -> bool:
+    """Keep it; False if there is no place for it. Of two for one lease, the one that claims less stays.
+
+    `own`: the source of this node's words. DiskFull.
+    """
+    return await store.write(lambda db: _keep_receipt(db, row, own), "receipts.keep")
+
+
+def _keep_receipt(db: sqlite3.Connection, row: ReceiptRow, own: bytes) -> bool:
+    known = db.execute(
+        "SELECT cumulative, record FROM receipts WHERE lease_id = ?", (row.lease_id,)
+    ).fetchone()
+    if known is not None:
+        if (row.cumulative, row.record) < tuple(known):
+            db.execute("DELETE FROM receipts WHERE lease_id = ?", (row.lease_id,))
+            _insert(db, row)
+        return True
+    if row.source != own and not _has_place(db, "receipts", row.source):
+        return False
+    if row.source != own and not _place_beside(db, row, own):
+        return False
+    _insert(db, row)
+    return True
+
+
+def _insert(db: sqlite3.Connection, row: ReceiptRow) -> None:
+    db.execute(f"INSERT INTO receipts VALUES ({', '.join('?' * 11)})", astuple(row))
+
+
+def _has_place(db: sqlite3.Connection, table: str, source: bytes) -> bool:
+    if source == FETCHED:
+        return True
+    (count,) = db.execute(f"SELECT count(*) FROM {table} WHERE source = ?", (source,)).fetchone()
+    return int(count) < MAX_PER_SOURCE
+
+
+def _place_beside(db: sqlite3.Connection, row: ReceiptRow, own: bytes) -> bool:
+    """Make room among the provider's, then among all, by what the chain has not confirmed; oldest first."""
+    (theirs,) = db.execute("SELECT count(*) FROM receipts WHERE provider = ?", (row.provider,)).fetchone()
+    if theirs >= MAX_PER_PROVIDER:
+        where = (
+            "provider = ? AND proof IN ('claimed', 'refuted') AND source <> ? ORDER BY proof DESC, ended_ms"
+        )
+        if not _drop_one(db, where, (row.provider, own)):
+            return False
+    (total,) = db.execute("SELECT count(*) FROM receipts").fetchone()
+    if total < MAX_IN_ALL:
+        return True
+    return _drop_one(db, "proof IN ('claimed', 'refuted') AND source <> ? ORDER BY proof DESC, at_ms", (own,))
+
+
+def _drop_one(db: sqlite3.Connection, where: str, values: tuple[bytes, ...]) -> bool:
+    dropped = db.execute(
+        f"DELETE FROM receipts WHERE lease_id = (SELECT lease_id FROM receipts WHERE {where} LIMIT 1)", values
+    )
+    return dropped.rowcount == 1
+
+
+async def keep_settlement(store: Store, row: SettlementRow, own: bytes) -> bool:
+    """Keep it; False if its sender has no place left. A second one for a lease changes nothing. DiskFull."""
+
+    def transaction(db: sqlite3.Connection) -> bool:
+        key = (row.lease_id, row.provider)
+        if db.execute("SELECT 1 FROM settlements WHERE lease_id = ? AND provider = ?", key).fetchone():
+            return True
+        if row.source != own and not _has_place(db, "settlements", row.source):
+            return False
+        (total,) = db.execute("SELECT count(*) FROM settlements").fetchone()
+        if total >= MAX_IN_ALL:
+            db.execute(
+                "DELETE FROM settlements WHERE (lease_id, provider) = (SELECT lease_id, provider"
+                " FROM settlements WHERE source <> ? ORDER BY at_ms LIMIT 1)",
+                (own,),
+            )
+        db.execute("INSERT INTO settlements VALUES (?, ?, ?, ?, ?)", astuple(row))
+        return True
+
+    return await store.write(transaction, "receipts.keep_settlement")
+
+
+async def of_provider(store: Store, provider: bytes, limit: int) -> tuple[tuple[ReceiptRow, bytes], ...]:
+    """The newest receipts about a provider, each with its settlement's record, b"" without one."""
+    columns = ", ".join(f"r.{name}" for name in _COLUMNS.split(", "))
+    sql = (
+        f"SELECT {columns}, coalesce(s.record, x'') FROM receipts r LEFT JOIN settlements s"
+        " ON s.lease_id = r.lease_id AND s.provider = r.provider"
+        " WHERE r.provider = ? ORDER BY r.ended_ms DESC, r.lease_id LIMIT ?"
+    )
+    rows = await store.read(lambda db: db.execute(sql, (provider, limit)).fetchall())
+    return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in rows)
+
+
+async def confirm(
+    store: Store, row: ReceiptRow, *, proof: str, paid: int, opened_ms: int, now_ms: int
+) -> ReceiptRow:
+    """Keep what the chain said of a receipt, unless another has taken its place meanwhile."""
+    sql = (
+        "UPDATE receipts SET proof = ?, paid = ?, opened_ms = ?, checked_ms = ?"
+        " WHERE lease_id = ? AND record = ?"
+    )
+    values = (proof, paid, opened_ms, now_ms, row.lease_id, row.record)
+    await store.write(lambda db: db.execute(sql, values), "receipts.confirm")
+    return replace(row, proof=proof, paid=paid, opened_ms=opened_ms, checked_ms=now_ms)
+
+
+# --- own words --------------------------------------------------------------------------------
+
+
+async def unspoken(store: Store, phases: Collection[str]) -> tuple[LeaseRow, ...]:
+    """Leases in one of these (last) phases about which this node has not made up its mind, oldest first."""
+    columns = ", ".join(f"l.{name}" for name in LEASE_COLUMNS.split(", "))
+    sql = (
+        f"SELECT {columns} FROM leases l LEFT JOIN words w ON w.lease_id = l.lease_id"
+        f" WHERE w.lease_id IS NULL AND l.phase IN ({', '.join('?' * len(phases))}) ORDER BY l.created_ms"
+    )
+    rows = await store.read(lambda db: db.execute(sql, tuple(phases)).fetchall())
+    return tuple(LeaseRow(*row) for row in rows)
+
+
+async def speak(
+    store: Store,
+    word: Word,
+    now_ms: int,
+    *,
+    receipt: ReceiptRow | None = None,
+    settlement: SettlementRow | None = None,
+    standing: StandingRow | None = None,
+) -> bool:
+    """Write down, once for each lease, what this node says of it and what it makes of the provider.
+
+    False, and nothing changes, if it had spoken before. A word without bytes is not delivered to anybody.
+    """
+
+    def transaction(db: sqlite3.Connection) -> bool:
+        written = db.execute(
+            "INSERT OR IGNORE INTO words VALUES (?, ?, ?, ?)",
+            (word.lease_id, word.record, now_ms, int(not word.record)),
+        )
+        if not written.rowcount:
+            return False
+        if receipt is not None:
+            _keep_receipt(db, receipt, receipt.source)
+        if settlement is not None:
+            db.execute("INSERT OR IGNORE INTO settlements VALUES (?, ?, ?, ?, ?)", astuple(settlement))
+        if standing is not None:
+            put_in(db, standing)
+        return True
+
+    return await store.write(transaction, "receipts.speak")
+
+
+async def undelivered(store: Store, since_ms: int) -> tuple[Word, ...]:
+    """Own words since then that have not arrived everywhere, oldest first."""
+    sql = "SELECT lease_id, record FROM words WHERE delivered = 0 AND at_ms >= ? ORDER BY at_ms, lease_id"
+    rows = await store.read(lambda db: db.execute(sql, (since_ms,)).fetchall())
+    return tuple(Word(*row) for row in rows)
+
+
+async def delivered(store: Store, lease_id: bytes) -> None:
+    sql = "UPDATE words SET delivered = 1 WHERE lease_id = ?"
+    await store.write(lambda db: db.execute(sql, (lease_id,)), "receipts.delivered")
