@@ -23,8 +23,9 @@ from protocol.errors import QueryInvalid
 
 Value = int | float | str
 """A number in the field's unit, or a name as `name_key`, `gpu_key` or `provider_key` makes it."""
-Values = Mapping[str, int | float | str | tuple[str, ...] | None]
-"""Field -> what an offer has there; several names of one thing as a tuple; None or absent: not known."""
+Known = int | float | str | tuple[str, ...] | None
+"""What an offer has in a field: a value, several names of one thing, or None where it is not known."""
+Values = Mapping[str, Known]
 
 MAX_CHARACTERS: Final = 1_000
 MAX_CONDITIONS: Final = 24
@@ -197,7 +198,7 @@ def matches(filter: Filter, values: Values) -> bool:
     return all(_holds(condition, values.get(condition.field)) for condition in filter.conditions)
 
 
-def _holds(condition: Condition, value: int | float | str | tuple[str, ...] | None) -> bool:
+def _holds(condition: Condition, value: Known) -> bool:
     if value is None or value == ():
         return False
     held = value if isinstance(value, tuple) else (value,)

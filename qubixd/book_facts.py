@@ -1,0 +1,81 @@
+"""What a book knows of an offer, as numbers and names to search by.
+
+Numbers are kept in whole steps of a field (protocol.query.Field.step): 24.5 GB of memory are 25,088 steps
+of a MiB. So they are exact, in every index, and a value is what `protocol.query.matches` is asked about.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from protocol.catalogue import market_of
+from protocol.messages import Offer
+from protocol.query import FIELDS, Known, gpu_names, name_key
+from protocol.units import PeerKey, UnixMs
+from qubixd.quotes import sold_mib
+
+MEASURED: Final = ("score", "reliability", "rtt")
+"""Fields that this node measures itself; None until it has."""
+NUMBERS: Final = ("gpus", "vram", "price", "storage", "ram", "cpus", "disk", *MEASURED, "issued")
+"""`issued`, a Unix second, stands for the field `age`."""
+NAMES: Final = ("gpu", "gpu_model", "region", "market", "name", "runner")
+"""`gpu_model` is the GPU's name without its memory size, where it has one."""
+MAX_STEPS: Final = 2**53
+
+Steps = tuple[int | None, ...]
+"""Of NUMBERS."""
+Measured = tuple[int | None, int | None, int | None]
+"""Of MEASURED, in steps."""
+Names = tuple[str, ...]
+"""Of NAMES, as filters compare them; "" where there is none."""
+
+
+def steps_of(offer: Offer, measured: Measured) -> Steps:
+    capacity = offer.capacity
+    return (
+        len(capacity.gpus),
+        sold_mib(max((gpu.vram_mib for gpu in capacity.gpus), default=0)) // 1_024,
+        offer.price_qu_per_hour,
+        offer.storage_qu_per_tib_hour,
+        capacity.memory_mib,
+        capacity.cpu_millis,
+        capacity.disk_mib,
+        *measured,
+        offer.issued_at // 1_000,
+    )
+
+
+def names_of(offer: Offer) -> Names:
+    spellings = (*gpu_names(offer.gpu_class), "", "")[:2]
+    others = (offer.region, market_of(offer.gpu_class), offer.name, offer.runner)
+    return (*spellings, *map(_key, others))
+
+
+def _key(name: str) -> str:
+    try:
+        return name_key(name)
+    except ValueError:
+        return ""
+
+
+def steps(field: str, value: float) -> int:
+    """A measured value in whole steps, within what a column holds."""
+    return min(max(0, round(value * FIELDS[field].step)), MAX_STEPS)
+
+
+def values_of(provider: PeerKey, numbers: Steps, names: Names, now: UnixMs) -> dict[str, Known]:
+    """Field -> value, for `protocol.query.matches`."""
+    by_number = dict(zip(NUMBERS, numbers, strict=True))
+    by_name: dict[str, str] = dict(zip(NAMES, names, strict=True))
+    issued = by_number.pop("issued")
+    values: dict[str, Known] = {field: _value(field, number) for field, number in by_number.items()}
+    values["age"] = None if issued is None else now // 1_000 - issued
+    values["gpu"] = tuple(name for name in (by_name.pop("gpu"), by_name.pop("gpu_model")) if name)
+    values |= {field: name or None for field, name in by_name.items()}
+    values["provider"] = provider.hex()
+    return values
+
+
+def _value(field: str, number: int | None) -> int | float | None:
+    step = FIELDS[field].step
+    return number if number is None or step == 1 else number / step
