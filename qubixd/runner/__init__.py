@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
 
 
@@ -70,6 +71,16 @@ class JobExit:
     finished_at: UnixMs
 
 
+@dataclass(frozen=True)
+class Stock:
+    """What an offer says of the images here."""
+
+    tags: tuple[bytes, ...] = ()
+    """Of names and layers, as in `Offer.layers`; see protocol/images.py."""
+    pull_mib_per_s: int = 0
+    """0 if no image has come lately."""
+
+
 Progress = Callable[[str, float], None]
 """(phase in words, share done 0..1) -- may be called from the daemon's thread only."""
 
@@ -88,6 +99,14 @@ class Runner(Protocol):
 
     async def pull(self, image: str, progress: Progress) -> str:
         """Make the image present; return its digest ("sha256:..."). ImageUnavailable if it cannot."""
+        ...
+
+    async def stock(self) -> Stock:
+        """Which images need not be fetched, and how fast others would come. EngineUnreachable."""
+        ...
+
+    async def image(self, name: str) -> LocalImage | None:
+        """An image that is here, None if it is not. EngineUnreachable."""
         ...
 
     async def start(self, spec: RunSpec) -> UnixMs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,9 @@ from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
 from protocol.errors import EngineUnreachable, ImageUnavailable, StartFailed
+from protocol.images import MAX_TAGS, LocalImage, tags_of
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec
+from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec, Stock
 from qubixd.runner import docker_config as config
 from qubixd.runner.common import (
     DISK_CHECK_SECONDS,
@@ -39,6 +41,7 @@ from qubixd.runner.docker_engine import (
     image_unavailable,
     start_failed,
 )
+from qubixd.runner.docker_images import Pace, local_image, newest_images
 from qubixd.runner.workspace import give_to, usage_bytes
 
 LIVE: Final = (JobState.RUNNING, JobState.PAUSED)
@@ -60,6 +63,9 @@ class DockerRunner:
         self._notes = JobNotes(state_dir / "docker")
         self._home = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:32]
         self._engine = DockerEngine(limiter_tokens)
+        self._pace = Pace()
+        self._wanted: deque[str] = deque(maxlen=MAX_TAGS)
+        """Ids of the images that jobs asked for, the last first."""
         self._disk_check_seconds = disk_check_seconds
 
     # Interface ---------------------------------------------------------------------------------
@@ -76,7 +82,21 @@ class DockerRunner:
         if found is None:
             raise ImageUnavailable(f"the engine pulled {image} but does not have it")
         progress("image ready", 1.0)
-        return str(found["Id"])
+        image_id = str(found["Id"])
+        with suppress(ValueError):
+            self._wanted.remove(image_id)
+        self._wanted.appendleft(image_id)
+        return image_id
+
+    async def stock(self) -> Stock:
+        wanted = tuple(self._wanted)
+        tags = await self._engine.call(lambda client: tags_of(newest_images(client, wanted)))
+        return Stock(tags, self._pace.mib_per_s)
+
+    async def image(self, name: str) -> LocalImage | None:
+        check_image_name(name)
+        found = await self._engine.call(lambda client: _image(client, name))
+        return None if found is None else local_image(found)
 
     async def start(self, spec: RunSpec) -> UnixMs:
         check_spec(spec)
@@ -287,12 +307,13 @@ class DockerRunner:
         return info
 
     async def _pull(self, image: str, progress: Progress) -> None:
-        shares = LayerShares()
+        shares, began = LayerShares(), trio.current_time()
         stream = await self._engine.call(lambda client: _open_pull(client, image))
         while (event := await self._engine.next(stream)) is not None:
             if "error" in event:
                 raise image_unavailable(image, str(event["error"]))
             progress("pulling the image", shares.add(event))
+        self._pace.add(shares.total_bytes, trio.current_time() - began)
 
 
 def _image(client: Client, image: str) -> config.Info | None:

@@ -126,8 +126,13 @@ class LayerShares:
         elif event.get("status") == "Download complete" and event.get("id") in self._layers:
             total = self._layers[event["id"]][1]
             self._layers[event["id"]] = (total, total)
-        total = sum(of for _, of in self._layers.values())
+        total = self.total_bytes
         return sum(done for done, _ in self._layers.values()) / total if total else 0.0
+
+    @property
+    def total_bytes(self) -> int:
+        """Of the layers that are or were fetched, compressed."""
+        return sum(of for _, of in self._layers.values())
 
 
 @contextmanager

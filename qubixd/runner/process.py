@@ -24,8 +24,9 @@ import psutil
 import trio
 
 from protocol.errors import EngineUnreachable, StartFailed
+from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec
+from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec, Stock
 from qubixd.runner.common import (
     DISK_CHECK_SECONDS,
     FILE_SIZE_MARGIN_BYTES,
@@ -68,6 +69,12 @@ class ProcessRunner:
     async def pull(self, image: str, progress: Progress) -> str:
         progress("no image needed", 1.0)
         return NO_IMAGE
+
+    async def stock(self) -> Stock:
+        return Stock()
+
+    async def image(self, name: str) -> LocalImage | None:
+        return None
 
     async def start(self, spec: RunSpec) -> UnixMs:
         check_spec(spec)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from protocol import images
 from protocol.errors import JobMissing, StartFailed
 from protocol.units import LeaseId
 from qubixd.runner import ExitReason, JobState
@@ -242,3 +243,13 @@ async def test_odd_jobs_are_refused(bench: Bench, changes: dict[str, object]) ->
     with pytest.raises(StartFailed):
         await bench.runner.start(bench.spec("true", **changes))
     assert await bench.runner.leases() == frozenset()
+
+
+async def test_stock_is_what_offers_can_say(bench: Bench) -> None:
+    stock = await bench.runner.stock()
+    assert len(stock.tags) <= images.MAX_TAGS and all(len(tag) == images.TAG_BYTES for tag in stock.tags)
+    assert stock.pull_mib_per_s == 0
+    known = await bench.runner.image(bench.image)
+    assert (known is None) == (stock.tags == ())
+    if known is not None:
+        assert {images.image_tag(bench.image), *known.layers} <= set(stock.tags)

@@ -13,8 +13,9 @@ from typing import Final
 import trio
 
 from protocol.errors import ImageUnavailable, JobMissing
+from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec
+from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec, Stock
 
 EPOCH_MS: Final = 1_800_000_000_000
 
@@ -60,6 +61,7 @@ class Engine:
         self.jobs: dict[LeaseId, _Job] = {}
         self.starts: list[LeaseId] = []
         self.missing_images: set[str] = set()
+        self.stock_now = Stock()
 
     @property
     def name(self) -> str:
@@ -72,6 +74,12 @@ class Engine:
         if image in self.missing_images:
             raise ImageUnavailable(f"there is no image {image}")
         return "sha256:" + "0" * 64
+
+    async def stock(self) -> Stock:
+        return self.stock_now
+
+    async def image(self, name: str) -> LocalImage | None:
+        return None
 
     async def start(self, spec: RunSpec) -> UnixMs:
         await trio.lowlevel.checkpoint()
