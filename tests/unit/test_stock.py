@@ -1,4 +1,4 @@
-"""The shelf keeps an offer's word about images true: after each fetch, now and then, and not while the
+"""The watch over images keeps an offer's word about images true: after each fetch, now and then, and not while the
 engine is away."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from protocol.lease_state import Lease, Phase, Role
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner import Stock
 from qubixd.runner.docker_images import MIB, Pace
-from qubixd.shelf import ANSWER_SECONDS, LOOK_SECONDS, Shelf, image_of
+from qubixd.stock import ANSWER_SECONDS, LOOK_SECONDS, StockWatch, image_of
 from tests.support.lease_plan import make_terms
 from tests.support.world_jobs import Engine
 
@@ -45,25 +45,25 @@ class Shop(Engine):
         return LocalImage((name,), (), 1)
 
 
-async def running(shop: Shop, test: Callable[[Shelf, list[Stock]], Awaitable[None]]) -> None:
-    """A shelf at work, and what it told of, for the time of a test."""
+async def running(shop: Shop, test: Callable[[StockWatch, list[Stock]], Awaitable[None]]) -> None:
+    """A watch at work, and what it told of, for the time of a test."""
     told: list[Stock] = []
-    shelf = Shelf(shop, lambda: told.append(shelf.stock))
+    watch = StockWatch(shop, lambda: told.append(watch.stock))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(shelf.run)
+        nursery.start_soon(watch.run)
         await trio.testing.wait_all_tasks_blocked()
-        await test(shelf, told)
+        await test(watch, told)
         nursery.cancel_scope.cancel()
 
 
 async def test_asks_at_once_and_tells_only_of_changes(autojump_clock: trio.testing.MockClock) -> None:
     shop = Shop()
 
-    async def test(shelf: Shelf, told: list[Stock]) -> None:
+    async def test(watch: StockWatch, told: list[Stock]) -> None:
         assert (shop.asked, told) == (1, [])
         shop.stock_now = OTHER
         await trio.sleep(LOOK_SECONDS * 1.5)
-        assert (shop.asked, told, shelf.stock) == (2, [OTHER], OTHER)
+        assert (shop.asked, told, watch.stock) == (2, [OTHER], OTHER)
         await trio.sleep(LOOK_SECONDS)
         assert (shop.asked, told) == (3, [OTHER])
 
@@ -75,17 +75,17 @@ async def test_asks_again_once_when_a_lease_s_image_has_come(
 ) -> None:
     shop, fetching = Shop(), a_lease()
 
-    async def test(shelf: Shelf, told: list[Stock]) -> None:
-        shelf.lease_changed(fetching)
+    async def test(watch: StockWatch, told: list[Stock]) -> None:
+        watch.lease_changed(fetching)
         await trio.testing.wait_all_tasks_blocked()
         assert shop.asked == 1
         shop.stock_now = OTHER
         for vouchers in range(3):
-            shelf.lease_changed(replace(fetching, has_image=True, vouchers=vouchers))
+            watch.lease_changed(replace(fetching, has_image=True, vouchers=vouchers))
             await trio.testing.wait_all_tasks_blocked()
         assert (shop.asked, told) == (2, [OTHER])
-        shelf.lease_changed(replace(fetching, has_image=True, phase=Phase.DONE))
-        assert not shelf._fetched
+        watch.lease_changed(replace(fetching, has_image=True, phase=Phase.DONE))
+        assert not watch._fetched
 
     await running(shop, test)
 
@@ -94,10 +94,10 @@ async def test_an_engine_that_is_away_changes_nothing(autojump_clock: trio.testi
     shop = Shop()
     shop.stock_now = OTHER
 
-    async def test(shelf: Shelf, told: list[Stock]) -> None:
+    async def test(watch: StockWatch, told: list[Stock]) -> None:
         shop.away = True
         await trio.sleep(3 * LOOK_SECONDS + 1)
-        assert (shop.asked, told, shelf.stock) == (4, [OTHER], OTHER)
+        assert (shop.asked, told, watch.stock) == (4, [OTHER], OTHER)
 
     await running(shop, test)
 
