@@ -23,12 +23,12 @@ ANSWER_SECONDS: Final = 5.0
 
 
 class StockWatch:
-    """The last known stock; `changed` is called when it has become another."""
+    """The last known stock; `on_change` is called when it has become another."""
 
-    def __init__(self, runner: Runner, changed: Callable[[], None]) -> None:
+    def __init__(self, runner: Runner) -> None:
         self.stock = Stock()
+        self.on_change: list[Callable[[], None]] = []
         self._runner = runner
-        self._changed = changed
         self._due = trio.Event()
         self._fetched: set[LeaseId] = set()
 
@@ -55,7 +55,8 @@ class StockWatch:
             return
         if stock != self.stock:
             self.stock = stock
-            self._changed()
+            for changed in self.on_change:
+                changed()
 
 
 async def image_of(runner: Runner, name: str) -> LocalImage | None:

@@ -1,5 +1,5 @@
-"""The watch over images keeps an offer's word about images true: after each fetch, now and then, and not while the
-engine is away."""
+"""The watch over a machine's images keeps its offer's word true: after each fetch, now and then, and not
+while the engine is away."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class Shop(Engine):
 async def running(shop: Shop, test: Callable[[StockWatch, list[Stock]], Awaitable[None]]) -> None:
     """A watch at work, and what it told of, for the time of a test."""
     told: list[Stock] = []
-    watch = StockWatch(shop, lambda: told.append(watch.stock))
+    watch = StockWatch(shop)
+    watch.on_change.append(lambda: told.append(watch.stock))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
         await trio.testing.wait_all_tasks_blocked()
