@@ -7,9 +7,9 @@ sent it, for each provider and in all; own words are never dropped. Times are Un
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
-from dataclasses import astuple, dataclass, replace
-from typing import Final
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Final
 
 from ledger.rows import LEASE_COLUMNS, LeaseRow
 from ledger.standing import StandingRow, put_in
@@ -23,8 +23,10 @@ FETCHED: Final = b""
 """The source of what this node has asked for itself; not limited by source."""
 UNCHECKED: Final = "claimed"
 _COLUMNS: Final = (
-    "lease_id, provider, record, cumulative, ended_ms, source, at_ms, proof, paid, opened_ms, checked_ms"
+    "lease_id, provider, record, failed, cumulative, ended_ms, source, at_ms, proof, paid, opened_ms,"
+    " checked_ms"
 )
+_UNPROVEN: Final = "proof IN ('claimed', 'refuted') AND source <> ?"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class ReceiptRow:
     lease_id: bytes
     provider: bytes
     record: bytes
+    failed: bool
+    """By the provider, in the caller's word."""
     cumulative: int
     ended_ms: int
     source: bytes
@@ -61,33 +65,39 @@ class Word:
     record: bytes
 
 
-async def keep_receipt(store: Store, row: ReceiptRow, own: bytes) -> bool:
-    """Keep it; False if there is no place for it. Of two for one lease, the one that claims less stays.
+async def keep(
+    store: Store, own: bytes, receipts: Sequence[ReceiptRow], settlements: Sequence[SettlementRow] = ()
+) -> int:
+    """Keep what there is place for; how many could not be kept. Of two receipts for one lease the one that
+    claims less stays; a second settlement changes nothing.
 
-    `own`: the source of this node's words. DiskFull.
+    `own`: the source of this node's words, for which there is always place. DiskFull.
     """
-    return await store.write(lambda db: _keep_receipt(db, row, own), "receipts.keep")
+
+    def transaction(db: sqlite3.Connection) -> int:
+        kept = [_keep_receipt(db, row, own) for row in receipts]
+        kept += [_keep_settlement(db, row, own) for row in settlements]
+        return kept.count(False)
+
+    return await store.write(transaction, "receipts.keep")
 
 
 def _keep_receipt(db: sqlite3.Connection, row: ReceiptRow, own: bytes) -> bool:
-    known = db.execute(
-        "SELECT cumulative, record FROM receipts WHERE lease_id = ?", (row.lease_id,)
-    ).fetchone()
+    sql = "SELECT cumulative, record FROM receipts WHERE lease_id = ?"
+    known = db.execute(sql, (row.lease_id,)).fetchone()
     if known is not None:
         if (row.cumulative, row.record) < tuple(known):
             db.execute("DELETE FROM receipts WHERE lease_id = ?", (row.lease_id,))
             _insert(db, row)
         return True
-    if row.source != own and not _has_place(db, "receipts", row.source):
-        return False
-    if row.source != own and not _place_beside(db, row, own):
+    if row.source != own and not (_has_place(db, "receipts", row.source) and _place_beside(db, row, own)):
         return False
     _insert(db, row)
     return True
 
 
 def _insert(db: sqlite3.Connection, row: ReceiptRow) -> None:
-    db.execute(f"INSERT INTO receipts VALUES ({', '.join('?' * 11)})", astuple(row))
+    db.execute(f"INSERT INTO receipts VALUES ({', '.join('?' * 12)})", astuple(row))
 
 
 def _has_place(db: sqlite3.Connection, table: str, source: bytes) -> bool:
@@ -98,72 +108,78 @@ def _has_place(db: sqlite3.Connection, table: str, source: bytes) -> bool:
 
 
 def _place_beside(db: sqlite3.Connection, row: ReceiptRow, own: bytes) -> bool:
-    """Make room among the provider's, then among all, by what the chain has not confirmed; oldest first."""
-    (theirs,) = db.execute("SELECT count(*) FROM receipts WHERE provider = ?", (row.provider,)).fetchone()
-    if theirs >= MAX_PER_PROVIDER:
-        where = (
-            "provider = ? AND proof IN ('claimed', 'refuted') AND source <> ? ORDER BY proof DESC, ended_ms"
-        )
-        if not _drop_one(db, where, (row.provider, own)):
-            return False
+    """Make room among the provider's, then among all, by what the chain has not confirmed. Praise never
+    takes the place of complaints, nor they its."""
+    theirs = (row.provider, row.failed)
+    counted = "SELECT count(*) FROM receipts WHERE provider = ? AND failed = ?"
+    (count,) = db.execute(counted, theirs).fetchone()
+    if count >= MAX_PER_PROVIDER // 2 and not _drop_one(
+        db, f"provider = ? AND failed = ? AND {_UNPROVEN} ORDER BY proof DESC, ended_ms", (*theirs, own)
+    ):
+        return False
     (total,) = db.execute("SELECT count(*) FROM receipts").fetchone()
-    if total < MAX_IN_ALL:
-        return True
-    return _drop_one(db, "proof IN ('claimed', 'refuted') AND source <> ? ORDER BY proof DESC, at_ms", (own,))
+    return total < MAX_IN_ALL or _drop_one(db, f"{_UNPROVEN} ORDER BY proof DESC, at_ms", (own,))
 
 
-def _drop_one(db: sqlite3.Connection, where: str, values: tuple[bytes, ...]) -> bool:
+def _drop_one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> bool:
     dropped = db.execute(
         f"DELETE FROM receipts WHERE lease_id = (SELECT lease_id FROM receipts WHERE {where} LIMIT 1)", values
     )
     return dropped.rowcount == 1
 
 
-async def keep_settlement(store: Store, row: SettlementRow, own: bytes) -> bool:
-    """Keep it; False if its sender has no place left. A second one for a lease changes nothing. DiskFull."""
-
-    def transaction(db: sqlite3.Connection) -> bool:
-        key = (row.lease_id, row.provider)
-        if db.execute("SELECT 1 FROM settlements WHERE lease_id = ? AND provider = ?", key).fetchone():
-            return True
-        if row.source != own and not _has_place(db, "settlements", row.source):
-            return False
-        (total,) = db.execute("SELECT count(*) FROM settlements").fetchone()
-        if total >= MAX_IN_ALL:
-            db.execute(
-                "DELETE FROM settlements WHERE (lease_id, provider) = (SELECT lease_id, provider"
-                " FROM settlements WHERE source <> ? ORDER BY at_ms LIMIT 1)",
-                (own,),
-            )
-        db.execute("INSERT INTO settlements VALUES (?, ?, ?, ?, ?)", astuple(row))
+def _keep_settlement(db: sqlite3.Connection, row: SettlementRow, own: bytes) -> bool:
+    key = (row.lease_id, row.provider)
+    if db.execute("SELECT 1 FROM settlements WHERE lease_id = ? AND provider = ?", key).fetchone():
         return True
+    if row.source != own and not _has_place(db, "settlements", row.source):
+        return False
+    (total,) = db.execute("SELECT count(*) FROM settlements").fetchone()
+    if total >= MAX_IN_ALL:
+        db.execute(
+            "DELETE FROM settlements WHERE (lease_id, provider) = (SELECT lease_id, provider"
+            " FROM settlements WHERE source <> ? ORDER BY at_ms LIMIT 1)",
+            (own,),
+        )
+    db.execute("INSERT INTO settlements VALUES (?, ?, ?, ?, ?)", astuple(row))
+    return True
 
-    return await store.write(transaction, "receipts.keep_settlement")
 
-
-async def of_provider(store: Store, provider: bytes, limit: int) -> tuple[tuple[ReceiptRow, bytes], ...]:
-    """The newest receipts about a provider, each with its settlement's record, b"" without one."""
+async def of_provider(
+    store: Store, provider: bytes, limit: int, own: bytes
+) -> tuple[tuple[ReceiptRow, bytes], ...]:
+    """Receipts about a provider, each with its settlement's record, b"" without one. Half of the limit is
+    for complaints: own ones first, then what the chain bears out, then the newest."""
     columns = ", ".join(f"r.{name}" for name in _COLUMNS.split(", "))
     sql = (
         f"SELECT {columns}, coalesce(s.record, x'') FROM receipts r LEFT JOIN settlements s"
         " ON s.lease_id = r.lease_id AND s.provider = r.provider"
-        " WHERE r.provider = ? ORDER BY r.ended_ms DESC, r.lease_id LIMIT ?"
+        " WHERE r.provider = ? AND r.failed = ? ORDER BY r.source <> ?, CASE r.proof"
+        " WHEN 'ticket' THEN 0 WHEN 'seen' THEN 1 WHEN 'claimed' THEN 2 ELSE 3 END,"
+        " r.ended_ms DESC, r.lease_id LIMIT ?"
     )
-    rows = await store.read(lambda db: db.execute(sql, (provider, limit)).fetchall())
-    return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in rows)
+
+    def look(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+        complaints = db.execute(sql, (provider, True, own, limit // 2)).fetchall()
+        return complaints + db.execute(sql, (provider, False, own, limit - len(complaints))).fetchall()
+
+    return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in await store.read(look))
 
 
-async def confirm(
-    store: Store, row: ReceiptRow, *, proof: str, paid: int, opened_ms: int, now_ms: int
-) -> ReceiptRow:
-    """Keep what the chain said of a receipt, unless another has taken its place meanwhile."""
+async def known(store: Store, lease_id: bytes, provider: bytes) -> bool:
+    """Whether a receipt of this lease with this provider is here."""
+    sql = "SELECT 1 FROM receipts WHERE lease_id = ? AND provider = ?"
+    return await store.read(lambda db: db.execute(sql, (lease_id, provider)).fetchone() is not None)
+
+
+async def confirm(store: Store, rows: Sequence[ReceiptRow]) -> None:
+    """Keep what the chain said of some receipts, unless others have taken their places meanwhile."""
     sql = (
         "UPDATE receipts SET proof = ?, paid = ?, opened_ms = ?, checked_ms = ?"
         " WHERE lease_id = ? AND record = ?"
     )
-    values = (proof, paid, opened_ms, now_ms, row.lease_id, row.record)
-    await store.write(lambda db: db.execute(sql, values), "receipts.confirm")
-    return replace(row, proof=proof, paid=paid, opened_ms=opened_ms, checked_ms=now_ms)
+    values = [(r.proof, r.paid, r.opened_ms, r.checked_ms, r.lease_id, r.record) for r in rows]
+    await store.write(lambda db: db.executemany(sql, values), "receipts.confirm")
 
 
 # --- own words --------------------------------------------------------------------------------
@@ -204,7 +220,7 @@ async def speak(
         if receipt is not None:
             _keep_receipt(db, receipt, receipt.source)
         if settlement is not None:
-            db.execute("INSERT OR IGNORE INTO settlements VALUES (?, ?, ?, ?, ?)", astuple(settlement))
+            _keep_settlement(db, settlement, settlement.source)
         if standing is not None:
             put_in(db, standing)
         return True

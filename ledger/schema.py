@@ -55,10 +55,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # Callers' signed words on leases that are over. proof, paid, opened_ms: what the chain said of it.
         """CREATE TABLE receipts (
             lease_id BLOB PRIMARY KEY, provider BLOB NOT NULL, record BLOB NOT NULL,
-            cumulative INTEGER NOT NULL, ended_ms INTEGER NOT NULL, source BLOB NOT NULL,
-            at_ms INTEGER NOT NULL, proof TEXT NOT NULL, paid INTEGER NOT NULL, opened_ms INTEGER NOT NULL,
-            checked_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
-        "CREATE INDEX receipts_by_provider ON receipts (provider, ended_ms)",
+            failed INTEGER NOT NULL, cumulative INTEGER NOT NULL, ended_ms INTEGER NOT NULL,
+            source BLOB NOT NULL, at_ms INTEGER NOT NULL, proof TEXT NOT NULL, paid INTEGER NOT NULL,
+            opened_ms INTEGER NOT NULL, checked_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX receipts_by_provider ON receipts (provider, failed, ended_ms)",
         "CREATE INDEX receipts_by_source ON receipts (source)",
         "CREATE INDEX receipts_by_age ON receipts (proof, at_ms)",
         # Providers' signed words on where a lease was settled. Whoever signs owns the row, so that nobody's

@@ -376,7 +376,7 @@ class GetReceipts:
 
     providers: Annotated[tuple[Peer, ...], Meta(min_length=1, max_length=64)]
     limit: Annotated[int, Meta(ge=1, le=1_000)]
-    """For each provider, newest first."""
+    """For each provider: complaints and praise by halves, what the chain bears out first, then the newest."""
 
 
 MESSAGES: Final = Table(

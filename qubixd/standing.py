@@ -38,11 +38,15 @@ class Standing:
 
 
 class Standings:
-    """All of them, in memory as in the ledger. Obtained from `load`."""
+    """All of them, in memory as in the ledger."""
 
-    def __init__(self, store: Store, rows: tuple[StandingRow, ...]) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._rows = {PeerKey(row.provider): row for row in rows}
+        self._rows: dict[PeerKey, StandingRow] = {}
+
+    async def load(self) -> None:
+        """Take up what the ledger says; to be awaited before anything else is asked."""
+        self._rows = {PeerKey(row.provider): row for row in await standing.all_rows(self._store)}
 
     def allowed(self, provider: PeerKey, now: UnixMs) -> str | None:
         """None: it may be asked. Else the sentence that says why not."""
@@ -98,10 +102,6 @@ class Standings:
 
     def _row(self, provider: PeerKey) -> StandingRow:
         return self._rows.get(provider) or _fresh(provider)
-
-
-async def load(store: Store) -> Standings:
-    return Standings(store, await standing.all_rows(store))
 
 
 def _fresh(provider: PeerKey) -> StandingRow:

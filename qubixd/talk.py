@@ -36,14 +36,19 @@ Answer = Callable[[Signed], Awaitable[object]]
 
 
 async def ask(
-    wire: Wire, key: NodeKey, peer: PeerKey, message: object, addresses: Sequence[str] = ()
+    wire: Wire,
+    key: NodeKey,
+    peer: PeerKey,
+    message: object,
+    addresses: Sequence[str] = (),
+    protocol: str = LEASE_PROTOCOL,
 ) -> Signed:
     """Send one message and return the verified answer.
 
     PeerRefused with the peer's code and sentence; PeerUnreachable or StreamBroken on the way.
     """
     with trio.move_on_after(ANSWER_TIMEOUT_S):
-        stream = await wire.open(peer, LEASE_PROTOCOL, addresses)
+        stream = await wire.open(peer, protocol, addresses)
         async with stream:
             await send_signed(stream, key.sign(message))
             await _end(stream)

@@ -33,7 +33,7 @@ MAX_PER_MINUTE: Final = 60
 MAX_PER_MINUTE_IN_ALL: Final = 1_200
 
 
-class Shelf:
+class ReceiptShelf:
     """Answers `/qubix/receipts/1` on one wire."""
 
     def __init__(
