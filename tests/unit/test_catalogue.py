@@ -14,6 +14,7 @@ from protocol import catalogue
 from protocol.catalogue import GPUS, MARKETS, USE_CASES, GpuModel, UseCase, use_case
 from protocol.errors import UsageError
 from qubixd.hardware import GIB, class_of
+from tests.support import gpu_page
 
 CARDS: Final = {name: model for name, model in GPUS.items() if name != catalogue.CPU_CLASS}
 REQUIRED: Final = {
@@ -192,3 +193,7 @@ def test_connections_are_those_of_their_group() -> None:
         "ai": "Jupyter Lab (or SSH)",
         "development": "VSCode Remote (or SSH)",
     }
+
+
+def test_the_page_in_the_docs_is_the_catalogue() -> None:
+    assert gpu_page.PAGE.read_text() == gpu_page.page(), "python -m tests.support.gpu_page writes it anew"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from protocol.catalogue import GPUS, use_case
 from protocol.fitness import Candidate, Ranked, has_room, rank
 from protocol.units import Qu
@@ -55,6 +57,12 @@ def test_an_example_of_reasons() -> None:
             "",
         ),
     ]
+
+
+def test_the_example_in_the_docs_is_this_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "market.md").read_text()
+    for one in rank([machine("RTX_3080", 7), machine("RTX_4090", 12), machine("L4", 8)], use_case("sdxl")):
+        assert f"| {one.candidate.gpu_class} | {one.reasons} | {one.above_next}".rstrip() in text
 
 
 def test_bandwidth_is_what_counts_for_a_language_model() -> None:
