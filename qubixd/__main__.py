@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -36,7 +36,7 @@ from qubixd.runner.docker import DockerRunner
 from qubixd.runner.process import ProcessRunner
 from qubixd.threads import in_threads
 from qubixd.wire import Wire
-from qubixd.wire_libp2p import WireConfig, open_wire, peer_id_of
+from qubixd.wire_libp2p import DIRECTORY_LIMITS, Limits, WireConfig, open_wire, peer_id_of
 
 log = logging.getLogger("qubix")
 
@@ -73,16 +73,18 @@ def first_error(group: BaseExceptionGroup[QubixError]) -> QubixError:
 
 async def _serve(config: Config) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        ways_to_stop: list[Callable[[], None]] = [nursery.cancel_scope.cancel]
+        nursery.start_soon(_stop_on_signal, ways_to_stop)
         async with open_parts(config) as parts:
-            await _with_front_door(config, parts)
+            await _with_front_door(config, parts, ways_to_stop)
         nursery.cancel_scope.cancel()
 
 
-async def _with_front_door(config: Config, parts: Parts) -> None:
+async def _with_front_door(config: Config, parts: Parts, ways_to_stop: list[Callable[[], None]]) -> None:
     """Run the node, with its control socket for as long as it runs."""
     async with trio.open_nursery() as nursery:
         node = await nursery.start(run_node, config, parts)
+        ways_to_stop.append(node.stop_soon)
         async with open_control(node):
             _announce(node)
             await node.stopped.wait()
@@ -110,6 +112,7 @@ async def open_parts(config: Config) -> AsyncIterator[Parts]:
             machine=machine_of(detected, config.qu_per_credit),
             in_thread=in_threads(),
             now_ms=lambda: UnixMs(time.time_ns() // 1_000_000),
+            engine=_docker(config),
         )
 
 
@@ -118,13 +121,14 @@ async def _listen(config: Config, store: Store, node_seed: bytes, stack: AsyncEx
     last = await ledger.settings.get(store, LISTEN_PORT)
     port = config.listen_port or int(last or 0)
     wire_config = WireConfig(config.listen_host, port, config.bootstrap)
+    limits = DIRECTORY_LIMITS if config.directory else Limits()
     try:
-        wire = await stack.enter_async_context(open_wire(wire_config, node_seed))
+        wire = await stack.enter_async_context(open_wire(wire_config, node_seed, limits))
     except PortBusy:
         if config.listen_port:
             raise
         wire_config = replace(wire_config, listen_port=0)
-        wire = await stack.enter_async_context(open_wire(wire_config, node_seed))
+        wire = await stack.enter_async_context(open_wire(wire_config, node_seed, limits))
     taken = re.search(r"/tcp/(\d+)", wire.addresses[0])
     if taken and not config.listen_port:
         await ledger.settings.put(store, LISTEN_PORT, taken[1].encode())
@@ -155,10 +159,15 @@ async def _open_chain(config: Config) -> AsyncIterator[Chain]:
         yield chain
 
 
-async def _pick_runner(config: Config) -> Runner:
+def _docker(config: Config) -> DockerRunner:
+    """Connects at its first call."""
     if config.docker_host:
         os.environ["DOCKER_HOST"] = config.docker_host
-    docker = DockerRunner(config.root / "runner")
+    return DockerRunner(config.root / "runner")
+
+
+async def _pick_runner(config: Config) -> Runner:
+    docker = _docker(config)
     if config.runner in ("auto", "docker"):
         try:
             await docker.check()
@@ -191,11 +200,13 @@ def _announce(node: Node) -> None:
     log.info("ready, wallet %s", node.parts.wallet.identity)
 
 
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
+async def _stop_on_signal(ways_to_stop: list[Callable[[], None]]) -> None:
+    """The first signal lets a running node say goodbye, the second does not."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             log.info("stopping on %s; running jobs go on", signal.Signals(number).name)
-            scope.cancel()
+            ways_to_stop[-1]()
+            del ways_to_stop[1:]
 
 
 def _log_to_stderr() -> None:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from protocol.catalogue import MARKETS
 from protocol.codec import convert
 from protocol.errors import ConfigInvalid, MessageInvalid
 from protocol.units import MAX_QU
 from qubixd.quotes import MAX_INTERVAL_SECONDS
 
 RUNNERS: Final = ("auto", "docker", "process")
+MDNS: Final = ("auto", "on", "off")
 YES: Final = ("1", "true", "yes", "on")
 NO: Final = ("0", "false", "no", "off")
 MAX_QU_PER_CREDIT: Final = 1_000_000_000_000
@@ -64,6 +66,14 @@ class Config:
     """As a provider: how many intervals may run unpaid."""
     one_pending_per_source: bool = False
     """Send this wallet's transactions one after the other, for networks that keep only the newest."""
+    directory: bool = False
+    """Keep a book for others and take their heartbeats."""
+    use_directory: tuple[str, ...] = ()
+    """Addresses of directories to turn to before all others."""
+    markets: tuple[str, ...] = ()
+    """Which markets (catalogue.MARKETS) this node wants to know; none means all."""
+    mdns: str = "auto"
+    """Find other nodes in the local network: on, off, or auto (on unless it listens on loopback only)."""
     json: bool = False
 
     @property
@@ -141,6 +151,16 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="never have two transactions of this wallet under way",
     )
+    p.add_argument(
+        "--directory", action="store_true", default=None, help="keep a book of offers for others, too"
+    )
+    p.add_argument(
+        "--use-directory", metavar="MULTIADDR", action="append", help="a directory to prefer to all others"
+    )
+    p.add_argument(
+        "--markets", metavar="MARKET", action="append", help=f"know this market only: {', '.join(MARKETS)}"
+    )
+    p.add_argument("--mdns", metavar="WHEN", help="find nodes in the local network: on, off, auto (default)")
     p.add_argument("--json", action="store_true", default=None, help="print one JSON line when ready")
     return p
 
@@ -191,6 +211,10 @@ def _checked(config: Config) -> Config:
         raise ConfigInvalid(f"listen must be HOST:PORT, not {config.listen!r}")
     if config.runner not in RUNNERS:
         raise ConfigInvalid(f"runner must be one of {', '.join(RUNNERS)}, not {config.runner!r}")
+    if config.mdns not in MDNS:
+        raise ConfigInvalid(f"mdns must be one of {', '.join(MDNS)}, not {config.mdns!r}")
+    if strange := set(config.markets) - set(MARKETS):
+        raise ConfigInvalid(f"there is no market {min(strange)!r}; the markets are {', '.join(MARKETS)}")
     if not config.chain:
         raise ConfigInvalid(
             "no chain is set: name a Qubic node with --chain node://HOST:PORT and the contract with "

@@ -20,25 +20,34 @@ from escrow_bridge.qubic import Wallet
 from ledger import journal
 from ledger.store import RunSync, Store
 from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid
+from protocol.images import LocalImage
 from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.messages import Offer
 from protocol.signing import NodeKey
 from protocol.units import Qu, Seconds, UnixMs
+from qubixd.book import OfferBook
+from qubixd.choosing import Chooser
 from qubixd.config import Config
 from qubixd.desk import Desk
+from qubixd.discovery import Discovery, Settings
 from qubixd.effects import Performer
 from qubixd.hiring import Hiring
 from qubixd.jobfiles import JobFiles
 from qubixd.leases import Clock, Leases, decode_state
 from qubixd.machine import Machine
-from qubixd.offers import OfferBook, OfferService
+from qubixd.offers import OfferService
 from qubixd.payments import Payments
 from qubixd.quotes import House, free_of
+from qubixd.receipts import Receipts
 from qubixd.reconcile import Reconciler
-from qubixd.runner import Runner
+from qubixd.runner import Runner, Stock
+from qubixd.standing import Standings
+from qubixd.stock import StockWatch, image_of
+from qubixd.trust import Trust
 from qubixd.views import holds_capacity
 from qubixd.watch import Watchers
 from qubixd.wire import Wire
+from qubixd.wire_libp2p import peers_of
 
 log = logging.getLogger("qubix.node")
 
@@ -65,6 +74,8 @@ class Parts:
     in_thread: RunSync
     now_ms: Clock
     poll_seconds: float = DEFAULT_POLL_S
+    engine: Runner | None = None
+    """A caller's own, asked of images only."""
 
 
 @dataclass
@@ -86,17 +97,30 @@ class Node:
     parts: Parts
     shop: Shop
     leases: Leases
-    offers: OfferService
+    discovery: Discovery
     hiring: Hiring
     desk: Desk
     files: JobFiles
     watchers: Watchers
     reconciler: Reconciler
     payments: Payments
+    trust: Trust
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
     stopped: trio.Event = field(compare=False, default_factory=trio.Event)
+
+    @property
+    def standing(self) -> Standings:
+        return self.trust.standing
+
+    @property
+    def receipts(self) -> Receipts:
+        return self.trust.receipts
+
+    @property
+    def offers(self) -> OfferService:
+        return self.discovery.offers
 
     async def all_leases(self) -> list[Lease]:
         """Active and ended, oldest first."""
@@ -120,10 +144,11 @@ async def run_node(
     price = parts.machine.suggested_price if config.price is None else Qu(config.price)
     shop = Shop(price, open_for_business=config.provider)
     house = _house_of(config, parts, shop, leases, watchers)
-    book = OfferBook(config.network, config.contract_index)
-    offers = OfferService(
-        parts.wire, parts.key, book, parts.now_ms, _offer_of(config, parts, house), parts.store
-    )
+    book = OfferBook(config.network, config.contract_index, own=parts.key.public)
+    stock = StockWatch(parts.runner) if parts.runner else None
+    make_offer = _offer_of(config, parts, house, stock)
+    settings = _discovery_settings(config)
+    discovery = Discovery(parts.wire, parts.key, book, parts.now_ms, make_offer, parts.store, settings)
     desk = Desk(parts.key, leases, files, parts.runner, parts.now_ms, house, trio.Lock())
     performer = Performer(
         wire=parts.wire,
@@ -137,38 +162,95 @@ async def run_node(
         gpu_uuid_of=parts.machine.gpu_uuids.__getitem__,
         addresses_of=lambda lease: _addresses_of(lease, book, parts.now_ms()),
     )
+    trust = Trust.build(
+        config,
+        wire=parts.wire,
+        key=parts.key,
+        wallet=parts.wallet,
+        store=parts.store,
+        chain=parts.chain,
+        now_ms=parts.now_ms,
+        leases=leases,
+        book=book,
+        directories=discovery.directories.in_use,
+        addresses_of=lambda lease: _addresses_of(lease, book, parts.now_ms()),
+    )
     hiring = Hiring(
         wire=parts.wire,
         key=parts.key,
         wallet=parts.wallet,
         chain=parts.chain,
-        book=book,
+        chooser=_chooser_of(parts, book, trust),
         leases=leases,
         files=files,
+        store=parts.store,
+        in_thread=parts.in_thread,
         now_ms=parts.now_ms,
         network=config.network,
         contract_index=config.contract_index,
         interval_seconds=Seconds(config.interval),
         tick_ms=lambda: watchers.tick_ms,
     )
+    asked_to_stop = trio.Event()
     async with trio.open_nursery() as nursery:
         node = Node(
             config,
             parts,
             shop,
             leases,
-            offers,
+            discovery,
             hiring,
             desk,
             files,
             watchers,
             Reconciler(leases, parts.store, bridge, parts.now_ms),
             Payments(parts.store, bridge, parts.now_ms),
-            stop_soon=nursery.cancel_scope.cancel,
+            trust,
+            stop_soon=asked_to_stop.set,
         )
+        nursery.start_soon(_leave_when_asked, node, asked_to_stop, nursery.cancel_scope)
+        if stock:
+            leases.on_change.append(stock.lease_changed)
+            stock.on_change.append(discovery.offers.changed)
+            nursery.start_soon(stock.run)
         await _start(node, performer, nursery)
         task_status.started(node)
     node.stopped.set()
+
+
+def _chooser_of(parts: Parts, book: OfferBook, trust: Trust) -> Chooser:
+    async def image_here(image: str) -> LocalImage | None:
+        engine = parts.runner or parts.engine
+        return await image_of(engine, image) if engine else None
+
+    return Chooser(
+        book=book,
+        wire=parts.wire,
+        own=parts.key.public,
+        standing=trust.standing,
+        scores=trust.receipts.scores,
+        image_here=image_here,
+        now_ms=parts.now_ms,
+    )
+
+
+async def _leave_when_asked(node: Node, asked: trio.Event, scope: trio.CancelScope) -> None:
+    """In good order, so that nobody tries an offer that is no more. Whoever just cancels the node gets
+    the end that a power cut brings."""
+    await asked.wait()
+    await node.discovery.goodbye()
+    scope.cancel()
+
+
+def _discovery_settings(config: Config) -> Settings:
+    return Settings(
+        network=config.network,
+        contract_index=config.contract_index,
+        directory=config.directory,
+        region=config.region,
+        markets=config.markets,
+        use=peers_of(config.use_directory),
+    )
 
 
 async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> None:
@@ -177,13 +259,14 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     await node.files.forget_unfinished()
     ready = trio.Event()
     node.leases.on_change.append(_after_change(node, ready))
+    await nursery.start(node.trust.run)
     await nursery.start(node.leases.run, performer)
     await nursery.start(node.reconciler.run)
     await nursery.start(node.watchers.run)
     await nursery.start(node.payments.run)
     ready.set()
     node.desk.open(node.parts.wire)
-    await nursery.start(node.offers.run)
+    await nursery.start(node.discovery.run)
     for lease in node.leases.active():
         # After a restart: the other side may know an address that is no longer ours.
         peer = lease.terms.caller if lease.role is Role.PROVIDER else lease.terms.provider
@@ -231,12 +314,12 @@ def _house_of(
 
 
 def _offer_of(
-    config: Config, parts: Parts, house: Callable[[], House]
+    config: Config, parts: Parts, house: Callable[[], House], watch: StockWatch | None
 ) -> Callable[[int, UnixMs, UnixMs], Offer | None]:
     def make(sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
         if not config.provider:
             return None
-        now = house()
+        now, stock = house(), watch.stock if watch else Stock()
         return Offer(
             sequence=sequence,
             issued_at=issued_at,
@@ -253,8 +336,8 @@ def _offer_of(
             storage_qu_per_tib_hour=now.storage_qu_per_tib_hour,
             capacity=now.free,
             addresses=parts.wire.addresses[:8],
-            layers=(),
-            pull_mib_per_s=0,
+            layers=stock.tags,
+            pull_mib_per_s=stock.pull_mib_per_s,
         )
 
     return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,7 @@ class Limits:
     gossip_burst: int = 400
     rejects_before_drop: int = 20
     ban_seconds: float = 600.0
+
+
+DIRECTORY_LIMITS: Final = Limits(connections=750, inbound_connections=700)
+"""A directory's providers and readers each hold a connection: about 70 MB and 750 open files in all."""

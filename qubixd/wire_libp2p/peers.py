@@ -21,6 +21,7 @@ from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from protocol.errors import ConfigInvalid, PeerUnreachable
+from protocol.units import PeerKey
 from qubixd.wire import WireCounters
 from qubixd.wire_libp2p.identity import key_of
 from qubixd.wire_libp2p.limits import Limits
@@ -48,6 +49,16 @@ def split_address(text: str) -> tuple[ID, Multiaddr]:
     if key_of(peer) is None:
         raise ConfigInvalid(f"{text!r} names a peer whose key is not Ed25519")
     return peer, plain
+
+
+def peers_of(addresses: Sequence[str]) -> dict[PeerKey, tuple[str, ...]]:
+    """Addresses by the peer they name; ConfigInvalid if one names none."""
+    found: dict[PeerKey, tuple[str, ...]] = {}
+    for text in addresses:
+        key = key_of(split_address(text)[0])
+        assert key is not None, "split_address lets Ed25519 peers pass only"
+        found[key] = (*found.get(key, ()), text)
+    return found
 
 
 class Peers:

@@ -26,6 +26,8 @@ class Link:
     reorder_seconds: float = 0.0
     """Gossip is delayed by up to this much more, each message on its own."""
     is_cut: bool = False
+    is_dumb: bool = False
+    """Bytes vanish on the way, and nobody is told."""
 
 
 class Pipe:
@@ -40,6 +42,8 @@ class Pipe:
         self.changed = trio.lowlevel.ParkingLot()
 
     def put(self, data: bytes) -> None:
+        if self.link.is_dumb:
+            return
         self.chunks.append((trio.current_time() + self.link.delay_seconds, data))
         self.size += len(data)
         self.changed.unpark_all()

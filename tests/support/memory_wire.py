@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 import trio
 
@@ -38,6 +39,9 @@ from qubixd.wire import (
 from tests.support.memory_stream import Link, MemoryStream, Pipe
 
 log = logging.getLogger(__name__)
+
+_SILENCE_SECONDS: Final = 30.0
+"""Pings of the real wire every 10 s, and 20 s without a byte."""
 
 
 class MemoryWire:
@@ -210,9 +214,21 @@ class MemoryNet:
         self.link(a, b).is_cut = True
         self._break_streams(frozenset((a, b)), "the connection is gone")
 
+    def pull_cable(self, a: PeerKey) -> None:
+        """Nothing from or to this node arrives; both ends notice when their pings stay without an answer."""
+        for b in self.wires:
+            if a != b:
+                self.link(a, b).is_cut = self.link(a, b).is_dumb = True
+                self.wires[a]._nursery.start_soon(self._notice_silence, a, b)
+
+    async def _notice_silence(self, a: PeerKey, b: PeerKey) -> None:
+        await trio.sleep(_SILENCE_SECONDS)
+        if self.link(a, b).is_cut:
+            self._break_streams(frozenset((a, b)), "the peer has fallen silent")
+
     def heal(self, a: PeerKey, b: PeerKey) -> None:
         """Let two nodes find each other again."""
-        self.link(a, b).is_cut = False
+        self.link(a, b).is_cut = self.link(a, b).is_dumb = False
         if a in self.wires and b in self.wires:
             self.wires[a]._nursery.start_soon(self._connect, a, b)
 

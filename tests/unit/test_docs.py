@@ -19,7 +19,7 @@ from protocol.lease import max_loss, step
 from protocol.lease_model import EVENTS
 from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.units import MAX_QU, Qu
-from qubixd import offers, quotes, talk
+from qubixd import directory, discovery, liveness, offers, quotes, sync, talk
 from qubixd.config import Config
 from qubixd.desk import ANSWERS
 from qubixd.wire_libp2p import exchange
@@ -110,7 +110,7 @@ def test_every_reason_and_counter_is_described() -> None:
     """Codes that are no errors are found where they are written: as literals in the code."""
     described = {code_of(row[0]) for row in rows(page("errors.md"), 2) if row[0].startswith("`")}
     sources = [path for room in ("protocol", "qubixd") for path in (ROOT / room).rglob("*.py")]
-    literal = re.compile(r'"((?:lease|job|offer|peer|disk)\.[a-z_]+)"')
+    literal = re.compile(r'"((?:lease|job|offer|peer|disk|book|directory|heartbeat|liveness)\.[a-z_]+)"')
     found = {code for path in sources for code in literal.findall(path.read_text())}
     not_codes = {"job.log", "job.yaml"} | {kind.code for kind in tree()}
     assert described == found - not_codes
@@ -131,8 +131,9 @@ def test_exactly_the_questions_have_an_answer() -> None:
 
 def test_every_protocol_is_described() -> None:
     described = {name for row in rows(page("wire.md"), 3) for name in re.findall(r"`(/qubix/\S+)`", row[0])}
-    names = {talk.LEASE_PROTOCOL, talk.FILES_PROTOCOL, talk.LOGS_PROTOCOL, offers.PROTOCOL, exchange.PROTOCOL}
-    assert described == names | {offers.TOPIC}
+    names = {talk.LEASE_PROTOCOL, talk.FILES_PROTOCOL, talk.LOGS_PROTOCOL, exchange.PROTOCOL}
+    names |= {sync.PROTOCOL, directory.PROTOCOL, discovery.RECORDS_PROTOCOL}
+    assert described == names | {offers.TOPIC + "MARKET", directory.RECORDS_TOPIC, liveness.LIVENESS_TOPIC}
 
 
 # --- the lease --------------------------------------------------------------------------------

@@ -2,84 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import trio
 import trio.testing
 
-from ledger.store import inline, open_store
 from protocol import messages, signing
-from protocol.messages import GetOffers, Offer
+from protocol.errors import StreamBroken
+from protocol.messages import GetOffers, OfferBatch
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, Qu, UnixMs
-from qubixd.offers import (
-    LIFE_MS,
-    LOOK_AGAIN_SECONDS,
-    PROTOCOL,
-    SNAPSHOT_TIMEOUT_S,
-    TOPIC,
-    OfferBook,
-    OfferService,
-)
+from qubixd.book import ALIVE_MS
+from qubixd.offers import LIFE_MS, LOOK_AGAIN_SECONDS, REISSUE_SECONDS, SNAPSHOT_TIMEOUT_S, TOPIC
+from qubixd.sync import MAX_FRAME, PROTOCOL, unpack
 from qubixd.wire import Stream, receive_frame, send_frame
-from tests.support.deals import CONTRACT, NETWORK, offer
+from tests.support.deals import offer
+from tests.support.discovery import Shop, key_of, running
 from tests.support.memory_wire import MemoryNet, MemoryWire
 from tests.support.world_jobs import now_ms
 
 Clock = trio.testing.MockClock
-
-
-@dataclass
-class Shop:
-    """A node that only gossips; `price` None offers nothing."""
-
-    name: str
-    price: int | None = None
-    withdrawn: bool = False
-    clock: Callable[[], UnixMs] = now_ms
-    service: OfferService = field(init=False)
-
-    @property
-    def key(self) -> NodeKey:
-        return key_of(self.name)
-
-    def make(self, sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
-        if self.price is None:
-            return None
-        template = replace(offer(sequence), name=self.name, withdrawn=self.withdrawn)
-        return replace(template, price_qu_per_hour=Qu(self.price), issued_at=issued_at, expires_at=expires_at)
-
-    @property
-    def seen(self) -> dict[str, int]:
-        """Name -> price of every live offer in this node's book."""
-        entries = self.service.book.entries(now_ms())
-        return {entry.offer.name: entry.offer.price_qu_per_hour for entry in entries}
-
-
-def key_of(name: str) -> NodeKey:
-    return NodeKey(hashlib.sha256(name.encode()).digest())
-
-
-@asynccontextmanager
-async def running(
-    net: MemoryNet, shop: Shop, path: Path | Literal[":memory:"] = ":memory:"
-) -> AsyncIterator[Shop]:
-    async with (
-        open_store(path, inline) as store,
-        net.wire(shop.key.public) as wire,
-        trio.open_nursery() as nursery,
-    ):
-        book = OfferBook(NETWORK, CONTRACT)
-        shop.service = OfferService(wire, shop.key, book, shop.clock, shop.make, store)
-        await nursery.start(shop.service.run)
-        yield shop
-        nursery.cancel_scope.cancel()
+MARKET_TOPIC = TOPIC + "RTX_40"
 
 
 async def test_an_offer_reaches_everybody_and_a_late_joiner_asks_for_it(autojump_clock: Clock) -> None:
@@ -116,12 +63,12 @@ async def test_a_late_joiner_hears_of_a_provider_it_cannot_reach(autojump_clock:
         await trio.sleep(1)
         async with running(net, Shop("carol")) as carol:
             await trio.sleep(1)
-            entry = carol.service.book.get(alice.key.public, now_ms())
+            entry = carol.discovery.book.get(alice.key.public, now_ms())
             assert entry is not None and alice.service.own is not None
             assert entry.raw == alice.service.own.raw
 
 
-async def test_an_offer_is_renewed_before_it_expires_and_gone_when_its_maker_is(
+async def test_an_offer_is_issued_again_while_its_maker_lives_and_gone_when_it_does_not(
     autojump_clock: Clock,
 ) -> None:
     net = MemoryNet()
@@ -131,10 +78,10 @@ async def test_an_offer_is_renewed_before_it_expires_and_gone_when_its_maker_is(
                 await trio.sleep(LIFE_MS / 1_000 / 20)
                 assert bob.seen == {"alice": 7}
             assert alice.service.own is not None
-            gossiped = bob.service.book.dropped.total() + 1
-            assert gossiped <= 1 + 5 / 0.6, "refreshed no more often than said"
-        await trio.sleep(LIFE_MS / 1_000)
-        assert bob.seen == {} and len(bob.service.book) == 0
+            gossiped = bob.discovery.book.cursor
+            assert gossiped <= 1 + 5 * LIFE_MS / 1_000 / REISSUE_SECONDS[0], "no more often than said"
+        await trio.sleep(ALIVE_MS / 1_000 + 1)
+        assert bob.seen == {}
 
 
 async def test_a_change_is_gossiped_at_once(autojump_clock: Clock) -> None:
@@ -164,27 +111,29 @@ async def test_duplicated_and_reordered_gossip_ends_at_the_newest(autojump_clock
             await trio.sleep(0.05)
         await trio.sleep(2)
         assert bob.seen == {"alice": 11}
-        assert bob.service.book.dropped["offer.replayed"] > 0
-        assert set(bob.service.book.dropped) <= {"offer.known", "offer.replayed"}
+        assert bob.discovery.book.dropped["offer.replayed"] > 0
+        assert set(bob.discovery.book.dropped) <= {"offer.known", "offer.replayed"}
 
 
 async def test_replays_are_refused_after_a_restart(autojump_clock: Clock, tmp_path: Path) -> None:
     net = MemoryNet()
     ledger = tmp_path / "bob.sqlite"
-    old = key_of("alice").sign(replace(offer(1, now_ms()), name="alice"))
-    new = key_of("alice").sign(replace(offer(2, now_ms()), name="alice", price_qu_per_hour=Qu(9)))
+    old = key_of("alice").sign(replace(offer(1, now_ms()), gpu_class="RTX_4090", name="alice"))
+    new = key_of("alice").sign(
+        replace(offer(2, now_ms()), gpu_class="RTX_4090", name="alice", price_qu_per_hour=Qu(9))
+    )
     async with net.wire(key_of("mallory").public) as mallory:
         async with running(net, Shop("bob"), ledger) as bob:
-            await mallory.publish(TOPIC, old)
-            await mallory.publish(TOPIC, new)
+            await mallory.publish(MARKET_TOPIC, old)
+            await mallory.publish(MARKET_TOPIC, new)
             await trio.sleep(3)  # the sweep writes the news down
             assert bob.seen == {"alice": 9}
         async with running(net, Shop("bob"), ledger) as bob:
             assert bob.seen == {"alice": 9}, "the book is refilled from the ledger"
-            await mallory.publish(TOPIC, old)
+            await mallory.publish(MARKET_TOPIC, old)
             await trio.sleep(1)
             assert bob.seen == {"alice": 9}
-            assert bob.service.book.dropped["offer.replayed"] == 1
+            assert bob.discovery.book.dropped["offer.replayed"] == 1
 
 
 async def test_own_sequences_rise_across_restarts_and_a_clock_set_back(
@@ -211,7 +160,7 @@ async def junk(stream: Stream, peer: PeerKey) -> None:
 
 
 async def endless(stream: Stream, peer: PeerKey) -> None:
-    raw = key_of("ghost").sign(replace(offer(1, now_ms()), name="ghost"))
+    raw = key_of("ghost").sign(replace(offer(1, now_ms()), gpu_class="RTX_4090", name="ghost"))
     while True:
         await send_frame(stream, raw)
         await trio.sleep(0.01)
@@ -250,29 +199,51 @@ async def test_a_hostile_snapshot_does_no_harm(autojump_clock: Clock, serve: Ser
             assert bob.seen.keys() <= {"alice", "ghost"}
 
 
-async def ask(net: MemoryNet, asker: NodeKey, request: bytes) -> list[bytes]:
-    """What bob's snapshot says to a raw request."""
+async def ask(net: MemoryNet, asker: NodeKey, request: bytes) -> list[OfferBatch]:
+    """What bob's book says to a raw request."""
     async with net.wire(asker.public) as wire:
         stream = await wire.open(key_of("bob").public, PROTOCOL)
         async with stream:
             await send_frame(stream, request)
             await stream.send_eof()
             frames = []
-            while (frame := await receive_frame(stream, messages.MAX_OFFER_BYTES)) is not None:
-                frames.append(frame)
+            while (frame := await receive_frame(stream, MAX_FRAME)) is not None:
+                frames.append(messages.decode(frame))
             return frames
 
 
-async def test_a_snapshot_gives_as_many_as_asked_for(autojump_clock: Clock) -> None:
+def providers_in(batches: list[OfferBatch]) -> set[PeerKey]:
+    return {signing.verify(raw).signer for batch in batches for raw in unpack(batch.offers)}
+
+
+def question(limit: int, cursor: int = 0, book: bytes = b"", markets: tuple[str, ...] = ()) -> bytes:
+    return messages.encode(GetOffers(markets, book, cursor, limit, follow=False))
+
+
+async def test_a_snapshot_gives_what_is_asked_for(autojump_clock: Clock) -> None:
     net = MemoryNet()
     async with running(net, Shop("bob")) as bob:
+        book, asker = bob.discovery.book, key_of("carol")
         for number in range(5):
-            bob.service.book.consider(key_of(str(number)).sign(offer(1, now_ms())), now_ms())
-        asker = key_of("carol")
-        assert len(await ask(net, asker, asker.sign(GetOffers((), b"", 0, 3, False)))) == 3
-        frames = await ask(net, asker, asker.sign(GetOffers((), b"", 0, 100, False)))
-        assert len({signing.verify(frame).signer for frame in frames}) == 5
-        assert await ask(net, asker, asker.sign(messages.Ack())) == []
+            book.consider(key_of(str(number)).sign(offer(1, now_ms())), now_ms())
+        assert len(providers_in(await ask(net, asker, question(3)))) == 3
+        batches = await ask(net, asker, question(100))
+        assert len(providers_in(batches)) == 5 and batches[-1].complete
+        assert (batches[-1].book, batches[-1].cursor) == (book.id, book.cursor)
+        assert not providers_in(await ask(net, asker, question(100, markets=("CPU",))))
+        later = await ask(net, asker, question(100, book.cursor - 2, book.id))
+        assert len(providers_in(later)) == 2
+        for cursor, name in ((book.cursor + 1, book.id), (2, b"another!")):
+            assert len(providers_in(await ask(net, asker, question(100, cursor, name)))) == 5
+        assert bob.discovery.counters["book.strange_cursor"] == 2
+
+
+async def test_what_is_no_question_gets_no_answer(autojump_clock: Clock) -> None:
+    net = MemoryNet()
+    async with running(net, Shop("bob")) as bob:
+        with pytest.raises(StreamBroken):
+            await ask(net, key_of("carol"), messages.encode(messages.Ack()))
+        assert bob.discovery.counters["book.bad_request"] == 1
 
 
 async def test_a_peer_that_asks_nothing_is_not_waited_for_for_ever(autojump_clock: Clock) -> None:
@@ -286,12 +257,15 @@ async def test_a_peer_that_asks_nothing_is_not_waited_for_for_ever(autojump_cloc
 async def test_a_peer_that_reads_nothing_is_not_waited_for_for_ever(autojump_clock: Clock) -> None:
     net = MemoryNet()
     async with running(net, Shop("bob")) as bob, net.wire(key_of("mallory").public) as wire:
-        for number in range(1_500):
-            bob.service.book.consider(key_of(str(number)).sign(offer(1, now_ms())), now_ms())
+        for number in range(1_000):
+            layers = tuple(os.urandom(8) for _ in range(48))  # nothing that could be packed
+            raw = key_of(str(number)).sign(replace(offer(1, now_ms()), layers=layers))
+            bob.discovery.book.consider(raw, now_ms())
         stream = await wire.open(key_of("bob").public, PROTOCOL)
-        await send_frame(stream, key_of("mallory").sign(GetOffers((), b"", 0, 10_000, False)))
+        await send_frame(stream, question(10_000))
         await stream.send_eof()
         await trio.sleep(SNAPSHOT_TIMEOUT_S + 1)
         with pytest.raises(trio.BrokenResourceError):
             while await stream.receive_some():
                 await trio.sleep(0)
+        assert bob.discovery.counters["book.slow_reader"] == 1

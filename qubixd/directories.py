@@ -1,0 +1,247 @@
+"""Using directories: a provider's heartbeats to a few of them, and reading the books of a few of them.
+
+Which ones is this node's own choice (register.py). A stream that is lost is replaced at once, a directory
+that says nothing or breaks the rules is left alone for a while, and one that hides offers which two
+others show is replaced, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from protocol import messages
+from protocol.errors import MessageInvalid, MessageTooLarge, PeerRefused, QubixError, StreamBroken
+from protocol.messages import Heartbeat, Refusal
+from protocol.units import PeerKey, UnixMs
+from qubixd.book import OfferBook
+from qubixd.directory import PROTOCOL
+from qubixd.offers import OfferService
+from qubixd.register import Known, Register
+from qubixd.sync import Place, Reader
+from qubixd.talk import ANSWER_TIMEOUT_S, patience
+from qubixd.wire import Stream, Wire, receive_frame, send_frame
+
+log = logging.getLogger("qubix.directories")
+
+HEARTBEATS: Final = 3
+READ: Final = 2
+ENOUGH: Final = 2
+"""So many directories do the work; with fewer, gossip does it."""
+BEAT_SECONDS: Final = (28.0, 30.0)
+LOOK_SECONDS: Final = 5.0
+COMPARE_SECONDS: Final = 30.0
+HIDDEN_SHARE: Final = 0.1
+HIDDEN_LEAST: Final = 5
+"""A directory hides something when it lacks more than this of what others show, twice running."""
+BAD: Final = 4
+"""Breaking the rules counts as so many failures."""
+_MAX_ANSWER: Final = 1_024
+
+
+@dataclass
+class Held:
+    """One directory in use."""
+
+    known: Known
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    live: bool = False
+    """It does its work: it took the offer, or its book was read to the end."""
+    stream: Stream | None = None
+    sending: trio.Lock = field(default_factory=trio.Lock)
+    sent: int = -1
+    """Sequence of the last offer it was given."""
+    suspicions: int = 0
+
+
+Session = Callable[[Held], Awaitable[None]]
+
+
+class Directories:
+    def __init__(
+        self,
+        wire: Wire,
+        book: OfferBook,
+        register: Register,
+        offers: OfferService,
+        now_ms: Callable[[], UnixMs],
+        markets: tuple[str, ...] = (),
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self.heartbeats: dict[PeerKey, Held] = {}
+        self.reading: dict[PeerKey, Held] = {}
+        self._wire, self._book, self._register, self._offers = wire, book, register, offers
+        self._now_ms, self._markets = now_ms, markets
+        self._places: dict[PeerKey, Place] = {}
+        self._news, self._beat_now = trio.Event(), trio.Event()
+        self._judge = False
+        register.on_news.append(self._look)
+        offers.on_own.append(self._beat_soon)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep)
+            nursery.start_soon(self._beat)
+            nursery.start_soon(self._compare)
+            task_status.started()
+
+    def in_use(self) -> tuple[tuple[PeerKey, tuple[str, ...]], ...]:
+        """Directories that do something for this node now, with their addresses."""
+        live = [held.known for held in [*self.reading.values(), *self.heartbeats.values()] if held.live]
+        return tuple({known.peer: (known.peer, known.addresses) for known in live}.values())
+
+    # Keeping enough of them
+
+    def _beat_soon(self) -> None:
+        self._beat_now.set()
+
+    def _look(self) -> None:
+        self._news.set()
+
+    async def _keep(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._news = trio.Event()
+                self._fill(nursery, self.heartbeats, self._heartbeats_wanted(), self._heartbeat)
+                self._fill(nursery, self.reading, self._readings_wanted(), self._read)
+                with trio.move_on_after(random.uniform(0.8, 1.2) * LOOK_SECONDS):
+                    await self._news.wait()
+
+    def _heartbeats_wanted(self) -> int:
+        return HEARTBEATS if self._offers.own is not None else 0
+
+    def _readings_wanted(self) -> int:
+        return (READ + self._judge) if self._offers.reads else 0
+
+    def _fill(self, nursery: trio.Nursery, held: dict[PeerKey, Held], wanted: int, session: Session) -> None:
+        for extra in list(held.values())[wanted:]:
+            extra.scope.cancel()
+        for known in self._register.choose(wanted - len(held), held, self._now_ms()):
+            slot = held[known.peer] = Held(known)
+            nursery.start_soon(self._hold, held, slot, session)
+
+    async def _hold(self, held: dict[PeerKey, Held], slot: Held, session: Session) -> None:
+        peer = slot.known.peer
+        try:
+            with slot.scope:
+                await session(slot)
+        except (MessageInvalid, MessageTooLarge) as error:
+            self._blame(peer, "directory.broke_the_rules", error, BAD)
+        except (QubixError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._blame(peer, "directory.lost" if slot.live else "directory.not_to_be_had", error, 1)
+        finally:
+            del held[peer]
+            self._tell()
+            self._look()
+
+    def _blame(self, peer: PeerKey, reason: str, error: object, times: int) -> None:
+        log.debug("directory %s: %s: %s", peer.hex()[:16], reason, error)
+        self.counters[reason] += 1
+        self._register.failed(peer, self._now_ms(), times)
+
+    def _tell(self) -> None:
+        """How well this node is served has changed."""
+        beating = sum(held.live for held in self.heartbeats.values())
+        read = [peer for peer, held in self.reading.items() if held.live]
+        self._book.choose(read)
+        self._offers.settle(settled=beating >= ENOUGH, served=len(read) >= ENOUGH)
+
+    # Heartbeats
+
+    async def _heartbeat(self, slot: Held) -> None:
+        own = self._offers.own
+        assert own is not None, "only who offers something has heartbeats"
+        with patience(ANSWER_TIMEOUT_S):
+            stream = await self._wire.open(slot.known.peer, PROTOCOL, slot.known.addresses)
+        async with stream:
+            with patience(ANSWER_TIMEOUT_S):
+                await send_frame(stream, own.raw)
+                answer = messages.decode(await receive_frame(stream, _MAX_ANSWER) or b"", _MAX_ANSWER)
+            if isinstance(answer, Refusal):
+                raise PeerRefused(answer.code, answer.sentence)
+            slot.stream, slot.sent, slot.live = stream, own.offer.sequence, True
+            self._tell()
+            if own is not self._offers.own:
+                self._beat_soon()
+            await receive_frame(stream, _MAX_ANSWER)
+            raise StreamBroken("a directory ended the stream of heartbeats")
+
+    async def _beat(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._beat_now = trio.Event()
+                for slot in self._live_heartbeats():
+                    nursery.start_soon(self._send, slot)
+                with trio.move_on_after(random.uniform(*BEAT_SECONDS)):
+                    await self._beat_now.wait()
+
+    def _live_heartbeats(self) -> list[Held]:
+        return [slot for slot in self.heartbeats.values() if slot.live]
+
+    async def _send(self, slot: Held) -> None:
+        """The newest offer if the directory lacks it, a heartbeat otherwise."""
+        assert slot.stream is not None
+        try:
+            with patience(ANSWER_TIMEOUT_S):
+                async with slot.sending:
+                    own = self._offers.own
+                    assert own is not None
+                    sequence = own.offer.sequence
+                    beat = messages.encode(Heartbeat(sequence))
+                    await send_frame(slot.stream, beat if slot.sent == sequence else own.raw)
+                    slot.sent = sequence
+        except (QubixError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._blame(slot.known.peer, "directory.lost", error, 1)
+            slot.scope.cancel()
+
+    async def goodbye(self) -> None:
+        """Give every directory this machine's last offer, which is withdrawn."""
+        async with trio.open_nursery() as nursery:
+            for slot in self._live_heartbeats():
+                nursery.start_soon(self._send, slot)
+
+    # Books
+
+    async def _read(self, slot: Held) -> None:
+        peer = slot.known.peer
+        place = self._places.setdefault(peer, Place())
+
+        def complete() -> None:
+            slot.live = True
+            self._tell()
+
+        reader = Reader(self._wire, self._book, self._now_ms, peer, place, self._markets, complete)
+        await reader.read(slot.known.addresses, follow=True)
+
+    async def _compare(self) -> None:
+        """What does each directory show that others do not? And who has done good work?"""
+        while True:
+            await trio.sleep(COMPARE_SECONDS)
+            for slot in [*self.heartbeats.values(), *self.reading.values()]:
+                if slot.live:
+                    self._register.served(slot.known.peer, round(COMPARE_SECONDS * 1_000))
+            self._register.sweep(self._now_ms())
+            self._judge_readings()
+            self._look()
+
+    def _judge_readings(self) -> None:
+        """Two who differ get a judge; who then is alone in lacking offers is replaced."""
+        told = {peer: counts for peer, counts in self._book.sources().items() if peer in self.reading}
+        lacking = [peer for peer, (shown, missing) in told.items() if _lacks(shown, missing)]
+        self._judge = bool(lacking)
+        for peer in told:
+            slot = self.reading[peer]
+            slot.suspicions = slot.suspicions + 1 if lacking == [peer] and len(told) > READ else 0
+            if slot.suspicions > 1 and not slot.known.configured:
+                self._blame(peer, "directory.hides_offers", "it lacks what two others show", BAD)
+                slot.scope.cancel()
+
+
+def _lacks(shown: int, missing: int) -> bool:
+    return missing > HIDDEN_LEAST + HIDDEN_SHARE * (shown + missing)

@@ -1,0 +1,206 @@
+"""Discovery as a whole: the parts that find offers and make this node's own be found, put together.
+
+Each new peer is asked for the directories it knows (`/qubix/directories/1`) and, while too few are, for
+its offers; so a node with one bootstrap address soon has both, and a few nodes in a room need neither.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from ledger.store import Store
+from protocol.errors import QubixError
+from protocol.messages import MAX_OFFER_BYTES, Directory, Offer
+from protocol.signing import NodeKey
+from protocol.units import PeerKey, UnixMs
+from qubixd.book import OfferBook
+from qubixd.directories import ENOUGH, Directories
+from qubixd.directory import PLACES, RECORDS_TOPIC, DirectoryService
+from qubixd.library import READERS, READERS_OF_A_DIRECTORY, Library
+from qubixd.liveness import Hearing
+from qubixd.offers import OfferService
+from qubixd.places import Buckets
+from qubixd.register import Register
+from qubixd.talk import patience
+from qubixd.wire import Stream, Verdict, Wire, receive_frame, send_frame
+
+log = logging.getLogger("qubix.discovery")
+
+RECORDS_PROTOCOL: Final = "/qubix/directories/1"
+RECORDS_TOLD: Final = 32
+ASK_SECONDS: Final = 10.0
+ASK_AGAIN_SECONDS: Final = 20.0
+"""How often a random peer is asked while too few directories are known."""
+GOODBYE_SECONDS: Final = 1.5
+MEETINGS: Final = 4
+"""New peers asked at a time."""
+QUESTIONS: Final = (1 / 5, 6)
+"""A second, and at once, from one peer."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person decides about discovery."""
+
+    network: str
+    contract_index: int
+    directory: bool = False
+    region: str = ""
+    markets: tuple[str, ...] = ()
+    """Which this node reads; none means all."""
+    use: Mapping[PeerKey, Sequence[str]] = field(default_factory=dict)
+    """Directories to turn to before all others, and where they are."""
+    places: int = PLACES
+    """Providers that it takes, if it is a directory."""
+
+
+class Discovery:
+    """All services of discovery. `book`, `offers`, `directories` and `register` are for others to use."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        key: NodeKey,
+        book: OfferBook,
+        now_ms: Callable[[], UnixMs],
+        make_offer: Callable[[int, UnixMs, UnixMs], Offer | None],
+        store: Store,
+        settings: Settings,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.book, self.settings = book, settings
+        self._wire, self._key, self._now_ms = wire, key, now_ms
+        self.register = Register(settings.network, settings.contract_index, key.public, settings.use, chance)
+        self.hearing = Hearing(book, self.register, now_ms)
+        self.library = Library(wire, book, now_ms, READERS_OF_A_DIRECTORY if settings.directory else READERS)
+        self.offers = OfferService(
+            wire,
+            key,
+            book,
+            now_ms,
+            make_offer,
+            store,
+            markets=settings.markets,
+            hear=self.hearing,
+            everything=settings.directory,
+        )
+        self.directories = Directories(
+            wire, book, self.register, self.offers, now_ms, self.offers.wanted_markets()
+        )
+        self.directory = (
+            DirectoryService(wire, key, book, self.register, now_ms, self._record, store, settings.places)
+            if settings.directory
+            else None
+        )
+        self._met: tuple[trio.MemorySendChannel[PeerKey], trio.MemoryReceiveChannel[PeerKey]]
+        self._met = trio.open_memory_channel(256)
+        self._asked = Buckets(*QUESTIONS)
+        wire.serve(RECORDS_PROTOCOL, self._serve_records)
+        wire.subscribe(RECORDS_TOPIC, self._hear_record)
+        wire.on_peer(self._note)
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Everything that was refused or dropped, by reason."""
+        total = Counter(self.book.dropped)
+        for counters in (
+            self.register.counters,
+            self.hearing.counters,
+            self.library.counters,
+            self.offers.counters,
+            self.directories.counters,
+            self.directory.counters if self.directory is not None else (),
+        ):
+            total.update(counters)
+        return total
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.library.run)
+            await nursery.start(self.offers.run)
+            await nursery.start(self.directories.run)
+            if self.directory is not None:
+                await nursery.start(self.directory.run)
+            for _ in range(MEETINGS):
+                nursery.start_soon(self._meet_all)
+            nursery.start_soon(self._ask_again)
+            task_status.started()
+
+    async def goodbye(self) -> None:
+        """Say that this node leaves, in no more than two seconds."""
+        with trio.move_on_after(GOODBYE_SECONDS):
+            await self.offers.goodbye()
+            await self.directories.goodbye()
+            if self.directory is not None:
+                await self.directory.goodbye()
+
+    def _record(self, sequence: int, issued_at: UnixMs, expires_at: UnixMs, places: int) -> Directory:
+        return Directory(
+            sequence=sequence,
+            issued_at=issued_at,
+            expires_at=expires_at,
+            withdrawn=False,
+            network=self.settings.network,
+            contract_index=self.settings.contract_index,
+            region=self.settings.region,
+            places=places,
+            addresses=self._wire.addresses[:8],
+        )
+
+    def _hear_record(self, data: bytes, forwarder: PeerKey) -> Verdict:
+        return self.register.consider(data, self._now_ms())
+
+    # Meeting peers
+
+    def _note(self, peer: PeerKey) -> None:
+        try:
+            self._met[0].send_nowait(peer)
+        except trio.WouldBlock:
+            log.debug("too many new peers at once; nothing asked from %s", peer.hex()[:16])
+
+    async def _meet_all(self) -> None:
+        async for peer in self._met[1]:
+            await self._ask_records(peer)
+            if self._needs_offers():
+                await self.offers.visit(peer, ())
+
+    def _needs_offers(self) -> bool:
+        """Whether directories will not tell us anyway."""
+        return self.settings.directory or (not self.offers.served and len(self.register) < ENOUGH)
+
+    async def _ask_again(self) -> None:
+        while True:
+            await trio.sleep(random.uniform(0.8, 1.2) * ASK_AGAIN_SECONDS)
+            peers = self._wire.peers()
+            if peers and len(self.directories.in_use()) < ENOUGH:
+                await self._ask_records(random.choice(peers))
+
+    async def _ask_records(self, peer: PeerKey) -> None:
+        try:
+            with patience(ASK_SECONDS):
+                stream = await self._wire.open(peer, RECORDS_PROTOCOL)
+                async with stream:
+                    await stream.send_eof()
+                    for _ in range(RECORDS_TOLD):
+                        raw = await receive_frame(stream, MAX_OFFER_BYTES)
+                        if raw is None or self.register.consider(raw, self._now_ms()) is Verdict.REJECT:
+                            return
+        except (QubixError, trio.BrokenResourceError) as error:
+            log.debug("no directories from %s: %s", peer.hex()[:16], error)
+
+    async def _serve_records(self, stream: Stream, peer: PeerKey) -> None:
+        if not self._asked.take(peer):
+            self.register.counters["directory.asked_too_often"] += 1
+            return
+        own = [self.directory.raw] if self.directory is not None and self.directory.raw else []
+        with patience(ASK_SECONDS):
+            for raw in [*own, *self.register.records(RECORDS_TOLD)][:RECORDS_TOLD]:
+                await send_frame(stream, raw)
+            await stream.send_eof()

@@ -1,0 +1,207 @@
+"""The directories a node knows of, and which of them to use. Pure: time and chance come in from outside.
+
+Directory records cost nothing to make, so the register is small and hard to fill: a configured directory
+and one that has proved useful are never pushed out, and when there is no room the network (/16) with the
+most records loses one. Whom to use is decided in the same spirit: configured ones, then proven ones, then
+random ones of as many networks as possible.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from protocol import messages, signing
+from protocol.errors import WireError
+from protocol.messages import Directory
+from protocol.units import PeerKey, UnixMs
+from qubixd.places import network_of
+from qubixd.wire import Verdict
+
+MAX_KNOWN: Final = 256
+MAX_LIFE_MS: Final = 3_600_000
+MAX_SKEW_MS: Final = 60_000
+FIRST_REST_MS: Final = 15_000
+LONGEST_REST_MS: Final = 1_800_000
+"""A directory that failed is left alone, twice as long each time."""
+FORGET_AFTER: Final = 4
+"""Failures without a success, of one that nobody configured; three times as many of a proven one."""
+_ADDRESS: Final = re.compile(r"/ip[46]/([^/]+)/")
+
+
+@dataclass
+class Known:
+    """One directory and what became of it."""
+
+    peer: PeerKey
+    addresses: tuple[str, ...]
+    configured: bool = False
+    record: Directory | None = None
+    raw: bytes = b""
+    proven_ms: int = 0
+    """How long it has served us in all; what counts is that it did."""
+    failures: int = 0
+    rests_until: UnixMs = field(default=UnixMs(0))
+
+    @property
+    def network(self) -> str:
+        found = [match[1] for match in map(_ADDRESS.match, self.addresses) if match]
+        return network_of(found[0]) if found else ""
+
+    @property
+    def safe(self) -> bool:
+        """Never pushed out by a newcomer."""
+        return self.configured or self.proven_ms > 0
+
+
+class Register:
+    def __init__(
+        self,
+        network: str,
+        contract_index: int,
+        me: PeerKey,
+        configured: Mapping[PeerKey, Sequence[str]] | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self.on_news: list[Callable[[], None]] = []
+        """Called when somebody new is known."""
+        self._network, self._contract_index, self._me = network, contract_index, me
+        self._chance = chance or random.Random()
+        self._known: dict[PeerKey, Known] = {
+            peer: Known(peer, tuple(addresses), configured=True)
+            for peer, addresses in (configured or {}).items()
+            if peer != me
+        }
+        self._sequences: dict[PeerKey, tuple[int, UnixMs]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, peer: PeerKey) -> Known | None:
+        return self._known.get(peer)
+
+    def consider(self, raw: bytes, now: UnixMs) -> Verdict:
+        """Take a record in, or drop it and count why. What is accepted is new and worth passing on."""
+        reason, verdict = self._judge(raw, now)
+        if reason:
+            self.counters[reason] += 1
+        return verdict
+
+    def _judge(self, raw: bytes, now: UnixMs) -> tuple[str, Verdict]:
+        try:
+            signed = signing.verify(raw, messages.MAX_OFFER_BYTES)
+        except WireError:
+            return "directory.malformed", Verdict.REJECT
+        record, peer = signed.message, signed.signer
+        if not isinstance(record, Directory):
+            return "directory.malformed", Verdict.REJECT
+        if (record.network, record.contract_index) != (self._network, self._contract_index):
+            return "directory.other_network", Verdict.REJECT
+        if record.issued_at > now + MAX_SKEW_MS or record.expires_at > record.issued_at + MAX_LIFE_MS:
+            return "directory.from_the_future", Verdict.REJECT
+        if (
+            peer == self._me
+            or record.expires_at <= now
+            or record.sequence <= self._sequences.get(peer, (-1, 0))[0]
+        ):
+            return "directory.stale", Verdict.IGNORE
+        return self._take(peer, record, raw)
+
+    def _take(self, peer: PeerKey, record: Directory, raw: bytes) -> tuple[str, Verdict]:
+        known, is_new = self._known.get(peer), False
+        if known is None and not record.withdrawn:
+            known, is_new = Known(peer, record.addresses), True
+            if not self._make_room(known):
+                return "directory.no_room", Verdict.IGNORE
+            self._known[peer] = known
+        if known is None:  # it ended before it was known
+            return "directory.stale", Verdict.IGNORE
+        self._sequences[peer] = (record.sequence, record.expires_at)
+        known.record, known.raw = record, raw
+        known.addresses = record.addresses or known.addresses
+        if record.withdrawn:
+            self._drop(known)
+        if is_new:
+            for tell in self.on_news:
+                tell()
+        return "", Verdict.ACCEPT
+
+    def _make_room(self, newcomer: Known) -> bool:
+        """Whether a newcomer may come in, for which another may have to go."""
+        if len(self._known) < MAX_KNOWN:
+            return True
+        unsafe = [known for known in self._known.values() if not known.safe]
+        counts = Counter(known.network for known in [*unsafe, newcomer])
+        crowd = max(counts.values())
+        crowded = [known for known in unsafe if counts[known.network] == crowd]
+        # In a flood from one network the newcomers replace each other, and most are not passed on.
+        if not crowded or (counts[newcomer.network] == crowd and self._chance.random() * crowd > 1):
+            return False
+        self._drop(self._chance.choice(crowded))
+        return True
+
+    def _drop(self, known: Known) -> None:
+        if known.configured:
+            known.record, known.raw = None, b""
+        else:
+            self._known.pop(known.peer, None)
+
+    def choose(self, count: int, taken: Collection[PeerKey], now: UnixMs) -> list[Known]:
+        """Up to `count` directories to turn to beside the ones `taken`."""
+        able = [k for k in self._known.values() if k.peer not in taken and k.rests_until <= now]
+        networks = Counter(k.network for peer in taken if (k := self._known.get(peer)))
+        chosen: list[Known] = []
+        while able and len(chosen) < count:
+            best = min(able, key=lambda k: (*_rank(k), networks[k.network], self._chance.random()))
+            chosen.append(best)
+            able.remove(best)
+            networks[best.network] += 1
+        return chosen
+
+    def failed(self, peer: PeerKey, now: UnixMs, times: int = 1) -> None:
+        """It could not be had, or did not do what a directory should."""
+        known = self._known.get(peer)
+        if known is None:
+            return
+        known.failures += times
+        known.proven_ms = 0 if times > 1 else known.proven_ms
+        if known.failures >= FORGET_AFTER * (3 if known.safe else 1):
+            self._drop(known)
+        rest = min(FIRST_REST_MS << min(known.failures - 1, 10), LONGEST_REST_MS)
+        known.rests_until = UnixMs(now + round(rest * self._chance.uniform(0.75, 1.25)))
+
+    def served(self, peer: PeerKey, milliseconds: int) -> None:
+        """It has done its work for so much longer."""
+        if (known := self._known.get(peer)) is not None:
+            known.proven_ms += milliseconds
+            known.failures, known.rests_until = 0, UnixMs(0)
+
+    def records(self, count: int) -> list[bytes]:
+        """Records to tell others of: the useful ones first, the rest at random."""
+        able = [known for known in self._known.values() if known.raw]
+        able.sort(key=lambda k: (not k.proven_ms, self._chance.random()))
+        return [known.raw for known in able[:count]]
+
+    def known(self) -> Iterator[Known]:
+        return iter(tuple(self._known.values()))
+
+    def sweep(self, now: UnixMs) -> None:
+        """Forget what has expired."""
+        for known in self.known():
+            if known.record is not None and known.record.expires_at <= now:
+                known.record, known.raw = None, b""
+                if not known.safe:
+                    self._drop(known)
+        self._sequences = {p: (s, until) for p, (s, until) in self._sequences.items() if until > now}
+
+
+def _rank(known: Known) -> tuple[bool, bool]:
+    return not known.configured, not known.proven_ms
+
+
+"""What goes first; `min` takes False before True."""
