@@ -107,7 +107,7 @@ _PEER_ID_HEAD: Final = bytes.fromhex("002408011220")
 
 def name_key(text: str) -> str:
     """A name without case, spaces and separators: "EU-West" -> "euwest". ValueError if nothing is left."""
-    key = "".join(char for char in text.casefold() if char.isalnum())
+    key = "".join(filter(str.isalnum, text.casefold()))
     if not key:
         raise ValueError("a name has at least one letter or digit")
     return key

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol import messages, signing
-from protocol.catalogue import market_of
 from protocol.errors import WireError
 from protocol.messages import Offer
 from protocol.query import Filter, SortKey, Values
@@ -87,7 +86,7 @@ class OfferBook:
         self._index = Index()
         self._sources = Sources()
         self._gpus = GpuHolders()
-        self._fresh: dict[int, Entry] = {}
+        self._fresh: set[int] = set()
 
     def __len__(self) -> int:
         """Offers held, live or silent."""
@@ -162,14 +161,14 @@ class OfferBook:
         record = self._known(provider)
         if record is None:
             return
-        found = {"score": score, "reliability": reliability, "rtt": rtt_ms}
-        was = dict(zip(book_facts.MEASURED, record.measured, strict=True))
-        for field, value in found.items():
+        measured = list(record.measured)
+        for place, value in enumerate((score, reliability, rtt_ms)):
             if value is not None:
-                was[field] = book_facts.steps(field, value)
+                field = book_facts.MEASURED[place]
+                measured[place] = steps = book_facts.steps(field, value)
                 if record.live:
-                    self._index.set(record.number, field, was[field])
-        record.measured = (was["score"], was["reliability"], was["rtt"])
+                    self._index.set(record.number, field, steps)
+        record.measured = (measured[0], measured[1], measured[2])
 
     def keep(self, providers: Iterable[PeerKey]) -> None:
         """Providers that no flood may drive out: of own leases, configured, with receipts."""
@@ -231,6 +230,11 @@ class OfferBook:
             return ()
         return tuple(self._records[other].provider for other in self._gpus.others(record.gpus, record.number))
 
+    def missing(self, provider: PeerKey) -> tuple[PeerKey, ...]:
+        """The chosen directories that have not shown this provider's live offer."""
+        record = self._known(provider)
+        return self._sources.missing(record) if record is not None and record.live else ()
+
     def sources(self) -> dict[PeerKey, tuple[int, int]]:
         """Of each chosen directory: how many live offers it has shown, and how many it has not."""
         return self._sources.told()
@@ -256,8 +260,8 @@ class OfferBook:
 
     def take_fresh(self) -> tuple[Entry, ...]:
         """Entries taken in since the last call, for keeping."""
-        fresh, self._fresh = self._fresh, {}
-        return tuple(fresh.values())
+        fresh, self._fresh = self._fresh, set()
+        return tuple(self._entry(self._records[number]) for number in fresh if self._records[number].raw)
 
     def sweep(self, now: UnixMs) -> None:
         """Note who has fallen silent, and forget what has expired. A sequence is remembered until no older
@@ -315,9 +319,10 @@ class OfferBook:
         record.issued_at, record.expires_at = offer.issued_at, offer.expires_at
         record.forget_at = UnixMs(max(record.forget_at, offer.issued_at + MAX_LIFE_MS))
         record.seen = UnixMs(max(record.seen, min(offer.issued_at, now)))
-        market = market_of(offer.gpu_class)
-        record.markets = (*(known for known in record.markets if known != market), market)
-        self._fresh[record.number] = self._entry(record)
+        market = book_facts.market(offer.gpu_class)
+        if market != (record.markets or (None,))[-1]:
+            record.markets = (*(known for known in record.markets if known != market), market)
+        self._fresh.add(record.number)
         if self._lives(record, now):
             self._enliven(record, offer, now)
         else:
@@ -373,7 +378,7 @@ class OfferBook:
         self._silence(record)
         if record.spot >= 0:
             self._room.leave(record)
-        self._fresh.pop(record.number, None)
+        self._fresh.discard(record.number)
         del self._records[record.number]
 
     def _changed(self, record: Record) -> None:

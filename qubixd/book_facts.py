@@ -6,6 +6,7 @@ of a MiB. So they are exact, in every index, and a value is what `protocol.query
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from protocol.catalogue import market_of
@@ -20,7 +21,7 @@ NUMBERS: Final = ("gpus", "vram", "price", "storage", "ram", "cpus", "disk", *ME
 """`issued`, a Unix second, stands for the field `age`."""
 NAMES: Final = ("gpu", "gpu_model", "region", "market", "name", "runner")
 """`gpu_model` is the GPU's name without its memory size, where it has one."""
-MAX_STEPS: Final = 2**53
+MAX_STEPS: Final = 2**40
 
 Steps = tuple[int | None, ...]
 """Of NUMBERS."""
@@ -34,7 +35,7 @@ def steps_of(offer: Offer, measured: Measured) -> Steps:
     capacity = offer.capacity
     return (
         len(capacity.gpus),
-        sold_mib(max((gpu.vram_mib for gpu in capacity.gpus), default=0)) // 1_024,
+        _sold_gib(max([gpu.vram_mib for gpu in capacity.gpus])) if capacity.gpus else 0,
         offer.price_qu_per_hour,
         offer.storage_qu_per_tib_hour,
         capacity.memory_mib,
@@ -46,11 +47,28 @@ def steps_of(offer: Offer, measured: Measured) -> Steps:
 
 
 def names_of(offer: Offer) -> Names:
-    spellings = (*gpu_names(offer.gpu_class), "", "")[:2]
-    others = (offer.region, market_of(offer.gpu_class), offer.name, offer.runner)
-    return (*spellings, *map(_key, others))
+    gpu_class = offer.gpu_class
+    others = (_key(offer.region), _key(market(gpu_class)), _key(offer.name), _key(offer.runner))
+    return _of_class(gpu_class) + others
 
 
+@lru_cache(4_096)
+def _of_class(gpu_class: str) -> Names:
+    return (*gpu_names(gpu_class), "", "")[:2]
+
+
+@lru_cache(4_096)
+def _sold_gib(vram_mib: int) -> int:
+    return sold_mib(vram_mib) // 1_024
+
+
+@lru_cache(4_096)
+def market(gpu_class: str) -> str:
+    """As catalogue.market_of, at once for the classes that many have."""
+    return market_of(gpu_class)
+
+
+@lru_cache(4_096)
 def _key(name: str) -> str:
     try:
         return name_key(name)
