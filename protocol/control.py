@@ -16,7 +16,9 @@ import msgpack
 import msgspec
 from msgspec import Meta
 
+from protocol import control_market
 from protocol.codec import convert, unpack
+from protocol.control_market import Text
 from protocol.errors import MessageInvalid
 
 MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
@@ -29,22 +31,6 @@ API_VERSION: Final = 1
 @dataclass(frozen=True)
 class StatusArgs:
     pass
-
-
-@dataclass(frozen=True)
-class OfferArgs:
-    """Set the price of this machine, or withdraw (`withdraw`) or put back its offer. Shows it anyway."""
-
-    price_qu_per_hour: Annotated[int, Meta(ge=0)] | None = None
-    withdraw: bool | None = None
-
-
-@dataclass(frozen=True)
-class MarketArgs:
-    """Offers known here, cheapest first. `gpu` is a model or class, matched without case or separators."""
-
-    gpu: str = ""
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
 
 
 @dataclass(frozen=True)
@@ -61,10 +47,14 @@ class RunArgs:
     secrets: dict[str, str] = field(default_factory=dict)
     max_price_qu_per_hour: Annotated[int, Meta(ge=0)] | None = None
     provider: str = ""
-    """A provider's peer id or a prefix of its name; empty = the cheapest that fits."""
+    """A peer id, the end of one, or the beginning of a name; empty = the best that fits."""
     detach: bool = False
     ask: bool = False
     """Sign nothing before a `confirm` has said yes to the quote in the event `quoted`."""
+    where: Text = ""
+    """Conditions on the provider in the filter language, beside the job file's own."""
+    order_by: Text = ""
+    """Sort keys, instead of the job file's."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +118,12 @@ class ShutdownArgs:
 
 VERBS: Final[dict[str, type]] = {
     "status": StatusArgs,
-    "offer": OfferArgs,
-    "market": MarketArgs,
+    "offer": control_market.OfferArgs,
+    "market": control_market.MarketArgs,
+    "why": control_market.WhyArgs,
+    "score": control_market.ScoreArgs,
+    "deny": control_market.DenyArgs,
+    "directories": control_market.DirectoriesArgs,
     "run": RunArgs,
     "confirm": ConfirmArgs,
     "ps": PsArgs,
@@ -143,25 +137,6 @@ VERBS: Final[dict[str, type]] = {
 }
 
 # --- answers ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class OfferView:
-    peer_id: str
-    name: str
-    region: str
-    gpu_class: str
-    gpus: int
-    vram_mib: int
-    cpu_millis: int
-    memory_mib: int
-    disk_mib: int
-    runner: str
-    price_qu_per_hour: int
-    sequence: int
-    expires_in_s: int
-    own: bool
-    withdrawn: bool
 
 
 @dataclass(frozen=True)
@@ -192,17 +167,6 @@ class StatusView:
     """Gossip and stream totals, and offers dropped by reason (`offer.forged`, `offer.stale`, ...);
     `reconcile.*`: differences between chain and ledger, with `reconcile.drift_qu` for those that stand."""
     differences: list[DifferenceView] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class MarketView:
-    offers: list[OfferView]
-
-
-@dataclass(frozen=True)
-class OfferAnswer:
-    offer: OfferView | None
-    """None on a machine that offers nothing."""
 
 
 @dataclass(frozen=True)
@@ -254,11 +218,17 @@ class QuoteView:
     """For `confirm`."""
     provider: str
     price_qu_per_hour: int
+    """All in: machine and disk. The fee is contained; the job's files travel for nothing."""
     max_seconds: int
     interval_seconds: int
     deposit: int
+    """All that it can cost: the price for the whole rented time. What is not used comes back."""
     max_loss_qu: int
     max_loss_intervals: float
+    machine_qu_per_hour: int = 0
+    disk_qu_per_hour: int = 0
+    fee_qu_per_hour: int = 0
+    """Contained in machine and disk: what the contract keeps of the price."""
 
 
 @dataclass(frozen=True)
@@ -338,8 +308,12 @@ class Done:
 
 ANSWERS: Final[dict[str, type]] = {
     "status": StatusView,
-    "offer": OfferAnswer,
-    "market": MarketView,
+    "offer": control_market.OfferAnswer,
+    "market": control_market.MarketView,
+    "why": control_market.WhyView,
+    "score": control_market.ScoreView,
+    "deny": control_market.DenyView,
+    "directories": control_market.DirectoriesView,
     "run": RunEvent,
     "confirm": Done,
     "ps": PsView,

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ import trio
 
 from protocol import control, jobspec, messages
 from protocol import lease_model as m
+from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.errors import (
     AlreadyRunning,
     ConfigInvalid,
@@ -30,12 +31,12 @@ from protocol.errors import (
 )
 from protocol.lease import max_loss_words
 from protocol.lease_state import TERMINAL, Lease, Role
+from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
-from qubixd import wallet_desk
+from qubixd import market_desk, wallet_desk
 from qubixd.node import Node
-from qubixd.quotes import plain
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
-from qubixd.views import PHASE_WORDS, lease_view, offer_view, quote_view
+from qubixd.views import PHASE_WORDS, lease_view, quote_view
 from qubixd.wire import Stream, receive_frame
 from qubixd.wire_libp2p import peer_id_of
 
@@ -162,7 +163,7 @@ async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.St
         identity=parts.wallet.identity,
         offers=len(node.offers.book),
         data_dir=str(config.root),
-        counters=totals | counters.by_reason | dict(node.offers.book.dropped) | node.reconciler.counters,
+        counters=totals | counters.by_reason | dict(node.discovery.counters) | node.reconciler.counters,
         differences=[
             control.DifferenceView(one.lease_id.hex(), one.code, one.sentence, one.drift)
             for found in node.reconciler.standing.values()
@@ -171,16 +172,16 @@ async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.St
     )
 
 
-async def offer(node: Node, args: control.OfferArgs, emit: Emit) -> control.OfferAnswer:
+async def offer(node: Node, args: OfferArgs, emit: Emit) -> OfferAnswer:
     if args.price_qu_per_hour is not None or args.withdraw is not None:
         _change_shop(node, args)
         await node.offers.publish()
     own = node.offers.own
-    view = offer_view(own, node.parts.key.public, node.parts.now_ms()) if own else None
-    return control.OfferAnswer(view)
+    view = market_desk.own_view(node, own) if own else None
+    return OfferAnswer(view)
 
 
-def _change_shop(node: Node, args: control.OfferArgs) -> None:
+def _change_shop(node: Node, args: OfferArgs) -> None:
     if not node.config.provider:
         raise ConfigInvalid("this daemon offers nothing; start it with --provider")
     if args.price_qu_per_hour is not None:
@@ -191,28 +192,28 @@ def _change_shop(node: Node, args: control.OfferArgs) -> None:
         node.shop.open_for_business = not args.withdraw
 
 
-async def market(node: Node, args: control.MarketArgs, emit: Emit) -> control.MarketView:
-    now, own, wanted = node.parts.now_ms(), node.parts.key.public, plain(args.gpu)
-    entries = sorted(
-        node.offers.book.entries(now), key=lambda entry: (entry.offer.price_qu_per_hour, entry.provider)
-    )
-    views = (offer_view(entry, own, now) for entry in entries)
-    return control.MarketView([view for view in views if wanted in plain(view.gpu_class)][: args.limit])
-
-
 async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent:
+    node.offers.want()
     job = jobspec.parse(args.job_yaml)
+    where, order = parse_filter(args.where), parse_sort(args.order_by)
     if set(args.secrets) != set(job.secrets):
         raise JobFileInvalid(f"secrets: values are needed for exactly {', '.join(job.secrets) or 'none'}")
     if not Path(args.base_dir).is_absolute() or not Path(args.output_dir).is_absolute():
         raise MessageInvalid("base_dir and output_dir must be absolute paths")
-    lease = await _hire(node, args, job, emit)
+    lease = await _hire(node, args, job, where, order, emit)
     if args.detach:
         return _run_event(lease)
     return await _follow(node, lease, emit)
 
 
-async def _hire(node: Node, args: control.RunArgs, job: jobspec.Job, emit: Emit) -> Lease:
+async def _hire(
+    node: Node,
+    args: control.RunArgs,
+    job: jobspec.Job,
+    where: Filter,
+    order: Sequence[SortKey],
+    emit: Emit,
+) -> Lease:
     async def tell(phase: str, detail: str) -> None:
         await emit(control.RunEvent(phase, detail, None))
 
@@ -228,6 +229,8 @@ async def _hire(node: Node, args: control.RunArgs, job: jobspec.Job, emit: Emit)
             output_dir=args.output_dir,
             report=tell,
             consent=partial(_consent, node, args.ask, emit),
+            where=where,
+            order=order,
         )
     except BaseException:
         with trio.CancelScope(shield=True):
@@ -357,7 +360,11 @@ Verb = Callable[[Node, Any, Emit], Awaitable[object]]
 VERBS: Final[dict[str, Verb]] = {
     "status": status,
     "offer": offer,
-    "market": market,
+    "market": market_desk.market,
+    "why": market_desk.why,
+    "score": market_desk.score,
+    "deny": market_desk.deny,
+    "directories": market_desk.directories,
     "run": run,
     "confirm": confirm,
     "ps": ps,

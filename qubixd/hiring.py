@@ -1,7 +1,8 @@
-"""Hiring: from a job to a lease. Finds who could take it, asks for quotes, accepts the first good one.
+"""Hiring: from a job to a lease. Asks the best few for quotes at once, takes the best one that is good.
 
 Nothing here moves money: the lease it ends in does, and only after the provider has written the
-acceptance down. Every refusal on the way is kept, so that a person can be told why nobody took it.
+acceptance down. Every refusal on the way is kept, so that a person can be told why nobody took the job
+(`qubix why`), and counts against a provider that did not do what its offer said.
 """
 
 from __future__ import annotations
@@ -9,34 +10,59 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
+import msgpack
+import trio
+
+import ledger.settings
 from escrow_bridge.chain import Chain
 from escrow_bridge.qubic import Wallet
-from protocol import lease_caller
+from ledger.store import RunSync, Store
+from protocol import control, lease_caller
 from protocol import lease_model as m
-from protocol.errors import BalanceTooLow, MessageInvalid, NoOffer, PriceAboveLimit, QubixError, WireError
-from protocol.jobspec import Job
+from protocol.codec import convert, unpack
+from protocol.control_market import WhyView
+from protocol.errors import (
+    BalanceTooLow,
+    MessageInvalid,
+    NoOffer,
+    PriceAboveLimit,
+    QubixError,
+    Refused,
+    WireError,
+)
+from protocol.images import READY_SECONDS
+from protocol.jobspec import NO_FILTER, Job
 from protocol.lease import max_loss_words
 from protocol.lease_state import Lease, Role
 from protocol.messages import QuoteRequest, Terms
+from protocol.query import Filter, SortKey
 from protocol.signing import NodeKey, Signed
-from protocol.units import MAX_QU, Qu, Seconds
+from protocol.units import MAX_QU, PeerKey, Qu, Seconds
+from qubixd.book import Entry
+from qubixd.choosing import Candidate, Chooser
+from qubixd.demand import Demand
 from qubixd.desk import lease_id_of
 from qubixd.jobfiles import JobFiles, Submission
 from qubixd.leases import Clock, Leases
-from qubixd.offers import Entry, OfferBook
-from qubixd.quotes import all_in, check_terms, deposit_of, gpu_fits
+from qubixd.quotes import check_terms, deposit_of
 from qubixd.talk import ask
+from qubixd.why import explain
 from qubixd.wire import Wire
-from qubixd.wire_libp2p import peer_id_of
 
 log = logging.getLogger("qubix.hiring")
 
 MAX_ASKED: Final = 8
 """Providers asked for one job before giving up."""
+WAVE: Final = 3
+"""Providers asked at the same time."""
+REMEMBERED: Final = "why"
+"""Where the ledger keeps the explanation of the last job that nobody took."""
+TOLD: Final = 4
+"""Reasons in the sentence of an error."""
 
 Report = Callable[[str, str], Awaitable[None]]
 """(phase, detail in words)"""
@@ -49,6 +75,16 @@ async def always(name: str, terms: Terms) -> None:
 
 
 @dataclass(frozen=True)
+class Search:
+    """One job's way through the market."""
+
+    job: Job
+    demand: Demand
+    answers: dict[PeerKey, QubixError | None] = field(default_factory=dict)
+    """What those said who were asked; None: a good quote."""
+
+
+@dataclass(frozen=True)
 class Hiring:
     """What it takes to hire."""
 
@@ -56,9 +92,11 @@ class Hiring:
     key: NodeKey
     wallet: Wallet
     chain: Chain
-    book: OfferBook
+    chooser: Chooser
     leases: Leases
     files: JobFiles
+    store: Store
+    in_thread: RunSync
     now_ms: Clock
     network: str
     contract_index: int
@@ -76,46 +114,97 @@ class Hiring:
         output_dir: str,
         report: Report,
         consent: Consent = always,
+        where: Filter = NO_FILTER,
+        order: Sequence[SortKey] = (),
     ) -> Lease:
         """A lease, written down and on its way. Refused, NoOffer, BalanceTooLow, WireError.
 
-        `consent` sees the terms before anything is signed.
+        `where` are conditions beside the job's own, `order` comes instead of its own. `consent` sees the
+        terms before anything is signed.
         """
-        limit = min(price for price in (max_price, job.max_price_qu_per_hour, MAX_QU) if price is not None)
-        entries = self.candidates(job, limit, provider)
-        await self._check_balance(job, entries[0])
-        refusals: list[QubixError] = []
-        for entry in entries[:MAX_ASKED]:
-            name = entry.offer.name or entry.provider.hex()[:12]
-            await report("quoting", f"asking {name} for a quote")
-            try:
-                signed = await self._quote(job, submission, entry, Qu(limit))
-            except QubixError as error:
-                log.info("no quote from %s: %s", name, error)
-                refusals.append(error)
-                continue
-            terms: Terms = signed.message
-            log.info("%s asks %d QU per hour; at risk: %s", name, *_price_and_risk(terms))
-            await consent(name, terms)
-            return await self._accept(job, submission, entry, signed, output_dir)
-        raise _nobody(refusals)
+        search = Search(job, demand_of(job, max_price, provider, where))
+        try:
+            candidates = await self.candidates(search, tuple(order) or job.choice.order)
+            await self._check_balance(job, candidates)
+            entry, signed = await self._first_quote(search, submission.order_sha256, candidates, report)
+        except (NoOffer, Refused, WireError):
+            await self._remember(await self.explain(search))
+            raise
+        terms: Terms = signed.message
+        log.info("%s asks %d QU per hour; at risk: %s", _name(entry), *_price_and_risk(terms))
+        await consent(_name(entry), terms)
+        return await self._accept(job, submission, entry, signed, output_dir)
 
-    def candidates(self, job: Job, limit: Qu | int, provider: str) -> list[Entry]:
-        """Live offers that fit, cheapest first. NoOffer or PriceAboveLimit if there is none."""
-        known = [e for e in self.book.entries(self.now_ms()) if e.provider != self.key.public]
-        fitting = [e for e in known if _fits(e, job) and _is(e, provider)]
-        if not fitting:
-            raise NoOffer(_why_nothing_fits(known, job, provider))
-        affordable = [e for e in fitting if all_in(e.offer, job.wish) <= limit]
-        if not affordable:
-            cheapest = min(all_in(e.offer, job.wish) for e in fitting)
-            raise PriceAboveLimit(
-                f"the cheapest offer that fits asks {cheapest:,} QU per hour and your limit is {limit:,}"
-            )
-        return sorted(affordable, key=lambda e: (all_in(e.offer, job.wish), e.provider))
+    async def candidates(
+        self, search: Search, order: Sequence[SortKey] = (), most: int = MAX_ASKED
+    ) -> list[Candidate]:
+        """Providers to ask, best first. NoOffer or PriceAboveLimit if there is none."""
+        found = await self.chooser.candidates(search.demand, order, search.job.image, most)
+        if not found:
+            raise _nobody_fits(await self.explain(search), search)
+        return found
 
-    async def _check_balance(self, job: Job, cheapest: Entry) -> None:
-        needed = deposit_of(all_in(cheapest.offer, job.wish), job.max_seconds)
+    async def ask_all(
+        self, search: Search, order_sha256: bytes, wave: Sequence[Candidate], *, all_of_them: bool = False
+    ) -> list[tuple[Entry, Signed]]:
+        """Ask them at the same time; the good quotes, in the order of the wave. All answers go to the search.
+
+        Nobody waits for those behind the first one that quotes, unless `all_of_them` are wanted.
+        """
+        good: dict[PeerKey, Signed] = {}
+        async with trio.open_nursery() as nursery:
+
+            async def ask_one(entry: Entry) -> None:
+                await self._ask(search, order_sha256, entry, good)
+                if not all_of_them and _is_decided(wave, search.answers):
+                    nursery.cancel_scope.cancel()
+
+            for one in wave:
+                nursery.start_soon(ask_one, one.entry)
+        return [(one.entry, good[one.entry.provider]) for one in wave if one.entry.provider in good]
+
+    async def explain(self, search: Search) -> WhyView:
+        """Why nobody takes it, from all that is known of everybody."""
+        everybody, now = await self.chooser.everybody(), self.now_ms()
+        return await self.in_thread(
+            lambda: explain(search.job.name, search.demand, everybody, search.answers, now)
+        )
+
+    async def remembered(self) -> WhyView | None:
+        """The explanation of the last job that nobody took, also from before a restart."""
+        packed = await ledger.settings.get(self.store, REMEMBERED)
+        if packed is None:
+            return None
+        view: WhyView = convert(unpack(packed, "explanation"), WhyView, "explanation")
+        return view
+
+    async def _remember(self, view: WhyView) -> None:
+        await ledger.settings.put(self.store, REMEMBERED, msgpack.packb(control.to_body(view)))
+
+    async def _first_quote(
+        self, search: Search, order_sha256: bytes, candidates: Sequence[Candidate], report: Report
+    ) -> tuple[Entry, Signed]:
+        """The best good quote of the first few among whom there is one; a quote binds nobody."""
+        for start in range(0, len(candidates), WAVE):
+            wave = candidates[start : start + WAVE]
+            await report("quoting", f"asking {'; '.join(words(one) for one in wave)}")
+            if quotes := await self.ask_all(search, order_sha256, wave):
+                return quotes[0]
+        raise _nobody([error for error in search.answers.values() if error])
+
+    async def _ask(
+        self, search: Search, order_sha256: bytes, entry: Entry, good: dict[PeerKey, Signed]
+    ) -> None:
+        try:
+            good[entry.provider] = await self._quote(search, order_sha256, entry)
+            search.answers[entry.provider] = None
+        except QubixError as error:
+            log.info("no quote from %s: %s", _name(entry), error)
+            search.answers[entry.provider] = error
+            await self.chooser.standing.failed(entry.provider, error.code, self.now_ms())
+
+    async def _check_balance(self, job: Job, candidates: Sequence[Candidate]) -> None:
+        needed = deposit_of(min(one.all_in for one in candidates), job.max_seconds)
         held = (await self.chain.balance(self.wallet.public_key)).amount
         if held < needed:
             raise BalanceTooLow(
@@ -123,7 +212,8 @@ class Hiring:
                 f"{held:,}; send it some, or rent for a shorter time (max_hours)"
             )
 
-    async def _quote(self, job: Job, submission: Submission, entry: Entry, limit: Qu) -> Signed:
+    async def _quote(self, search: Search, order_sha256: bytes, entry: Entry) -> Signed:
+        job = search.job
         request = QuoteRequest(
             nonce=hashlib.sha256(os.urandom(32)).digest(),
             network=self.network,
@@ -131,8 +221,8 @@ class Hiring:
             caller_id=self.wallet.public_key,
             wish=job.wish,
             image=job.image,
-            order_sha256=submission.order_sha256,
-            max_price_qu_per_hour=limit,
+            order_sha256=order_sha256,
+            max_price_qu_per_hour=search.demand.max_price,
             max_seconds=job.max_seconds,
             interval_seconds=self.interval_seconds,
         )
@@ -159,37 +249,65 @@ class Hiring:
         return await self.leases.add(lease, effects, m.ClockPassed(now))
 
 
+def _is_decided(wave: Sequence[Candidate], answers: Mapping[PeerKey, QubixError | None]) -> bool:
+    """Whether the best of the wave is known: it has quoted, and all before it have declined."""
+    for one in wave:
+        if one.entry.provider in answers and answers[one.entry.provider] is None:
+            return True
+        if one.entry.provider not in answers:
+            return False
+    return True
+
+
+def demand_of(job: Job, max_price: Qu | None, provider: str, where: Filter = NO_FILTER) -> Demand:
+    """All that a job and those who want it done demand of a provider."""
+    prices = (max_price, job.max_price_qu_per_hour, MAX_QU)
+    return Demand(
+        wish=job.wish,
+        max_price=Qu(min(price for price in prices if price is not None)),
+        conditions=(*job.choice.where.conditions, *where.conditions),
+        provider=provider,
+    )
+
+
+def words(one: Candidate) -> str:
+    """Why this one: "alice: 12 QU/h all in, image is there, score 0.61"."""
+    values = one.seen.values
+    wait = f"starts in about {-(-one.start // 60)} min" if one.start > READY_SECONDS else "image is there"
+    said = [f"{one.all_in:,} QU/h all in", wait]
+    if isinstance(score := values.get("score"), int | float):
+        said.append(f"score {score:.2f}")
+    if isinstance(rtt := values.get("rtt"), int | float):
+        said.append(f"{rtt:.0f} ms away")
+    return f"{_name(one.entry)}: {', '.join(said)}"
+
+
+def _name(entry: Entry) -> str:
+    return entry.offer.name or entry.provider.hex()[:12]
+
+
 def _price_and_risk(terms: Terms) -> tuple[Qu, str]:
     return terms.price_qu_per_hour, max_loss_words(Role.CALLER, terms)
 
 
-def _is(entry: Entry, provider: str) -> bool:
-    return peer_id_of(entry.provider).startswith(provider) or entry.offer.name.startswith(provider)
-
-
-def _fits(entry: Entry, job: Job) -> bool:
-    capacity, wish = entry.offer.capacity, job.wish
-    return (
-        sum(gpu_fits(gpu, wish) for gpu in capacity.gpus) >= wish.gpu_count
-        and capacity.cpu_millis >= wish.cpu_millis
-        and capacity.memory_mib >= wish.memory_mib
-        and capacity.disk_mib >= wish.disk_mib
-    )
-
-
-def _why_nothing_fits(known: list[Entry], job: Job, provider: str) -> str:
-    if not known:
-        return "no offers are known here yet; see `qubix market` and whether this node has peers"
-    if provider and not any(_is(e, provider) for e in known):
-        return f"none of the {len(known)} offers known here is by a provider {provider!r}"
-    wish = job.wish
-    gpus = f"{wish.gpu_count} x {wish.gpu_model or 'any GPU'}"
-    memory = f" with {wish.gpu_vram_mib:,} MiB" if wish.gpu_vram_mib else ""
-    return (
-        f"none of the {len(known)} offers known here has {f'{gpus}{memory}, ' if wish.gpu_count else ''}"
-        f"{wish.cpu_millis / 1000:g} CPUs, {wish.memory_mib:,} MiB of memory and {wish.disk_mib:,} MiB of "
-        "disk free"
-    )
+def _nobody_fits(why: WhyView, search: Search) -> QubixError:
+    """What keeps everybody away, in one sentence."""
+    if not why.known:
+        return NoOffer("no offers are known here yet; see `qubix market` and whether this node has peers")
+    counts = {group.code: group.count for group in why.groups}
+    if counts.get("provider") == why.known:
+        return NoOffer(
+            f"none of the {why.known:,} offers known here is by a provider {search.demand.provider!r}"
+        )
+    if set(counts) == {"price"}:
+        cheapest = int(why.changes[0].fields["max_price"])
+        return PriceAboveLimit(
+            f"the cheapest offer that fits asks {cheapest:,} QU per hour and your limit is "
+            f"{search.demand.max_price:,}"
+        )
+    hint = f"; {why.changes[0].sentence} would help" if why.changes else ""
+    reasons = ", ".join(f"{group.title} ({group.count:,})" for group in why.groups[:TOLD])
+    return NoOffer(f"none of the {why.known:,} offers known here fits: {reasons}{hint} (see `qubix why`)")
 
 
 def _nobody(refusals: list[QubixError]) -> QubixError:

@@ -16,7 +16,7 @@ from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
 from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
 
 METER: Final = "seconds"
-SOLD_GIB: Final = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 192)
+SOLD_GIB: Final = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192)
 LEAST_LEFT: Final = 0.93
 """Of a card's memory, what a machine reports at least."""
 MIB_PER_TIB: Final = 1 << 20

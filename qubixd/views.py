@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from protocol.control import LeaseView, OfferView, QuoteView, WalletView
+from protocol.control import LeaseView, QuoteView, WalletView
+from protocol.control_market import OfferView
 from protocol.lease import max_loss, max_loss_intervals
 from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.messages import Terms
 from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of
-from qubixd.offers import Entry
+from qubixd.book import Entry
 from qubixd.wire_libp2p import peer_id_of
 
 
@@ -31,6 +32,7 @@ def offer_view(entry: Entry, own: PeerKey, now: UnixMs) -> OfferView:
         expires_in_s=max(0, (offer.expires_at - now) // 1_000),
         own=entry.provider == own,
         withdrawn=offer.withdrawn,
+        storage_qu_per_tib_hour=offer.storage_qu_per_tib_hour,
     )
 
 
@@ -81,6 +83,9 @@ def quote_view(token: str, provider: str, terms: Terms) -> QuoteView:
         deposit=terms.deposit,
         max_loss_qu=max_loss(Role.CALLER, terms),
         max_loss_intervals=max_loss_intervals(Role.CALLER, terms),
+        machine_qu_per_hour=terms.price_qu_per_hour - terms.storage_qu_per_hour,
+        disk_qu_per_hour=terms.storage_qu_per_hour,
+        fee_qu_per_hour=fee_of(terms.price_qu_per_hour),
     )
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from protocol.errors import QubixError, UsageError
-from tui import devnet, run, show, up, verbs, wallet
-from tui.safe import safe_line
+from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
+from tui import devnet, market, run, show, up, verbs, wallet
+from tui.safe import safe_line, safe_text
 
 Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 Arguments = Callable[[argparse.ArgumentParser], None]
@@ -32,18 +32,12 @@ def _offer_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _market_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--gpu", default="", metavar="MODEL", help="only machines with this GPU, e.g. RTX4090"
-    )
-    parser.add_argument("--limit", type=_count, default=100, metavar="N", help="at most N offers (100)")
-
-
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="job.yaml", help="the job file")
     parser.add_argument("--max-price", type=_amount, metavar="QU_PER_HOUR", help="refuse dearer offers")
     parser.add_argument("--output", metavar="DIR", help="folder for the output files; new or empty")
     parser.add_argument("--provider", default="", metavar="P", help="a peer id or the start of a name")
+    run.add_choice_arguments(parser)
     parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
     parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
 
@@ -110,14 +104,53 @@ VERBS: dict[str, Verb] = {
         verbs.offer,
     ),
     "market": Verb(
-        "show the offers known here, cheapest first",
-        ("qubix market", "qubix market --gpu RTX4090"),
-        _market_arguments,
-        verbs.market,
+        "show the offers known here, the cheapest or the fittest first",
+        (
+            "qubix market",
+            'qubix market --for "stable diffusion"',
+            "qubix market gpu=RTX_4090 'price<=50000' 'region in (eu, us)' --measure",
+            "qubix market 'vram>=24' 'score>=0.3' --sort price,-score --limit 50",
+            "qubix market --gpu A100 --image pytorch/pytorch:latest --disk 200GB --json",
+        ),
+        market.market_arguments,
+        market.market,
+    ),
+    "why": Verb(
+        "say why nobody takes a job, and the least change that would help",
+        ("qubix why", "qubix why job.yaml", "qubix why job.yaml --ask --json"),
+        market.why_arguments,
+        market.why,
+    ),
+    "score": Verb(
+        "show how a provider has done, and check it",
+        (
+            "qubix score alice",
+            "qubix score alice --export alice.json",
+            "qubix score --evidence alice.json --json",
+        ),
+        market.score_arguments,
+        market.score,
+    ),
+    "deny": Verb(
+        "say which providers are never hired",
+        ("qubix deny list", "qubix deny add mallory", "qubix deny remove 12D3KooW..."),
+        market.deny_arguments,
+        market.deny,
+    ),
+    "directories": Verb(
+        "show which directories are used, and what each of them lacks",
+        ("qubix directories",),
+        _no_arguments,
+        market.directories,
     ),
     "run": Verb(
         "rent a machine and run a job on it",
-        ("qubix run job.yaml", "qubix run job.yaml --max-price 400000 --output results --detach"),
+        (
+            "qubix run job.yaml",
+            "qubix run job.yaml --max-price 400000 --output results --detach",
+            "qubix run job.yaml --region eu --min-reliability 95% --max-rtt 50ms",
+            "qubix run job.yaml --filter 'cpus>=8 score>=0.3' --order-by price,-score",
+        ),
         _run_arguments,
         run.run,
     ),
@@ -226,7 +259,11 @@ def report(error: QubixError, *, as_json: bool) -> None:
     if as_json:
         show.print_json({"error": {"code": error.code, "message": str(error)}})
     else:
-        print(f"error: {safe_line(str(error), 2_000)} [{safe_line(error.code)}]", file=sys.stderr)
+        # Only what was written here may take several lines: a caret stands below the character it means.
+        own = error.code in (QueryInvalid.code, JobFileInvalid.code)
+        sentence = safe_text(str(error))[:2_000] if own else safe_line(str(error), 2_000)
+        first, _, rest = sentence.partition("\n")
+        print(f"error: {first} [{safe_line(error.code)}]" + (f"\n{rest}" if rest else ""), file=sys.stderr)
 
 
 def _amount(text: str) -> int:

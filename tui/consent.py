@@ -6,8 +6,11 @@ import asyncio
 import sys
 
 from protocol.control import QuoteView
+from protocol.units import BASIS_POINTS, FEE_BASIS_POINTS
 from tui import show
 from tui.safe import safe_line
+
+FEE_PERCENT = 100 * FEE_BASIS_POINTS / BASIS_POINTS
 
 
 def risk(quote: QuoteView) -> str:
@@ -19,10 +22,14 @@ def risk(quote: QuoteView) -> str:
 
 
 def terms(quote: QuoteView) -> str:
-    """The price of it, in a line."""
+    """One price, what is in it, and what that is for the whole rented time."""
+    disk = f", disk {show.qu(quote.disk_qu_per_hour)}" if quote.disk_qu_per_hour else ", disk included"
     return (
-        f"{safe_line(quote.provider, 40)} asks {show.qu(quote.price_qu_per_hour)} QU per hour for at most "
-        f"{show.duration(quote.max_seconds)}; {show.qu(quote.deposit)} QU will be locked."
+        f"{safe_line(quote.provider, 40)} asks {show.qu(quote.price_qu_per_hour)} QU per hour, all in.\n"
+        f"  contained: machine {show.qu(quote.machine_qu_per_hour)}{disk}, traffic of the job's files, "
+        f"fee {show.qu(quote.fee_qu_per_hour)} ({FEE_PERCENT:g} %)\n"
+        f"  in total at most {show.qu(quote.deposit)} QU for {show.duration(quote.max_seconds)}; so much is "
+        "locked, what is not used comes back."
     )
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from protocol.control import MarketArgs, MarketView, OfferView
+from protocol.control_market import MarketArgs, MarketView, OfferView
 from protocol.errors import EngineUnreachable, ImageUnavailable, NoOffer, QubixError
 from tui import demo_job, show
 from tui.client import Client, connect

@@ -101,7 +101,12 @@ async def _ready(
 
 def last_words(name: str, log: Path, exit_code: int, since: int = 0) -> QubixError:
     """The error a process that has ended named at the end of its log, which began at byte `since`."""
-    for line in reversed(log_tail(log, since=since)):
+    return error_in(name, log_tail(log, since=since), exit_code)
+
+
+def error_in(name: str, lines: Sequence[str], exit_code: int) -> QubixError:
+    """The error that a process which has ended named last in these lines."""
+    for line in reversed(lines):
         match = _LAST_WORDS.fullmatch(line)
         if match:
             return error_of(match["code"], match["sentence"], exit_code if 0 < exit_code < 256 else 1)

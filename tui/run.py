@@ -18,6 +18,7 @@ from protocol import jobspec
 from protocol.control import ConfirmArgs, LeaseView, QuoteView, RunArgs, RunEvent
 from protocol.errors import FilesInvalid, JobFailed, JobFileInvalid, QubixError
 from protocol.lease_state import TERMINAL
+from protocol.query import parse_filter, parse_sort
 from tui import consent, show
 from tui.client import connect, error_of
 from tui.places import control_socket, data_dir
@@ -35,6 +36,36 @@ PHASE_WORDS: Final = {
     "stopping": "fetching the outputs",
     "settling": "settling the escrow",
 }
+
+
+CHOICES: Final = (
+    ("--region", "region=", "REGION", "only providers who say they are there"),
+    ("--min-score", "score>=", "SHARE", "only providers with at least this score"),
+    ("--min-reliability", "reliability>=", "SHARE", "only providers this reliable, e.g. 95%%"),
+    ("--max-rtt", "rtt<=", "MS", "only providers no further away, e.g. 50ms"),
+)
+"""Flags that are short for a condition: (flag, beginning of the condition, metavar, help)."""
+
+
+def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whom to hire, beside what the job file says."""
+    for flag, _, metavar, text in CHOICES:
+        parser.add_argument(flag, default="", metavar=metavar, help=text)
+    parser.add_argument("--filter", default="", metavar="FILTER", help="more conditions, e.g. 'cpus>=8'")
+    parser.add_argument("--order-by", default="", metavar="KEYS", help="e.g. price,-score; who comes first")
+
+
+def conditions(options: argparse.Namespace) -> str:
+    """All of them in the filter language. QueryInvalid if there is something wrong with one."""
+    said = [
+        f"""{start}'{value.replace("'", " ")}'"""
+        for flag, start, _, _ in CHOICES
+        if (value := getattr(options, flag.removeprefix("--").replace("-", "_")))
+    ]
+    text = " ".join([*([options.filter] if options.filter else []), *said])
+    parse_filter(text)
+    parse_sort(options.order_by)
+    return text
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -58,11 +89,7 @@ async def run(options: argparse.Namespace) -> int:
 def request(options: argparse.Namespace) -> RunArgs:
     """The checked request. A broken job file, a missing secret and a used output folder end here."""
     path = Path(options.job)
-    text = _read_text(path)
-    try:
-        job = jobspec.parse(text)
-    except JobFileInvalid as error:
-        raise JobFileInvalid(f"{path}: {error}") from error
+    text, job = read_job(path)
     price = job.max_price_qu_per_hour if options.max_price is None else options.max_price
     return RunArgs(
         job_yaml=text,
@@ -72,8 +99,19 @@ def request(options: argparse.Namespace) -> RunArgs:
         max_price_qu_per_hour=price,
         provider=options.provider,
         detach=options.detach,
+        where=conditions(options),
+        order_by=options.order_by,
         ask=not (options.yes or options.json) and consent.can_ask(),
     )
+
+
+def read_job(path: Path) -> tuple[str, jobspec.Job]:
+    """A job file's text and what it says. JobFileInvalid names the file."""
+    text = _read_text(path)
+    try:
+        return text, jobspec.parse(text)
+    except JobFileInvalid as error:
+        raise JobFileInvalid(f"{path}: {error}") from error
 
 
 def _read_text(path: Path) -> str:

@@ -17,7 +17,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from protocol.control import HistoryEntry, LeaseView, OfferView, PaymentView, StatusView, WalletView
+from protocol.control import HistoryEntry, LeaseView, PaymentView, StatusView, WalletView
 from tui.safe import safe_line
 
 ID_CHARS = 8
@@ -110,31 +110,6 @@ class Ticking:
 
     def __rich__(self) -> Text:
         return Text.assemble(self._text, (f"  {time.monotonic() - self._began:.0f} s", "dim"))
-
-
-def offers_table(offers: Sequence[OfferView]) -> Table:
-    rows = [
-        (
-            cell(offer.name, "bold" if offer.own else "", max_chars=28),
-            cell(_gpu(offer), max_chars=28),
-            cell(f"{offer.cpu_millis / 1000:g}"),
-            cell(size(offer.memory_mib)),
-            cell(offer.runner),
-            cell(offer.region),
-            cell(qu(offer.price_qu_per_hour), "bold"),
-            cell(short_peer(offer.peer_id), "dim"),
-        )
-        for offer in offers
-    ]
-    columns = ("provider", "gpu", "cpus", "memory", "runner", "region", "QU/hour", "peer")
-    return table(columns, rows, ("cpus", "memory", "QU/hour"), ("provider", "gpu", "region"))
-
-
-def _gpu(offer: OfferView) -> str:
-    if not offer.gpus:
-        return "none"
-    count = f"{offer.gpus} x " if offer.gpus > 1 else ""
-    return f"{count}{offer.gpu_class} {size(offer.vram_mib)}"
 
 
 def leases_table(leases: Sequence[LeaseView]) -> Table:

@@ -15,10 +15,6 @@ from protocol.control import (
     Done,
     LogChunk,
     LogsArgs,
-    MarketArgs,
-    MarketView,
-    OfferAnswer,
-    OfferArgs,
     PsArgs,
     PsView,
     RunEvent,
@@ -27,9 +23,10 @@ from protocol.control import (
     StatusView,
     StopArgs,
 )
+from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.errors import ConfigInvalid, LeaseUnknown
 from protocol.lease_state import TERMINAL
-from tui import show
+from tui import market_screens, show
 from tui.client import connect
 from tui.places import control_socket, data_dir
 from tui.safe import SafeStream, safe_line
@@ -59,16 +56,6 @@ async def status(options: argparse.Namespace) -> int:
     return tell(options, view, show.status_sheet(view))
 
 
-async def market(options: argparse.Namespace) -> int:
-    view: MarketView = await ask(options, "market", MarketArgs(options.gpu, options.limit))
-    none_here = "No offers here yet. They arrive within seconds of a connection; `qubix status` shows peers."
-    if options.gpu:
-        none_here = (
-            f"No offer known here has a GPU like {safe_line(options.gpu)!r}; `qubix market` shows all."
-        )
-    return tell(options, view, show.offers_table(view.offers) if view.offers else Text(none_here))
-
-
 async def offer(options: argparse.Namespace) -> int:
     if options.price is not None and options.withdraw is True:
         raise ConfigInvalid("--price and --withdraw contradict each other; give one of them")
@@ -79,7 +66,7 @@ async def offer(options: argparse.Namespace) -> int:
         )
     if answer.offer.withdrawn:
         return tell(options, answer, Text("The offer is withdrawn; `qubix offer --restore` puts it back."))
-    return tell(options, answer, show.offers_table([answer.offer]))
+    return tell(options, answer, market_screens.own_offer(answer.offer, out().width))
 
 
 async def ps(options: argparse.Namespace) -> int:

@@ -15,7 +15,8 @@ import trio
 import trio.testing
 
 from protocol import control
-from protocol.control import OfferView, RunEvent
+from protocol.control import RunEvent
+from protocol.control_market import OfferView
 from protocol.errors import AlreadyRunning, ConfigInvalid
 from protocol.units import fee_of
 from qubixd.control import VERBS, open_control

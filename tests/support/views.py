@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from protocol import control
-from protocol.control import LeaseView, OfferView, RunEvent
+from protocol.control import LeaseView, RunEvent
+from protocol.control_market import (
+    ChangeView,
+    DeniedView,
+    DenyView,
+    DirectoryView,
+    MarketView,
+    OfferView,
+    ReasonGroup,
+    ReasonView,
+    ScoreView,
+    UseCaseView,
+    WhyView,
+)
 
 LEASE_ID = "3fa9c1" + "0" * 58
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold]\u202eevil\n\x9b31m"
@@ -64,6 +77,10 @@ def offer(**changes: Any) -> OfferView:
         "expires_in_s": 100,
         "own": False,
         "withdrawn": False,
+        "all_in_qu_per_hour": 361_000,
+        "suggested_low_qu_per_hour": 300_000,
+        "suggested_high_qu_per_hour": 400_000,
+        "score": 0.61,
     }
     return OfferView(**(body | changes))
 
@@ -76,7 +93,7 @@ def event(lease_view: LeaseView | None, phase: str = "", detail: str = "") -> di
 
 def quoted() -> dict[str, Any]:
     """The event with the quote, before anything is signed."""
-    quote = control.QuoteView("t0", "alice", 360_000, 3_600, 5, 360_000, 700, 1.4)
+    quote = control.QuoteView("t0", "alice", 360_000, 3_600, 5, 360_000, 700, 1.4, 350_000, 10_000, 18_000)
     return control.to_body(RunEvent("quoted", "you can lose at most 700 QU", None, quote))
 
 
@@ -98,4 +115,48 @@ STATUS = control.StatusView(
     offers=3,
     data_dir="/home/someone/.local/share/qubix",
     counters={"offer.forged": 2, "bytes_in": 5},
+)
+
+MARKED = offer(
+    name=HOSTILE,
+    region=HOSTILE,
+    gpu_class=HOSTILE,
+    runner=HOSTILE,
+    rtt_ms=31.4,
+    start_s=312,
+    newcomer=True,
+    shared_gpu_with=[HOSTILE, "bob", "carol", "dave"],
+    missing_at=[HOSTILE],
+    not_hired=HOSTILE,
+    reasons=[HOSTILE],
+)
+"""An offer with every mark."""
+USE_CASE = UseCaseView("sd", "Stable Diffusion", 8, 12, "ssh", HOSTILE)
+DIRECTORY = DirectoryView("12D3KooWDirectory", 1_000, 3)
+MARKET = MarketView(
+    [offer(), MARKED], 12, 40, 3, "speed for the price", USE_CASE, [DIRECTORY, DirectoryView(HOSTILE, 0, 0)]
+)
+REASON = ReasonView("12D3KooWAbcdEfgh", HOSTILE, HOSTILE)
+WHY = WhyView(
+    "wordcount",
+    1,
+    40,
+    0,
+    3,
+    1,
+    [
+        ReasonGroup("price", "price above your limit", 33, [REASON, REASON, REASON]),
+        ReasonGroup(HOSTILE, HOSTILE, 7, [REASON]),
+    ],
+    [
+        ChangeView("raise max_price to 12,500", 3, 0.1, {"max_price": "12500"}),
+        ChangeView("20 GB of GPU memory instead of 24 GB", 1, 0.26, {"gpu": "20480MB:1"}),
+    ],
+)
+SCORE = ScoreView("12D3KooWAbcdEfgh", HOSTILE, 0.61, 0.9, 0.8, 0.85, 0.7, False, [HOSTILE], '{"a": 1}')
+DENIED = DenyView(
+    [
+        DeniedView("12D3KooWAbcdEfgh", HOSTILE, "denied", HOSTILE, 0),
+        DeniedView("12D3KooWBbcdEfgh", "bob", "net.peer_unreachable", "it failed the last time", 60_000),
+    ]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from protocol import control
-from protocol.control import LogsArgs, MarketArgs, OfferArgs, PsArgs, StopArgs
+from protocol import control, control_market
+from protocol.control import LogsArgs, PsArgs, StopArgs
+from protocol.control_market import DenyArgs, MarketArgs, OfferArgs, ScoreArgs, WhyArgs
 from tests.support import views
 from tests.support.control_server import Reply, control_server
 from tests.support.views import HOSTILE
@@ -23,7 +25,6 @@ from tui import cli
 def daemon(verb: str, args: Any) -> Iterator[Reply]:
     """A well-behaved daemon that knows hostile peers."""
     hostile_lease = views.lease(name=HOSTILE, phase="running", settled=False, gpu=HOSTILE, peer_id=HOSTILE)
-    hostile_offer = views.offer(name=HOSTILE, region=HOSTILE, gpu_class=HOSTILE, runner=HOSTILE)
     if verb == "logs":
         yield {"event": {"data": b"one\n"}}
         yield {"event": {"data": HOSTILE.encode()}}
@@ -32,8 +33,12 @@ def daemon(verb: str, args: Any) -> Iterator[Reply]:
         "wallet": views.WALLET,
         "send": views.PAYMENT,
         "history": control.HistoryView([views.HISTORY, views.HISTORY]),
-        "market": control.MarketView([views.offer(), hostile_offer]),
-        "offer": control.OfferAnswer(views.offer(own=True)),
+        "market": views.MARKET,
+        "why": views.WHY,
+        "score": views.SCORE,
+        "deny": views.DENIED,
+        "directories": control_market.DirectoriesView(views.MARKET.directories),
+        "offer": control_market.OfferAnswer(views.offer(own=True)),
         "ps": control.PsView([views.lease(), hostile_lease]),
         "stop": control.RunEvent("stopping", "you stopped it", views.lease(phase="stopping")),
         "logs": control.Done(),
@@ -50,7 +55,8 @@ def home(tmp_path: Path) -> Iterator[str]:
 
 
 WALLET = [["wallet"], ["wallet", "history"], ["wallet", "send", "A" * 60, "1_000", "--id", "x"]]
-ASKING = [["status"], *WALLET, ["market"], ["offer"], ["ps"], ["ps", "-a"], ["stop", "3fa9"], ["down"]]
+MARKET = [["market"], ["why"], ["score", "alice"], ["deny", "list"], ["directories"]]
+ASKING = [["status"], *WALLET, *MARKET, ["offer"], ["ps"], ["ps", "-a"], ["stop", "3fa9"], ["down"]]
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
@@ -69,7 +75,7 @@ def test_a_screen_fits_80_columns_and_holds_no_control_character(home: str, word
     text = screen.replace("\r\n", "\n")
     assert text.strip()
     assert not [c for c in text if c != "\n" and not c.isprintable()], ascii(text)
-    if words[0] in ("market", "ps") or "history" in words:
+    if words[0] in ("market", "why", "deny", "directories", "offer", "ps") or "history" in words:
         assert max(map(len, text.splitlines())) <= 80
 
 
@@ -110,6 +116,23 @@ def test_logs_as_json_end_with_a_last_object(home: str, capfd: pytest.CaptureFix
     ("words", "sent"),
     [
         (["market", "--gpu", "RTX 4090", "--limit", "5"], MarketArgs("RTX 4090", 5)),
+        (
+            ["market", "vram>=24", "region in (eu, us)"],
+            MarketArgs(limit=20, filter="vram>=24 region in (eu, us)"),
+        ),
+        (
+            ["market", "--for", "sd", "--image", "a:1", "--disk", "1TB", "--measure"],
+            MarketArgs(limit=20, use_case="sd", image="a:1", disk_mib=1 << 20, measure=True),
+        ),
+        (
+            ["market", "--sort", "price,-score", "cpus>=2"],
+            MarketArgs(limit=20, filter="cpus>=2", sort="price,-score"),
+        ),
+        (["why", "--ask"], WhyArgs(ask=True)),
+        (["score", "alice"], ScoreArgs("alice")),
+        (["deny", "add", "alice"], DenyArgs(add="alice")),
+        (["deny", "remove", "alice"], DenyArgs(remove="alice")),
+        (["deny", "list"], DenyArgs()),
         (["wallet", "send", "A" * 60, "1,000", "--id", "x"], control.SendArgs("x", "A" * 60, 1_000)),
         (["wallet", "history", "--limit", "5"], control.HistoryArgs(5)),
         (["offer"], OfferArgs(None, None)),
@@ -139,7 +162,7 @@ def test_every_verb_helps_with_examples(name: str, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("name", cli.VERBS)
 def test_examples_are_valid_commands(name: str) -> None:
     for example in cli.VERBS[name].examples:
-        assert cli.make_parser().parse_args(example.split()[1:]).verb == name
+        assert cli.make_parser().parse_args(shlex.split(example)[1:]).verb == name
 
 
 @pytest.mark.parametrize(
@@ -256,7 +279,7 @@ def test_stop_says_whether_it_is_over(
 
 def test_an_empty_market_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def answer(verb: str, args: Any) -> Iterator[Reply]:
-        yield {"ok": control.to_body(control.MarketView([]))}
+        yield {"ok": control.to_body(control_market.MarketView([]))}
 
     with control_server(tmp_path / "control.sock", answer):
         for words, said in ((["market"], "No offers here yet"), (["market", "--gpu", "H100"], "like 'H100'")):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from protocol import control
-from protocol.control import LogChunk, LogsArgs, MarketArgs, MarketView, PsArgs, PsView, RunArgs
+from protocol.control import LogChunk, LogsArgs, PsArgs, PsView, RunArgs
+from protocol.control_market import MarketArgs, MarketView
 from protocol.errors import (
     DaemonUnreachable,
     LeaseUnknown,

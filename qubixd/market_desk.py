@@ -1,0 +1,287 @@
+"""The control API's verbs about the market: offers as this node sees them, why, scores, who is not hired."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import trio
+
+from protocol import catalogue, fitness, jobspec
+from protocol.catalogue import UseCase
+from protocol.control_market import (
+    STANDARD_DISK_MIB,
+    DeniedView,
+    DenyArgs,
+    DenyView,
+    DirectoriesArgs,
+    DirectoriesView,
+    DirectoryView,
+    MarketArgs,
+    MarketView,
+    OfferView,
+    ScoreArgs,
+    ScoreView,
+    UseCaseView,
+    WhyArgs,
+    WhyView,
+)
+from protocol.errors import NoOffer, NotFound, UsageError
+from protocol.images import estimated_start_s
+from protocol.messages import Wish
+from protocol.query import Condition, Filter, SortKey, gpu_key, parse_filter, parse_sort
+from protocol.units import MAX_QU, PeerKey, Qu
+from qubixd.book import Entry
+from qubixd.choosing import LEARNT, Image
+from qubixd.demand import is_named
+from qubixd.hiring import Search, demand_of
+from qubixd.node import Node
+from qubixd.quotes import all_in, sold_mib
+from qubixd.views import offer_view
+from qubixd.wire_libp2p import peer_id_of
+
+Emit = Callable[[object], Awaitable[None]]
+MAX_SCORED: Final = 64
+"""Providers of a page whose scores are computed for it; the rest shows what is known."""
+SCORE_SECONDS: Final = 2.0
+"""A list does not wait longer for scores; the next one shows them."""
+MAX_MEASURED: Final = 32
+MAX_QUOTES: Final = 24
+"""Providers that `why --ask` asks."""
+EVERYTHING: Final = 200_000
+"""More offers than a book holds."""
+
+
+@dataclass(frozen=True)
+class _Listed:
+    entry: Entry
+    reasons: tuple[str, ...] = ()
+
+
+# --- market -------------------------------------------------------------------------------------
+
+
+async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
+    node.offers.want()
+    chooser, now = node.hiring.chooser, node.parts.now_ms
+    where, sort = _where(args), parse_sort(args.sort)
+    use = catalogue.use_case(args.use_case) if args.use_case else None
+    if use and sort:
+        raise UsageError("--for orders by fitness and --sort by what it names; give one of them")
+    wish = Wish("", 0, 0, 0, 0, args.disk_mib)
+    await _learn(node, where, sort)
+    if use:
+        listed, total = _fittest(node, where, use, wish, args.limit)
+    else:
+        by_price = chooser.cheapest(where, wish, args.limit)
+        page = chooser.book.query(where, sort, args.limit, now()) if sort else await by_price
+        listed, total = [_Listed(entry) for entry in page.entries], page.total
+    if args.measure:
+        await chooser.measure([one.entry for one in listed[:MAX_MEASURED]])
+    with trio.move_on_after(SCORE_SECONDS):
+        await chooser.scores([one.entry.provider for one in listed[:MAX_SCORED]])
+    image = (args.image, await chooser.image_here(args.image)) if args.image else None
+    return MarketView(
+        offers=[_view(node, one, wish, image) for one in listed],
+        total=total,
+        known=sum(1 for _ in chooser.book.entries(now())),
+        peers=len(node.parts.wire.peers()),
+        order=_order_words(use, sort),
+        use_case=_use_view(use) if use else None,
+        directories=_directories(node),
+    )
+
+
+def _where(args: MarketArgs) -> Filter:
+    conditions = parse_filter(args.filter).conditions
+    if not args.gpu:
+        return Filter(conditions)
+    try:
+        return Filter((*conditions, Condition("gpu", "=", (gpu_key(args.gpu),))))
+    except ValueError as error:
+        raise UsageError(f"{args.gpu!r} is no name of a GPU") from error
+
+
+async def _learn(node: Node, where: Filter, sort: Sequence[SortKey]) -> None:
+    """What must be found out of providers before a search by it can find them."""
+    used = ({one.field for one in where.conditions} | {one.field for one in sort}) & LEARNT
+    if used:
+        rest = Filter(tuple(one for one in where.conditions if one.field not in LEARNT))
+        page = node.offers.book.query(rest, (SortKey("price"),), MAX_SCORED, node.parts.now_ms())
+        await node.hiring.chooser.learn(page.entries, used)
+
+
+def _fittest(node: Node, where: Filter, use: UseCase, wish: Wish, limit: int) -> tuple[list[_Listed], int]:
+    """The best for a use, and how many have room for it at all."""
+    page = node.offers.book.query(where, (), EVERYTHING, node.parts.now_ms())
+    entries = {entry.provider: entry for entry in page.entries}
+    ranked = fitness.rank((_for_use(entry, wish) for entry in page.entries), use)
+    listed = [
+        _Listed(entries[PeerKey(one.candidate.key)], (one.reasons, *filter(None, [one.above_next])))
+        for one in ranked[:limit]
+    ]
+    return listed, len(ranked)
+
+
+def _for_use(entry: Entry, wish: Wish) -> fitness.Candidate:
+    offer = entry.offer
+    gpus = offer.capacity.gpus
+    return fitness.Candidate(
+        key=entry.provider,
+        gpu_class=offer.gpu_class,
+        gpus=len(gpus),
+        vram_mib=sold_mib(min((gpu.vram_mib for gpu in gpus), default=0)),
+        cpu_millis=offer.capacity.cpu_millis,
+        memory_mib=offer.capacity.memory_mib,
+        qu_per_hour=all_in(offer, wish),
+    )
+
+
+def own_view(node: Node, own: Entry) -> OfferView:
+    """This machine's offer, with what the catalogue suggests."""
+    return _view(node, _Listed(own), Wish("", 0, 0, 0, 0, STANDARD_DISK_MIB), None)
+
+
+def _view(node: Node, one: _Listed, wish: Wish, image: Image | None) -> OfferView:
+    entry, now, book = one.entry, node.parts.now_ms(), node.offers.book
+    values, score = book.values(entry, now), node.receipts.cached(entry.provider)
+    low, high = catalogue.suggested_range(entry.offer.gpu_class, node.config.qu_per_credit)
+    start = estimated_start_s(entry.offer, *image) if image else None
+    return replace(
+        offer_view(entry, node.parts.key.public, now),
+        vram_mib=sold_mib(max((gpu.vram_mib for gpu in entry.offer.capacity.gpus), default=0)),
+        all_in_qu_per_hour=all_in(entry.offer, wish),
+        suggested_low_qu_per_hour=low,
+        suggested_high_qu_per_hour=high,
+        score=score.g if score else _number(values.get("score")),
+        reliability=score.reliability if score else _number(values.get("reliability")),
+        newcomer=score is not None and score.confidence == 0,
+        rtt_ms=_number(values.get("rtt")),
+        start_s=start,
+        shared_gpu_with=[_name(node, other) for other in book.clashes(entry.provider)],
+        missing_at=[peer_id_of(peer) for peer in book.missing(entry.provider)],
+        not_hired=node.standing.allowed(entry.provider, now) or "",
+        reasons=list(one.reasons),
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _name(node: Node, provider: PeerKey) -> str:
+    """As far as it has one, and its peer id."""
+    entry = node.offers.book.get(provider, node.parts.now_ms())
+    return f"{entry.offer.name} ({peer_id_of(provider)})" if entry else peer_id_of(provider)
+
+
+def _order_words(use: UseCase | None, sort: Sequence[SortKey]) -> str:
+    if use:
+        return "speed for the price"
+    if not sort:
+        return "price all in"
+    return ", then ".join(f"{key.field}, {'most' if key.descending else 'least'} first" for key in sort)
+
+
+def _use_view(use: UseCase) -> UseCaseView:
+    return UseCaseView(
+        use.name, use.title, use.min_vram_gib, use.recommended_vram_gib, use.connection, use.why
+    )
+
+
+def _directories(node: Node) -> list[DirectoryView]:
+    told = node.offers.book.sources()
+    return [DirectoryView(peer_id_of(peer), *told[peer]) for peer in sorted(told)]
+
+
+async def directories(node: Node, args: DirectoriesArgs, emit: Emit) -> DirectoriesView:
+    return DirectoriesView(_directories(node))
+
+
+# --- why ----------------------------------------------------------------------------------------
+
+
+async def why(node: Node, args: WhyArgs, emit: Emit) -> WhyView:
+    node.offers.want()
+    if not args.job_yaml:
+        remembered = await node.hiring.remembered()
+        if remembered is None:
+            raise NotFound("no job has gone without a taker here; name a job file: `qubix why job.yaml`")
+        return remembered
+    job = jobspec.parse(args.job_yaml)
+    price = None if args.max_price_qu_per_hour is None else Qu(min(args.max_price_qu_per_hour, MAX_QU))
+    search = Search(job, demand_of(job, price, args.provider, parse_filter(args.where)))
+    await _learn(node, Filter(search.demand.conditions), ())
+    if args.ask:
+        await _ask(node, search)
+    return await node.hiring.explain(search)
+
+
+async def _ask(node: Node, search: Search) -> None:
+    """Real quotes for a job that has no files: nobody is to take it."""
+    try:
+        candidates = await node.hiring.candidates(search, search.job.choice.order, MAX_QUOTES)
+    except NoOffer:
+        return
+    nothing = hashlib.sha256(os.urandom(32)).digest()
+    await node.hiring.ask_all(search, nothing, candidates, all_of_them=True)
+
+
+# --- scores and standing ------------------------------------------------------------------------
+
+
+async def score(node: Node, args: ScoreArgs, emit: Emit) -> ScoreView:
+    provider = find_provider(node, args.provider)
+    scored = (await node.receipts.scores([provider]))[provider]
+    evidence = json.dumps(await node.receipts.evidence(provider)) if args.evidence else ""
+    entry = node.offers.book.get(provider, node.parts.now_ms())
+    return ScoreView(
+        peer_id=peer_id_of(provider),
+        name=entry.offer.name if entry else "",
+        score=scored.g,
+        performance=scored.performance,
+        reliability=scored.reliability,
+        efficiency=scored.efficiency,
+        confidence=scored.confidence,
+        newcomer=scored.confidence == 0,
+        reasons=list(scored.reasons),
+        evidence=evidence,
+    )
+
+
+async def deny(node: Node, args: DenyArgs, emit: Emit) -> DenyView:
+    if args.add:
+        await node.standing.deny(find_provider(node, args.add), "", node.parts.now_ms())
+    if args.remove:
+        await node.standing.forgive(find_provider(node, args.remove))
+    now = node.parts.now_ms()
+    return DenyView(
+        [
+            DeniedView(
+                peer_id=peer_id_of(one.provider),
+                name=entry.offer.name if (entry := node.offers.book.get(one.provider, now)) else "",
+                reason="denied" if one.denied else one.code,
+                sentence=one.why,
+                until_ms=0 if one.denied else one.until_ms,
+            )
+            for one in node.standing.all(now)
+            if one.why
+        ]
+    )
+
+
+def find_provider(node: Node, said: str) -> PeerKey:
+    """The one provider that is called so. NotFound if there is none or more than one."""
+    now = node.parts.now_ms()
+    entries = [entry for entry in node.offers.book.entries(now) if is_named(entry, said)] if said else []
+    exact = {entry.provider for entry in entries if entry.offer.name == said}
+    silent = {one.provider for one in node.standing.all(now) if peer_id_of(one.provider) == said}
+    found = exact if len(exact) == 1 else {entry.provider for entry in entries} | silent
+    if len(found) == 1:
+        return found.pop()
+    count = "several providers are" if found else "no provider known here is"
+    raise NotFound(f"{count} called {said[:64]!r}; `qubix market --json` shows their peer ids")

@@ -1,0 +1,50 @@
+"""Offers and entries for tests of the market: a usual one, every part overridable."""
+
+from __future__ import annotations
+
+import hashlib
+
+from protocol.messages import Capacity, Gpu, Offer
+from protocol.signing import NodeKey
+from protocol.units import Qu, QubicId, UnixMs
+from qubixd.book import Entry
+
+
+def card(model: str = "NVIDIA GeForce RTX 4090", vram_mib: int = 24_564, number: int = 0) -> Gpu:
+    return Gpu(model, vram_mib, hashlib.sha256(f"{model} {number}".encode()).digest())
+
+
+def entry(
+    key: NodeKey,
+    *,
+    name: str = "alice",
+    region: str = "eu",
+    price: int = 12_000,
+    storage: int = 0,
+    gpus: tuple[Gpu, ...] = (),
+    gpu_class: str = "",
+    sizes: tuple[int, int, int] = (8_000, 32_768, 102_400),
+    layers: tuple[bytes, ...] = (),
+    pull_mib_per_s: int = 0,
+) -> Entry:
+    """`sizes`: thousandths of a core, MiB of memory, MiB of disk."""
+    offer = Offer(
+        sequence=1,
+        issued_at=UnixMs(0),
+        expires_at=UnixMs(600_000),
+        withdrawn=False,
+        network="devnet",
+        contract_index=28,
+        qubic_id=QubicId(key.public),
+        name=name,
+        region=region,
+        gpu_class=gpu_class or ("RTX_4090" if gpus else "CPU"),
+        runner="docker",
+        price_qu_per_hour=Qu(price),
+        storage_qu_per_tib_hour=Qu(storage),
+        capacity=Capacity(gpus, *sizes),
+        addresses=(),
+        layers=layers,
+        pull_mib_per_s=pull_mib_per_s,
+    )
+    return Entry(key.public, key.sign(offer))
