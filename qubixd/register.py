@@ -104,11 +104,8 @@ class Register:
             return "directory.other_network", Verdict.REJECT
         if record.issued_at > now + MAX_SKEW_MS or record.expires_at > record.issued_at + MAX_LIFE_MS:
             return "directory.from_the_future", Verdict.REJECT
-        if (
-            peer == self._me
-            or record.expires_at <= now
-            or record.sequence <= self._sequences.get(peer, (-1, 0))[0]
-        ):
+        newest, _ = self._sequences.get(peer, (-1, 0))
+        if peer == self._me or record.expires_at <= now or record.sequence <= newest:
             return "directory.stale", Verdict.IGNORE
         return self._take(peer, record, raw)
 

@@ -91,7 +91,8 @@ class Shop:
 async def running(
     net: MemoryNet, shop: Shop, path: Path | Literal[":memory:"] = ":memory:"
 ) -> AsyncIterator[Shop]:
-    """Leaving the block is the node's sudden death."""
+    """Leaving the block is the node's sudden death. An error of the block comes out as it is."""
+    failure: Exception | None = None
     async with (
         open_store(path, inline) as store,
         net.wire(shop.peer) as wire,
@@ -100,8 +101,13 @@ async def running(
         book = OfferBook(NETWORK, CONTRACT, own=shop.peer)
         shop.discovery = Discovery(wire, shop.key, book, shop.clock, shop.make, store, shop.settings())
         await nursery.start(shop.discovery.run)
-        yield shop
+        try:
+            yield shop
+        except Exception as error:
+            failure = error
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60.0) -> float:

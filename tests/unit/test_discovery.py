@@ -163,7 +163,7 @@ async def test_a_reader_goes_on_where_it_stopped(autojump_clock: MockClock) -> N
             net.heal(bob.peer, shop.peer)
         sellers[3].price = 99
         sellers[3].service.changed()
-        assert not bob.service.served
+        await until(lambda: not bob.service.served, 5)
         await until(lambda: bob.service.served and bob.seen["seller-3"] == 99, 60)
         assert len(bob.seen) == 20
         assert bob.discovery.book.dropped["offer.known"] - known < 20, "the whole book was sent again"
