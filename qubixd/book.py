@@ -266,9 +266,9 @@ class OfferBook:
     def sweep(self, now: UnixMs) -> None:
         """Note who has fallen silent, and forget what has expired. A sequence is remembered until no older
         offer could still be alive."""
-        for number, second in self._wheel.due(now):
+        for deadline, number in self._wheel.due(now):
             record = self._records.get(number)
-            if record is not None and record.due == second:
+            if record is not None and record.due == deadline:
                 record.due = 0
                 self._look_at(record, now)
 
@@ -364,9 +364,9 @@ class OfferBook:
             deadline = self._deadline(record)
         else:
             deadline = record.expires_at if record.raw else record.forget_at
-        if not record.due or deadline // 1_000 < record.due:
-            record.due = deadline // 1_000
-            self._wheel.add(record.number, record.due)
+        if not record.due or deadline < record.due:
+            record.due = deadline
+            self._wheel.add(record.number, deadline)
 
     def _showed(self, record: Record, source: PeerKey | None) -> None:
         bit = self._sources.bit(source)

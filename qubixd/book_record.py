@@ -85,7 +85,7 @@ class Record:
         self.live = False
         """As of the last sweep."""
         self.due = 0
-        """The Unix second in which the sweep looks at it again."""
+        """When the sweep looks at it again; 0 if it does not."""
         self.change = 0
         self.markets: tuple[str, ...] = ()
         """Where it has been while it was known; the last one is where it is."""

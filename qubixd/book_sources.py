@@ -52,3 +52,7 @@ class Sources:
     def told(self) -> dict[PeerKey, tuple[int, int]]:
         """(live offers shown, live offers others showed and it did not)."""
         return {s: (self._shown[bit], self._live - self._shown[bit]) for s, bit in self._bits.items()}
+
+    def missing(self, record: Record) -> tuple[PeerKey, ...]:
+        """Who has not shown a record."""
+        return tuple(source for source, bit in self._bits.items() if not record.shown & bit)

@@ -1,30 +1,47 @@
-"""When to look at whom again: numbers in buckets of a second, so that nothing is ever sorted or scanned."""
+"""When to look at whom again: numbers in buckets of a second, so that 100,000 deadlines are never sorted."""
 
 from __future__ import annotations
 
 import heapq
+from array import array
+from typing import Final
 
 from protocol.units import UnixMs
 
+_BUCKET_MS: Final = 1_000
+
 
 class Wheel:
-    """What is put in for a second comes out when that second has begun."""
+    """Deadlines, each with a number; what is due comes out."""
 
     def __init__(self) -> None:
-        self._buckets: dict[int, list[int]] = {}
+        self._buckets: dict[int, array[int]] = {}
+        """Second -> deadline, number, deadline, number, ..."""
         self._seconds: list[int] = []
+        self._near: list[tuple[int, int]] = []
+        """(deadline, number) of the buckets that have begun; a heap."""
+        self._begun = 0
 
-    def add(self, number: int, second: int) -> None:
+    def add(self, number: int, deadline: int) -> None:
+        second = deadline // _BUCKET_MS
+        if second <= self._begun:
+            heapq.heappush(self._near, (deadline, number))
+            return
         bucket = self._buckets.get(second)
         if bucket is None:
-            bucket = self._buckets[second] = []
+            bucket = self._buckets[second] = array("q")
             heapq.heappush(self._seconds, second)
+        bucket.append(deadline)
         bucket.append(number)
 
     def due(self, now: UnixMs) -> list[tuple[int, int]]:
-        """(number, second) of everything whose second has begun; they are out then."""
-        found: list[tuple[int, int]] = []
-        while self._seconds and self._seconds[0] <= now // 1_000:
-            second = heapq.heappop(self._seconds)
-            found.extend((number, second) for number in self._buckets.pop(second))
+        """(deadline, number) of everything that is due; it is out then."""
+        self._begun = max(self._begun, now // _BUCKET_MS)
+        while self._seconds and self._seconds[0] <= self._begun:
+            bucket = self._buckets.pop(heapq.heappop(self._seconds))
+            self._near.extend(zip(bucket[::2], bucket[1::2], strict=True))
+            heapq.heapify(self._near)
+        found = []
+        while self._near and self._near[0][0] <= now:
+            found.append(heapq.heappop(self._near))
         return found
