@@ -6,7 +6,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 from libp2p.abc import ISecureConn
@@ -192,7 +192,14 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def tcp_to(wire: Wire, source: str = "127.0.0.1") -> trio.SocketStream:
+class Target(Protocol):
+    """What one must know of a node to connect with it."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]: ...
+
+
+async def tcp_to(wire: Target, source: str = "127.0.0.1") -> trio.SocketStream:
     """A bare TCP connection to a node, from any loopback address."""
     host, port = host_and_port(wire.addresses[0])
     return await trio.open_tcp_stream(host, port, local_address=source)
@@ -213,17 +220,28 @@ async def select(stream: trio.abc.Stream, protocol: str) -> bytes:
 async def noise_to(wire: Wire, number: int, source: str = "127.0.0.1") -> tuple[KeyPair, ISecureConn]:
     """A connection to a node on which the keys are proved and nothing else is agreed."""
     keys = create_new_key_pair(seed_of(number))
+    return keys, await _secure(wire, keys, source)
+
+
+async def _secure(wire: Target, keys: KeyPair, source: str) -> ISecureConn:
     peer, _ = split_address(wire.addresses[0])
     tcp = await tcp_to(wire, source)
     assert await select(tcp, "/noise") == b"/noise"
     noise = NoiseTransport(keys, x25519_key_pair().private_key)
-    return keys, await noise.secure_outbound(RawConnection(BufferedTcp(TrioTCPStream(tcp)), True), peer)
+    return await noise.secure_outbound(RawConnection(BufferedTcp(TrioTCPStream(tcp)), True), peer)
 
 
 @asynccontextmanager
 async def hostile(wire: Wire, number: int = 66, source: str = "127.0.0.1") -> AsyncIterator[Hostile]:
     """A hostile peer with an authenticated, muxed connection to a node."""
-    keys, secure = await noise_to(wire, number, source)
+    async with hostile_with(wire, create_new_key_pair(seed_of(number)), source) as enemy:
+        yield enemy
+
+
+@asynccontextmanager
+async def hostile_with(wire: Target, keys: KeyPair, source: str) -> AsyncIterator[Hostile]:
+    """The same with keys of one's own."""
+    secure = await _secure(wire, keys, source)
     hello = selection("/multistream/1.0.0") + selection("/yamux/1.0.0")
     await secure.write(hello)
     assert await secure.read(len(hello)) == hello
