@@ -166,12 +166,6 @@ async def of_provider(
     return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in await store.read(look))
 
 
-async def known(store: Store, lease_id: bytes, provider: bytes) -> bool:
-    """Whether a receipt of this lease with this provider is here."""
-    sql = "SELECT 1 FROM receipts WHERE lease_id = ? AND provider = ?"
-    return await store.read(lambda db: db.execute(sql, (lease_id, provider)).fetchone() is not None)
-
-
 async def confirm(store: Store, rows: Sequence[ReceiptRow]) -> None:
     """Keep what the chain said of some receipts, unless others have taken their places meanwhile."""
     sql = (

@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from ledger import receipts
+from ledger import journal, receipts
 from ledger.receipts import ReceiptRow, SettlementRow
 from ledger.store import Store
 from protocol.errors import MessageInvalid, QubixError, Refused
 from protocol.messages import Ack, GetReceipts, Receipt, Settlement
 from protocol.signing import NodeKey, Signed
 from protocol.units import PeerKey, UnixMs
-from qubixd.leases import Clock
+from qubixd.leases import Clock, decode_state
 from qubixd.receipt_door import Checked, Market, check_receipt, verify
 from qubixd.talk import IDLE_TIMEOUT_S, REQUEST_TIMEOUT_S, patience, receive_signed, refusal_of, send_signed
 from qubixd.wire import Stream, Wire, send_frame
@@ -110,7 +110,8 @@ class ReceiptShelf:
     async def _check_concerns_us(self, signed: Signed) -> None:
         if self._keeps_for_others:
             return
-        if not await receipts.known(self._store, signed.message.lease_id, signed.signer):
+        row = await journal.lease(self._store, signed.message.lease_id)
+        if row is None or decode_state(row.state).terms.provider != signed.signer:
             raise Refused("this node keeps settlements of its own leases only; give them to a directory")
 
     async def _give(self, stream: Stream, wanted: GetReceipts) -> None:
