@@ -80,6 +80,19 @@ def rank(candidates: Iterable[Candidate], use: UseCase, limit: int | None = None
     return _explained(order, use, len(order) if limit is None else limit)
 
 
+def value(one: Candidate, use: UseCase) -> float:
+    """Speed per QU, by which machines are ordered; 0 without room."""
+    if not has_room(one, use):
+        return 0.0
+    return _card_speed(one, use) * _machine_speed(one, use) / max(1, one.qu_per_hour)
+
+
+def best_speed(gpu_class: str, use: UseCase) -> float:
+    """Of the best machine there may be with such a card."""
+    vram_mib = math.ceil(use.recommended_vram_gib) * MIB_PER_GIB
+    return _card_speed(Candidate(b"", gpu_class, 1, vram_mib, 0, 0, Qu(0)), use)
+
+
 def has_room(one: Candidate, use: UseCase) -> bool:
     """Whether the use fits into its cards' memory. What needs no card fits everywhere."""
     return use.min_vram_gib == 0 or _vram_gib(one, use) >= use.min_vram_gib
