@@ -24,6 +24,7 @@ class Machine:
     gpu_uuids: dict[bytes, str]
     """GPU digest -> the UUID the engine knows the card by."""
     suggested_price: Qu
+    """Of the whole, with all its cards, as offers have it."""
 
 
 def machine_of(hardware: Hardware, qu_per_credit: int) -> Machine:
@@ -38,4 +39,5 @@ def machine_of(hardware: Hardware, qu_per_credit: int) -> Machine:
     )
     market = gpu_class(hardware)
     uuids = {digest: gpu.uuid for digest, gpu in digests.items()}
-    return Machine(capacity, market[:64], uuids, suggested_price(market, qu_per_credit))
+    price = Qu(suggested_price(market, qu_per_credit) * max(1, len(digests)))
+    return Machine(capacity, market[:64], uuids, price)

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from protocol import catalogue, fitness, jobspec
+from protocol import catalogue, jobspec
 from protocol.catalogue import UseCase
 from protocol.control_market import (
     STANDARD_DISK_MIB,
@@ -38,6 +38,7 @@ from protocol.units import MAX_QU, PeerKey, Qu
 from qubixd.book import Entry
 from qubixd.choosing import LEARNT, Image
 from qubixd.demand import is_named
+from qubixd.fitting import fittest
 from qubixd.hiring import Search, demand_of
 from qubixd.node import Node
 from qubixd.quotes import all_in, sold_mib
@@ -52,8 +53,6 @@ SCORE_SECONDS: Final = 2.0
 MAX_MEASURED: Final = 32
 MAX_QUOTES: Final = 24
 """Providers that `why --ask` asks."""
-EVERYTHING: Final = 200_000
-"""More offers than a book holds."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,12 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
     wish = Wish("", 0, 0, 0, 0, args.disk_mib)
     await _learn(node, where, sort)
     if use:
-        listed, total = _fittest(node, where, use, wish, args.limit)
+        best = await fittest(chooser.book, where, use, wish, args.limit, now)
+        listed = [
+            _Listed(entry, tuple(filter(None, (ranked.reasons, ranked.above_next))))
+            for entry, ranked in best.found
+        ]
+        total = best.total
     else:
         by_price = chooser.cheapest(where, wish, args.limit)
         page = chooser.book.query(where, sort, args.limit, now()) if sort else await by_price
@@ -115,32 +119,6 @@ async def _learn(node: Node, where: Filter, sort: Sequence[SortKey]) -> None:
         await node.hiring.chooser.learn(page.entries, used)
 
 
-def _fittest(node: Node, where: Filter, use: UseCase, wish: Wish, limit: int) -> tuple[list[_Listed], int]:
-    """The best for a use, and how many have room for it at all."""
-    page = node.offers.book.query(where, (), EVERYTHING, node.parts.now_ms())
-    entries = {entry.provider: entry for entry in page.entries}
-    ranked = fitness.rank((_for_use(entry, wish) for entry in page.entries), use)
-    listed = [
-        _Listed(entries[PeerKey(one.candidate.key)], (one.reasons, *filter(None, [one.above_next])))
-        for one in ranked[:limit]
-    ]
-    return listed, len(ranked)
-
-
-def _for_use(entry: Entry, wish: Wish) -> fitness.Candidate:
-    offer = entry.offer
-    gpus = offer.capacity.gpus
-    return fitness.Candidate(
-        key=entry.provider,
-        gpu_class=offer.gpu_class,
-        gpus=len(gpus),
-        vram_mib=sold_mib(min((gpu.vram_mib for gpu in gpus), default=0)),
-        cpu_millis=offer.capacity.cpu_millis,
-        memory_mib=offer.capacity.memory_mib,
-        qu_per_hour=all_in(offer, wish),
-    )
-
-
 def own_view(node: Node, own: Entry) -> OfferView:
     """This machine's offer, with what the catalogue suggests."""
     return _view(node, _Listed(own), Wish("", 0, 0, 0, 0, STANDARD_DISK_MIB), None)
@@ -150,13 +128,14 @@ def _view(node: Node, one: _Listed, wish: Wish, image: Image | None) -> OfferVie
     entry, now, book = one.entry, node.parts.now_ms(), node.offers.book
     values, score = book.values(entry, now), node.receipts.cached(entry.provider)
     low, high = catalogue.suggested_range(entry.offer.gpu_class, node.config.qu_per_credit)
+    cards = max(1, len(entry.offer.capacity.gpus))
     start = estimated_start_s(entry.offer, *image) if image else None
     return replace(
         offer_view(entry, node.parts.key.public, now),
         vram_mib=sold_mib(max((gpu.vram_mib for gpu in entry.offer.capacity.gpus), default=0)),
         all_in_qu_per_hour=all_in(entry.offer, wish),
-        suggested_low_qu_per_hour=low,
-        suggested_high_qu_per_hour=high,
+        suggested_low_qu_per_hour=low * cards,
+        suggested_high_qu_per_hour=high * cards,
         score=score.g if score else _number(values.get("score")),
         reliability=score.reliability if score else _number(values.get("reliability")),
         newcomer=score is not None and score.confidence == 0,
@@ -218,7 +197,7 @@ async def why(node: Node, args: WhyArgs, emit: Emit) -> WhyView:
     await _learn(node, Filter(search.demand.conditions), ())
     if args.ask:
         await _ask(node, search)
-    return await node.hiring.explain(search)
+    return search.why or await node.hiring.explain(search)
 
 
 async def _ask(node: Node, search: Search) -> None:
