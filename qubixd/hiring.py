@@ -74,7 +74,7 @@ async def always(name: str, terms: Terms) -> None:
     """Consent of a program that has set its limits beforehand."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
     """One job's way through the market."""
 
@@ -82,6 +82,8 @@ class Search:
     demand: Demand
     answers: dict[PeerKey, QubixError | None] = field(default_factory=dict)
     """What those said who were asked; None: a good quote."""
+    why: WhyView | None = None
+    """Why nobody fits, once that is known."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Hiring:
             await self._check_balance(job, candidates)
             entry, signed = await self._first_quote(search, submission.order_sha256, candidates, report)
         except (NoOffer, Refused, WireError):
-            await self._remember(await self.explain(search))
+            await self._remember(search.why or await self.explain(search))
             raise
         terms: Terms = signed.message
         log.info("%s asks %d QU per hour; at risk: %s", _name(entry), *_price_and_risk(terms))
@@ -141,7 +143,8 @@ class Hiring:
         """Providers to ask, best first. NoOffer or PriceAboveLimit if there is none."""
         found = await self.chooser.candidates(search.demand, order, search.job.image, most)
         if not found:
-            raise _nobody_fits(await self.explain(search), search)
+            search.why = await self.explain(search)
+            raise _nobody_fits(search.why, search)
         return found
 
     async def ask_all(
@@ -305,9 +308,9 @@ def _nobody_fits(why: WhyView, search: Search) -> QubixError:
             f"the cheapest offer that fits asks {cheapest:,} QU per hour and your limit is "
             f"{search.demand.max_price:,}"
         )
-    hint = f"; {why.changes[0].sentence} would help" if why.changes else ""
+    hint = f"what would help: {why.changes[0].sentence}; " if why.changes else ""
     reasons = ", ".join(f"{group.title} ({group.count:,})" for group in why.groups[:TOLD])
-    return NoOffer(f"none of the {why.known:,} offers known here fits: {reasons}{hint} (see `qubix why`)")
+    return NoOffer(f"none of the {why.known:,} offers known here fits: {reasons} ({hint}see `qubix why`)")
 
 
 def _nobody(refusals: list[QubixError]) -> QubixError:

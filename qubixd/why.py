@@ -42,26 +42,36 @@ Answers = Mapping[PeerKey, QubixError | None]
 
 def explain(job: str, demand: Demand, seen: Sequence[Seen], answers: Answers, now: UnixMs) -> WhyView:
     """The whole answer for one job. `seen`: every live offer but one's own."""
-    fitting = [one for one in seen if fits(one, demand)]
-    least = {one.entry.provider: least_change(one, demand) for one in seen if not fits(one, demand)}
+    against = [tuple(dict.fromkeys(objections(one, demand))) for one in seen]
+    least = {
+        one.entry.provider: least_change(one, demand)
+        for one, codes in zip(seen, against, strict=True)
+        if codes
+    }
     return WhyView(
         job=job,
         at_ms=now,
         known=len(seen),
-        fitting=len(fitting),
+        fitting=against.count(()),
         asked=len(answers),
         agreed=sum(error is None for error in answers.values()),
-        groups=_groups(demand, seen, least, answers),
+        groups=_groups(demand, seen, against, least, answers),
         changes=[_view(demand, new, seen) for new in best_changes(demand, filter(None, least.values()))],
     )
 
 
 def _groups(
-    demand: Demand, seen: Sequence[Seen], least: Mapping[PeerKey, Demand | None], answers: Answers
+    demand: Demand,
+    seen: Sequence[Seen],
+    against: Sequence[tuple[str, ...]],
+    least: Mapping[PeerKey, Demand | None],
+    answers: Answers,
 ) -> list[ReasonGroup]:
     members: dict[str, list[Seen]] = defaultdict(list)
-    for one in seen:
-        for code in _codes(one, demand, answers):
+    for one, codes in zip(seen, against, strict=True):
+        answer = answers.get(one.entry.provider)
+        said = (*codes, code_of(answer)) if answer else codes or ("fits",)
+        for code in dict.fromkeys(said):
             members[code].append(one)
     distance = {provider: cost(demand, new) if new else float("inf") for provider, new in least.items()}
     return [
@@ -84,15 +94,8 @@ def _groups(
     ]
 
 
-def _codes(one: Seen, demand: Demand, answers: Answers) -> Iterable[str]:
-    against = tuple(dict.fromkeys(objections(one, demand)))
-    answer = answers.get(one.entry.provider)
-    if answer is not None:
-        return (*against, _code_of(answer))
-    return against or ("fits",)
-
-
-def _code_of(error: QubixError) -> str:
+def code_of(error: QubixError) -> str:
+    """The peer's own code if it is one's refusal."""
     return error.refusal_code if isinstance(error, PeerRefused) else error.code
 
 
@@ -119,7 +122,7 @@ def sentence_of(code: str, one: Seen, demand: Demand, answers: Answers) -> str:
     """What speaks against one provider, with its numbers and ours."""
     offer, wish = one.entry.offer, demand.wish
     error = answers.get(one.entry.provider)
-    if error is not None and code == _code_of(error):
+    if error is not None and code == code_of(error):
         return str(error)
     if one.barred and code == one.barred.code:
         return one.barred.sentence

@@ -23,13 +23,12 @@ def risk(quote: QuoteView) -> str:
 
 def terms(quote: QuoteView) -> str:
     """One price, what is in it, and what that is for the whole rented time."""
-    disk = f", disk {show.qu(quote.disk_qu_per_hour)}" if quote.disk_qu_per_hour else ", disk included"
     return (
-        f"{safe_line(quote.provider, 40)} asks {show.qu(quote.price_qu_per_hour)} QU per hour, all in.\n"
-        f"  contained: machine {show.qu(quote.machine_qu_per_hour)}{disk}, traffic of the job's files, "
-        f"fee {show.qu(quote.fee_qu_per_hour)} ({FEE_PERCENT:g} %)\n"
-        f"  in total at most {show.qu(quote.deposit)} QU for {show.duration(quote.max_seconds)}; so much is "
-        "locked, what is not used comes back."
+        f"{safe_line(quote.provider, 40)} asks {show.qu(quote.price_qu_per_hour)} QU per hour, all in:\n"
+        f"  machine {show.qu(quote.machine_qu_per_hour)}, disk {show.qu(quote.disk_qu_per_hour)}, "
+        f"traffic 0; {show.qu(quote.fee_qu_per_hour)} of it are the fee of {FEE_PERCENT:g} %\n"
+        f"  {show.duration(quote.max_seconds)} cost at most {show.qu(quote.deposit)} QU; so much is locked, "
+        "what is not used comes back"
     )
 
 

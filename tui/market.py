@@ -50,7 +50,7 @@ def market_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", default="", metavar="IMAGE", help="estimate when a job with it starts")
     parser.add_argument("--disk", type=_size, metavar="SIZE", help="disk contained in the price (10GB)")
     parser.add_argument("--measure", action="store_true", help="measure the round trip to the first ones")
-    parser.add_argument("--limit", type=limit, default=20, metavar="N", help="at most N offers (20)")
+    parser.add_argument("--limit", type=limit, metavar="N", help="at most N offers (20; 10 with --for)")
 
 
 def why_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +90,7 @@ def _size(text: str) -> int:
 async def market(options: argparse.Namespace) -> int:
     args = MarketArgs(
         gpu=options.gpu,
-        limit=options.limit,
+        limit=options.limit or (10 if options.use_case else 20),
         filter=" ".join(options.filter),
         sort=options.sort,
         use_case=options.use_case,

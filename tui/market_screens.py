@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from protocol.control_market import (
@@ -15,6 +17,8 @@ from protocol.control_market import (
     MarketArgs,
     MarketView,
     OfferView,
+    ReasonGroup,
+    ReasonView,
     ScoreView,
     WhyView,
 )
@@ -23,6 +27,7 @@ from tui.safe import safe_line
 
 MAX_NAMES: Final = 3
 """Providers named in a line before it says how many more there are."""
+_PEER_ID: Final = re.compile(r"12D3KooW\w{20,}")
 TOLD: Final = 3
 """Offers whose reasons are told for a use case."""
 
@@ -33,21 +38,23 @@ class Column:
     cell: Callable[[OfferView], Text]
     right: bool = False
     flexible: bool = False
+    keeps: int = 0
+    """Characters that a flexible column does not give away."""
     least_width: int = 0
     """Of the terminal, for the column to be shown."""
 
 
 COLUMNS: Final = (
-    Column("provider", lambda one: show.cell(one.name, "bold" if one.own else "", 28), flexible=True),
+    Column("provider", lambda one: show.cell(one.name, "bold" if one.own else "", 20), flexible=True),
     Column("", lambda one: Text(marks(one), show.BAD)),
-    Column("gpu", lambda one: show.cell(_gpu(one), max_chars=28), flexible=True),
+    Column("gpu", lambda one: show.cell(_gpu(one), max_chars=28), flexible=True, keeps=13),
     Column("VRAM", lambda one: show.cell(_vram(one)), right=True),
     Column("cpus", lambda one: show.cell(f"{one.cpu_millis / 1_000:g}"), right=True, least_width=100),
     Column("memory", lambda one: show.cell(show.size(one.memory_mib)), right=True, least_width=100),
     Column("disk", lambda one: show.cell(show.size(one.disk_mib)), right=True, least_width=110),
-    Column("region", lambda one: show.cell(one.region, max_chars=20), flexible=True),
+    Column("region", lambda one: show.cell(one.region, max_chars=16), flexible=True),
     Column("ms", lambda one: show.cell("" if one.rtt_ms is None else f"{one.rtt_ms:.0f}"), right=True),
-    Column("QU/h all in", lambda one: show.cell(show.qu(one.all_in_qu_per_hour), "bold"), right=True),
+    Column("QU/h", lambda one: show.cell(show.qu(one.all_in_qu_per_hour), "bold"), right=True),
     Column("score", lambda one: show.cell(_score(one)), right=True),
     Column("start", lambda one: show.cell(_start(one)), right=True),
     Column("peer", lambda one: show.cell(show.short_peer(one.peer_id), "dim"), least_width=120),
@@ -59,8 +66,8 @@ def market(view: MarketView, args: MarketArgs, width: int) -> RenderableType:
     if not view.offers:
         return Text(nothing(view, args))
     parts: list[RenderableType] = [*_use_case(view), offers(view.offers, width)]
-    parts += [Text(f"  {line}") for line in notes(view.offers)]
-    parts.append(Text(f"  {_summary(view, args)}", "dim"))
+    parts += [_indented(Text(line)) for line in notes(view.offers)]
+    parts.append(_indented(Text(_summary(view, args), "dim")))
     return Group(*parts)
 
 
@@ -76,7 +83,7 @@ def offers(some: Sequence[OfferView], width: int) -> RenderableType:
         [column.name for column in shown],
         [[column.cell(one) for column in shown] for one in some],
         right=[column.name for column in shown if column.right],
-        flexible=[column.name for column in shown if column.flexible],
+        flexible={column.name: column.keeps for column in shown if column.flexible},
     )
 
 
@@ -114,7 +121,7 @@ _ONLY_IF_KNOWN: Final[dict[str, Callable[[OfferView], object]]] = {
 def notes(some: Iterable[OfferView]) -> Iterable[str]:
     """What the marks mean, one line each."""
     for one in some:
-        name = safe_line(one.name, 28) or show.short_peer(one.peer_id)
+        name = safe_line(_called(one), 28)
         if one.shared_gpu_with:
             yield f"G {name}: GPU also offered by {_some(one.shared_gpu_with)}; only one can have it"
         if one.missing_at:
@@ -132,9 +139,14 @@ def nothing(view: MarketView, args: MarketArgs) -> str:
                 "node you know: `qubix up --bootstrap ADDRESS`. `qubix status` shows peers."
             )
         return "No offers here yet. They arrive within seconds of a connection; `qubix status` shows peers."
+    if (use := view.use_case) and not (args.gpu or args.filter):
+        return (
+            f"None of the {view.known:,} offers known here has room for {safe_line(use.title)}: it needs "
+            f"{use.min_vram_gib:g} GB of GPU memory.\n`qubix market` shows what there is."
+        )
     asked = [f"--gpu {safe_line(args.gpu, 40)}"] if args.gpu else []
     asked += [safe_line(args.filter, 80)] if args.filter else []
-    asked += [f"--for {safe_line(args.use_case, 40)!r}"] if args.use_case else []
+    asked += [f"--for '{safe_line(args.use_case, 40)}'"] if args.use_case else []
     return (
         f"None of the {view.known:,} offers known here fits {' and '.join(asked) or 'that'}.\n"
         "Ask for less: `qubix market` shows all, `qubix why job.yaml` the least change that would help."
@@ -152,15 +164,23 @@ def _use_case(view: MarketView) -> Iterable[Text]:
     )
     yield Text(safe_line(use.why, 400))
     for number, offer in enumerate(view.offers[:TOLD], 1):
-        name = safe_line(offer.name, 28) or show.short_peer(offer.peer_id)
-        yield Text.assemble((f"{number}. {name}: ", "bold"), safe_line(" ".join(offer.reasons), 400))
+        name = safe_line(_called(offer), 28)
+        yield Text.assemble((f"{number}. {name}  ", "bold"), safe_line("; ".join(offer.reasons), 400))
 
 
 def _summary(view: MarketView, args: MarketArgs) -> str:
     more = view.total - len(view.offers)
     order = f"Ordered by {safe_line(view.order, 200)}. " if view.order else ""
     rest = f"And {more:,} more: --limit {min(10_000, view.total)} shows them. " if more > 0 else ""
-    return f"{order}{rest}Prices contain {show.size(args.disk_mib)} of disk and the fee."
+    return f"{order}{rest}Prices are all in: {show.size(args.disk_mib)} of disk and the fee are contained."
+
+
+def _indented(text: Text, by: int = 2) -> Padding:
+    return Padding(text, (0, 0, 0, by))
+
+
+def _called(one: OfferView | ReasonView) -> str:
+    return one.name or show.short_peer(one.peer_id)
 
 
 def _gpu(offer: OfferView) -> str:
@@ -185,7 +205,11 @@ def _start(offer: OfferView) -> str:
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(safe_line(name, 60) for name in names[:MAX_NAMES]) + more
+    return ", ".join(safe_line(_PEER_ID.sub(_short, name), 48) for name in names[:MAX_NAMES]) + more
+
+
+def _short(match: re.Match[str]) -> str:
+    return show.short_peer(match[0])
 
 
 # --- why ----------------------------------------------------------------------------------------
@@ -194,21 +218,15 @@ def _some(names: Sequence[str]) -> str:
 def why(view: WhyView) -> RenderableType:
     """Reasons in groups, then what would help."""
     parts: list[RenderableType] = [Text(_head(view), "bold")]
-    rows = [
-        (
-            show.cell(f"{one.count:,}"),
-            show.cell(one.title, max_chars=44),
-            show.cell(_examples(one), "dim", 80),
-        )
-        for one in view.groups
-    ]
-    if rows:
-        parts.append(show.table(("providers", "reason", "such as"), rows, ("providers",), ("such as",)))
+    for one in view.groups:
+        parts.append(Text.assemble((f"{one.count:>8,}  ", "bold"), safe_line(one.title, 100)))
+        parts.append(_indented(Text(_examples(one), "dim"), 10))
     if view.changes:
-        parts.append(Text("What would help, the least change first:", "bold"))
+        more = "More would fit" if view.fitting else "What would help"
+        parts.append(Text(f"{more}, the least change first:", "bold"))
         for change in view.changes:
             count = f"{change.providers:,} provider{'s' if change.providers != 1 else ''}"
-            parts.append(Text(f"  {safe_line(change.sentence, 200)}: {count}"))
+            parts.append(_indented(Text(f"{safe_line(change.sentence, 300)}: {count}")))
     elif not view.fitting:
         parts.append(Text(_no_change(view)))
     return Group(*parts)
@@ -228,9 +246,10 @@ def _no_change(view: WhyView) -> str:
     return "No change of the job alone would help: wait, or look at `qubix market`."
 
 
-def _examples(group: Any) -> str:
-    first = group.providers[: MAX_NAMES - 1]
-    return "; ".join(f"{one.name or show.short_peer(one.peer_id)}: {one.sentence}" for one in first)
+def _examples(group: ReasonGroup) -> str:
+    first = group.providers[:MAX_NAMES]
+    said = (f"{safe_line(_called(one), 28)}: {safe_line(one.sentence, 160)}" for one in first)
+    return "; ".join(said) + (" ..." if group.count > MAX_NAMES else "")
 
 
 # --- scores, deny list, directories -------------------------------------------------------------
@@ -289,7 +308,7 @@ def deny(view: DenyView) -> RenderableType:
         )
         for one in view.denied
     ]
-    return show.table(("provider", "why", "until", "peer"), rows, flexible=("provider", "until"))
+    return show.table(("provider", "why", "in words", "peer"), rows, flexible={"provider": 0, "in words": 0})
 
 
 def directories(some: Sequence[DirectoryView]) -> RenderableType:

@@ -201,8 +201,8 @@ class Follower:
         self.close()
         self._finish_phase("✓")
         self._phase = ""
-        self._console.print(Text(consent.terms(quote)), soft_wrap=True)
-        self._console.print(Text(consent.risk(quote), "bold"), soft_wrap=True)
+        self._console.print(Text(consent.terms(quote)))
+        self._console.print(Text(consent.risk(quote), "bold"))
 
     def _progress(self, event: RunEvent) -> None:
         if event.phase != self._phase:

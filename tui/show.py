@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 import msgspec
@@ -21,6 +21,7 @@ from protocol.control import HistoryEntry, LeaseView, PaymentView, StatusView, W
 from tui.safe import safe_line
 
 ID_CHARS = 8
+NONE: Mapping[str, int] = {}
 GOOD, BAD, BUSY = "green", "red", "cyan"
 
 
@@ -77,14 +78,20 @@ def table(
     columns: Iterable[str],
     rows: Iterable[Sequence[Text]],
     right: Iterable[str] = (),
-    flexible: Iterable[str] = (),
+    flexible: Mapping[str, int] = NONE,
 ) -> Table:
-    """Where the terminal is narrow the `flexible` columns give way, never a number."""
-    numbers, yielding = set(right), set(flexible)
+    """Where the terminal is narrow the `flexible` columns give way, down to so many characters; never a
+    number."""
+    numbers = set(right)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         justify: JustifyMethod = "right" if name in numbers else "left"
-        made.add_column(Text(name, no_wrap=True), justify=justify, no_wrap=name not in yielding)
+        made.add_column(
+            Text(name, no_wrap=True),
+            justify=justify,
+            no_wrap=name not in flexible,
+            min_width=flexible.get(name) or None,
+        )
     for row in rows:
         made.add_row(*row)
     return made
@@ -127,7 +134,7 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
         for lease in leases
     ]
     columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
-    return table(columns, rows, ("time", "used QU", "deposit QU"), ("job", "with"))
+    return table(columns, rows, ("time", "used QU", "deposit QU"), {"job": 0, "with": 0})
 
 
 def _state(lease: LeaseView) -> Text:
@@ -195,7 +202,7 @@ def history_table(entries: Sequence[HistoryEntry]) -> Table:
         for entry in entries
     ]
     columns = ("when", "what", "id", "state", "QU", "transactions (tick)")
-    return table(columns, rows, ("QU",), ("transactions (tick)",))
+    return table(columns, rows, ("QU",), {"transactions (tick)": 0})
 
 
 def status_sheet(status: StatusView) -> Text:
