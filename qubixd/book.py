@@ -1,7 +1,6 @@
 """The book: the newest offer of every provider that is known here. Pure: time comes in as an argument.
 
-An offer counts while its provider lives: for ALIVE_MS after its last sign of life, which is the offer's
-being issued or a heartbeat that somebody reports (docs/adr/0016). What is kept is the provider's own
+An offer counts while its provider lives (book_rules.py). What is kept is the provider's own
 envelope, so whoever relays it can leave it out but not change it.
 """
 
@@ -28,6 +27,10 @@ from qubixd.book_log import ChangeLog
 from qubixd.book_record import Entry as Entry
 from qubixd.book_record import Record, number_of
 from qubixd.book_room import Room
+from qubixd.book_rules import ALIVE_MS as ALIVE_MS
+from qubixd.book_rules import HARMLESS, lives, next_look, objection, update
+from qubixd.book_rules import MAX_LIFE_MS as MAX_LIFE_MS
+from qubixd.book_rules import MAX_SKEW_MS as MAX_SKEW_MS
 from qubixd.book_sources import Sources
 from qubixd.book_wheel import Wheel
 from qubixd.wire import Verdict
@@ -35,16 +38,8 @@ from qubixd.wire import Verdict
 PLACES: Final = 120_000
 """A provider takes one for each PLACE_BYTES of its envelope, begun ones too."""
 PLACE_BYTES: Final = 1_536
-ALIVE_MS: Final = 75_000
-"""Heartbeats come every 30 s and are reported every 30 s: 30 + 30 + delays < 75 < 90."""
-MAX_LIFE_MS: Final = 3_660_000
-"""An offer lives up to an hour; a minute for clocks that differ."""
-MAX_SKEW_MS: Final = 60_000
-"""How far ahead of ours a provider's clock may be."""
+SPARE: Final = 1_024
 _SIGHTING: Final = struct.Struct(">qB")
-
-HARMLESS: Final = frozenset({"offer.known", "offer.replayed", "offer.stale", "offer.book_full"})
-"""Reasons an honest forwarder may meet: late or repeated delivery, or our own lack of room."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +70,7 @@ class OfferBook:
         self.on_change: list[Callable[[], None]] = []
         """Called after every change that `changes` tells of."""
         self.own = own
-        self._network = network
-        self._contract_index = contract_index
+        self._settles_on = (network, contract_index)
         self._records: dict[int, Record] = {}
         self._room = Room(places, lots or random.Random())
         if own is not None:
@@ -118,14 +112,17 @@ class OfferBook:
         """As `consider`, of an envelope whose signature was checked."""
         if not isinstance(signed.message, Offer):
             return self._drop("offer.malformed")
+        offer: Offer = signed.message
+        if (offer.network, offer.contract_index) != self._settles_on:
+            return self._drop("offer.other_network")
         record = self._records.get(number_of(signed.signer))
-        if reason := self._objection(record, signed.signer, signed.message, now):
+        if reason := objection(record, signed.signer, offer, now):
             return self._drop(reason)
         if record is None:
             record = Record(number_of(signed.signer), signed.signer)
         if not self._seat(record, len(signed.raw), source):
             return self._drop("offer.book_full")
-        self._store(record, signed.message, signed.raw, now)
+        self._store(record, offer, signed.raw, now)
         self._showed(record, source)
         self._tell()
         return Verdict.ACCEPT
@@ -140,7 +137,7 @@ class OfferBook:
                 continue
             if now - age * 1_000 > record.seen:
                 record.seen = UnixMs(now - age * 1_000)
-                if not record.live and self._lives(record, now):
+                if not record.live and lives(record, now):
                     self._enliven(record, self._entry(record).offer, now)
                     self._changed(record)
                     self._look_at(record, now)
@@ -187,11 +184,11 @@ class OfferBook:
 
     def entries(self, now: UnixMs) -> Iterator[Entry]:
         """Live offers, in no particular order."""
-        return (self._entry(record) for record in self._records.values() if self._lives(record, now))
+        return (self._entry(record) for record in self._records.values() if lives(record, now))
 
     def get(self, provider: PeerKey, now: UnixMs) -> Entry | None:
         record = self._known(provider)
-        return self._entry(record) if record is not None and self._lives(record, now) else None
+        return self._entry(record) if record is not None and lives(record, now) else None
 
     def signs(self) -> Iterator[tuple[PeerKey, str, UnixMs]]:
         """(provider, market, last sign of life) of every offer that was live at the last sweep."""
@@ -206,7 +203,7 @@ class OfferBook:
         return b"".join(
             _SIGHTING.pack(record.number, min(255, max(0, -((record.seen - now) // 1_000))))
             for record in records
-            if self._lives(record, now)
+            if lives(record, now)
         )
 
     def changes(self, cursor: int, markets: frozenset[str], limit: int) -> tuple[list[Entry], int]:
@@ -271,37 +268,16 @@ class OfferBook:
             if record is not None and record.due == deadline:
                 record.due = 0
                 self._look_at(record, now)
+        if len(self._wheel) > 2 * len(self._records) + SPARE:  # of those a flood has washed out
+            self._wheel = Wheel()
+            for record in self._records.values():
+                self._wheel.add(record.number, record.due)
 
     # --- rules --------------------------------------------------------------------------------
-
-    def _objection(self, record: Record | None, provider: PeerKey, offer: Offer, now: UnixMs) -> str | None:
-        if (offer.network, offer.contract_index) != (self._network, self._contract_index):
-            return "offer.other_network"
-        if offer.expires_at <= now:
-            return "offer.stale"
-        if offer.issued_at > now + MAX_SKEW_MS or offer.expires_at > offer.issued_at + MAX_LIFE_MS:
-            return "offer.from_the_future"
-        if record is None:
-            return None
-        if record.provider != provider:
-            return "offer.twin"
-        if offer.sequence > record.sequence:
-            return None
-        return "offer.known" if offer.sequence == record.sequence else "offer.replayed"
 
     def _drop(self, reason: str) -> Verdict:
         self.dropped[reason] += 1
         return Verdict.IGNORE if reason in HARMLESS else Verdict.REJECT
-
-    def _deadline(self, record: Record) -> int:
-        """Until when the offer counts."""
-        if record.withdrawn:
-            return 0
-        own = record.provider == self.own
-        return record.expires_at if own else min(record.seen + ALIVE_MS, record.expires_at)
-
-    def _lives(self, record: Record, now: UnixMs) -> bool:
-        return bool(record.raw) and now < self._deadline(record)
 
     def _seat(self, record: Record, size: int, source: PeerKey | None) -> bool:
         """Find the places for an offer; whoever loses its own for it is forgotten."""
@@ -315,15 +291,13 @@ class OfferBook:
         return True
 
     def _store(self, record: Record, offer: Offer, raw: bytes, now: UnixMs) -> None:
-        record.raw, record.sequence, record.withdrawn = raw, offer.sequence, offer.withdrawn
-        record.issued_at, record.expires_at = offer.issued_at, offer.expires_at
-        record.forget_at = UnixMs(max(record.forget_at, offer.issued_at + MAX_LIFE_MS))
-        record.seen = UnixMs(max(record.seen, min(offer.issued_at, now)))
+        record.own = record.provider == self.own
+        update(record, offer, raw, now)
         market = book_facts.market(offer.gpu_class)
         if market != (record.markets or (None,))[-1]:
             record.markets = (*(known for known in record.markets if known != market), market)
         self._fresh.add(record.number)
-        if self._lives(record, now):
+        if lives(record, now):
             self._enliven(record, offer, now)
         else:
             self._silence(record)
@@ -354,16 +328,13 @@ class OfferBook:
         """Let time have its way with a record, and note when to look again."""
         if record.raw and record.expires_at <= now:
             record.raw = b""
-        if record.live and not self._lives(record, now):
+        if record.live and not lives(record, now):
             self._silence(record)
         if not record.raw and record.forget_at <= now:
             self._forget(record)
             return
         self._room.settle(record, now)
-        if record.live:
-            deadline = self._deadline(record)
-        else:
-            deadline = record.expires_at if record.raw else record.forget_at
+        deadline = next_look(record)
         if not record.due or deadline < record.due:
             record.due = deadline
             self._wheel.add(record.number, deadline)

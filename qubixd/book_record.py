@@ -54,6 +54,8 @@ class Record:
         "markets",
         "measured",
         "number",
+        "own",
+        "paced",
         "provider",
         "rank",
         "raw",
@@ -71,6 +73,8 @@ class Record:
         self.number = number
         """The first 8 bytes of the provider's key, as sightings name it."""
         self.provider = provider
+        self.own = False
+        """This node's: it knows that it lives."""
         self.raw = b""
         """Empty once the offer has expired; the record then only keeps older ones out."""
         self.sequence = -1
@@ -80,6 +84,8 @@ class Record:
         self.withdrawn = False
         self.seen = UnixMs(0)
         """The last sign of life."""
+        self.paced = UnixMs(0)
+        """When all its changes so far would have been in time, one every PACE_MS."""
         self.since = UnixMs(0)
         """When this book last saw it come to life."""
         self.live = False

@@ -21,8 +21,13 @@ class Wheel:
         self._near: list[tuple[int, int]] = []
         """(deadline, number) of the buckets that have begun; a heap."""
         self._begun = 0
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
 
     def add(self, number: int, deadline: int) -> None:
+        self._length += 1
         second = deadline // _BUCKET_MS
         if second <= self._begun:
             heapq.heappush(self._near, (deadline, number))
@@ -44,4 +49,5 @@ class Wheel:
         found = []
         while self._near and self._near[0][0] <= now:
             found.append(heapq.heappop(self._near))
+        self._length -= len(found)
         return found
