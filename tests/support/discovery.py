@@ -89,17 +89,24 @@ class Shop:
 
 @asynccontextmanager
 async def running(
-    net: MemoryNet, shop: Shop, path: Path | Literal[":memory:"] = ":memory:"
+    net: MemoryNet,
+    shop: Shop,
+    path: Path | Literal[":memory:"] = ":memory:",
+    places: int | None = None,
 ) -> AsyncIterator[Shop]:
-    """Leaving the block is the node's sudden death. An error of the block comes out as it is."""
+    """Leaving the block is the node's sudden death. An error of the block comes out as it is. `places`:
+    of its book, if not as many as usual."""
     failure: Exception | None = None
     async with (
         open_store(path, inline) as store,
         net.wire(shop.peer) as wire,
         trio.open_nursery() as nursery,
     ):
-        book = OfferBook(NETWORK, CONTRACT, own=shop.peer)
-        shop.discovery = Discovery(wire, shop.key, book, shop.clock, shop.make, store, shop.settings())
+        room = {} if places is None else {"places": places}
+        book = OfferBook(NETWORK, CONTRACT, own=shop.peer, lots=net.random, **room)
+        shop.discovery = Discovery(
+            wire, shop.key, book, shop.clock, shop.make, store, shop.settings(), net.random
+        )
         await nursery.start(shop.discovery.run)
         try:
             yield shop

@@ -63,7 +63,8 @@ class MemoryWire:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        return (f"/memory/{self._key.hex()}",)
+        ip = self._net.ips.get(self._key)
+        return (f"/ip4/{ip}/tcp/4001" if ip else f"/memory/{self._key.hex()}",)
 
     @property
     def counters(self) -> WireCounters:
