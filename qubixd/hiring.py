@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgpack
@@ -164,11 +164,18 @@ class Hiring:
 
             for one in wave:
                 nursery.start_soon(ask_one, one.entry)
+        for one in wave:
+            if error := search.answers.get(one.entry.provider):
+                await self.chooser.standing.failed(one.entry.provider, error.code, self.now_ms())
         return [(one.entry, good[one.entry.provider]) for one in wave if one.entry.provider in good]
 
     async def explain(self, search: Search) -> WhyView:
         """Why nobody takes it, from all that is known of everybody."""
         everybody, now = await self.chooser.everybody(), self.now_ms()
+        # Who was asked was not barred then; what it answered may have barred it since.
+        everybody = [
+            replace(one, barred=None) if one.entry.provider in search.answers else one for one in everybody
+        ]
         return await self.in_thread(
             lambda: explain(search.job.name, search.demand, everybody, search.answers, now)
         )
@@ -204,7 +211,6 @@ class Hiring:
         except QubixError as error:
             log.info("no quote from %s: %s", _name(entry), error)
             search.answers[entry.provider] = error
-            await self.chooser.standing.failed(entry.provider, error.code, self.now_ms())
 
     async def _check_balance(self, job: Job, candidates: Sequence[Candidate]) -> None:
         needed = deposit_of(min(one.all_in for one in candidates), job.max_seconds)

@@ -81,8 +81,10 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
         ]
         total = best.total
     else:
-        by_price = chooser.cheapest(where, wish, args.limit)
-        page = chooser.book.query(where, sort, args.limit, now()) if sort else await by_price
+        if sort:
+            page = chooser.book.query(where, sort, args.limit, now())
+        else:
+            page = await chooser.cheapest(where, wish, args.limit)
         listed, total = [_Listed(entry) for entry in page.entries], page.total
     if args.measure:
         await chooser.measure([one.entry for one in listed[:MAX_MEASURED]])
@@ -92,7 +94,7 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
     return MarketView(
         offers=[_view(node, one, wish, image) for one in listed],
         total=total,
-        known=sum(1 for _ in chooser.book.entries(now())),
+        known=chooser.book.query(Filter(), (), 1, now()).total,
         peers=len(node.parts.wire.peers()),
         order=_order_words(use, sort),
         use_case=_use_view(use) if use else None,

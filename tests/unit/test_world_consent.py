@@ -15,10 +15,11 @@ from protocol.control import ConfirmArgs, RunArgs, RunEvent
 from protocol.errors import LeaseUnknown, QuoteDeclined
 from protocol.lease import max_loss, max_loss_words
 from protocol.lease_state import Role
-from protocol.units import Seconds
+from protocol.units import Qu, Seconds, amount_due, fee_of
 from qubixd.control import confirm, run
 from tests.support.lease_plan import make_terms
 from tests.support.rental import Rental, rental
+from tests.support.world import PRICE
 from tests.support.world_jobs import job
 
 Clock = trio.testing.MockClock
@@ -67,6 +68,22 @@ async def test_the_quote_comes_before_the_lease(
         assert quote.max_loss_qu == 7_000 and quote.max_loss_intervals == 7
         assert "at most 7,000 QU = 7 intervals of 1 s" in front.events[at].detail
         assert "you can lose at most 5,000 QU = 5 intervals of 1 s" in caplog.text, "the provider's own log"
+
+
+async def test_a_quote_is_one_number_and_its_parts(tmp_path: Path, autojump_clock: Clock) -> None:
+    """For 10 MiB of disk: a hundred-thousandth of the price of a TiB, rounded up."""
+    async with rental(tmp_path, storage_price=100_000 * 3_600) as one:
+        front = Asked(one, accept=False)
+        with pytest.raises(QuoteDeclined):
+            await front.run(ask=True)
+        quote = next(event.quote for event in front.events if event.quote)
+        assert quote.disk_qu_per_hour == -(-100_000 * 3_600 * 10 // 2**20)
+        assert quote.price_qu_per_hour == quote.machine_qu_per_hour + quote.disk_qu_per_hour
+        assert quote.machine_qu_per_hour == PRICE
+        assert quote.fee_qu_per_hour == fee_of(Qu(quote.price_qu_per_hour))
+        assert quote.deposit == amount_due(Qu(quote.price_qu_per_hour), Seconds(quote.max_seconds))
+        asking = next(event for event in front.events if event.phase == "quoting")
+        assert f"alice: {quote.price_qu_per_hour:,} QU/h all in, image is there" in asking.detail
 
 
 async def test_no_means_that_nothing_is_signed(tmp_path: Path, autojump_clock: Clock) -> None:
