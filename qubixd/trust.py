@@ -12,7 +12,7 @@ from escrow_bridge.chain import Chain
 from escrow_bridge.qubic import Wallet
 from ledger.store import Store
 from protocol.lease_state import Lease
-from protocol.score import Score
+from protocol.score import NEWCOMER, Score
 from protocol.signing import NodeKey
 from protocol.units import PeerKey
 from qubixd.book import OfferBook
@@ -60,6 +60,10 @@ class Trust:
 
         def measured(provider: PeerKey, result: Score) -> None:
             book.measure(provider, score=result.g, reliability=result.reliability)
+            if result.confidence > NEWCOMER.confidence:  # somebody paid it: no flood drives it out
+                book.keep([provider])
+
+        leases.on_change.append(lambda lease: book.keep([lease.terms.provider]))
 
         receipts = Receipts(
             wire=wire,
