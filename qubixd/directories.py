@@ -23,6 +23,7 @@ from protocol.units import PeerKey, UnixMs
 from qubixd.book import OfferBook
 from qubixd.directory import PROTOCOL
 from qubixd.offers import OfferService
+from qubixd.places import Bucket
 from qubixd.register import Known, Register
 from qubixd.sync import Place, Reader
 from qubixd.talk import ANSWER_TIMEOUT_S, patience
@@ -40,6 +41,8 @@ COMPARE_SECONDS: Final = 30.0
 HIDDEN_SHARE: Final = 0.1
 HIDDEN_LEAST: Final = 5
 """A directory hides something when it lacks more than this of what others show, twice running."""
+TRIES: Final = (0.5, 12)
+"""Directories turned to a second, and at once: a register full of inventions costs no more than that."""
 BAD: Final = 4
 """Breaking the rules counts as so many failures."""
 _MAX_ANSWER: Final = 1_024
@@ -81,6 +84,7 @@ class Directories:
         self._places: dict[PeerKey, Place] = {}
         self._news, self._beat_now = trio.Event(), trio.Event()
         self._judge = False
+        self._tries = Bucket(*TRIES)
         register.on_news.append(self._look)
         offers.on_own.append(self._beat_soon)
 
@@ -117,12 +121,16 @@ class Directories:
         return HEARTBEATS if self._offers.own is not None else 0
 
     def _readings_wanted(self) -> int:
-        return (READ + self._judge) if self._offers.reads else 0
+        reads = self._offers.reads and not self._offers.everything
+        # Two directories that followed each other's books could keep a dead provider alive by turns.
+        return READ + self._judge if reads else 0
 
     def _fill(self, nursery: trio.Nursery, held: dict[PeerKey, Held], wanted: int, session: Session) -> None:
         for extra in list(held.values())[wanted:]:
             extra.scope.cancel()
         for known in self._register.choose(wanted - len(held), held, self._now_ms()):
+            if not self._tries.take():
+                return
             slot = held[known.peer] = Held(known)
             nursery.start_soon(self._hold, held, slot, session)
 
@@ -137,8 +145,8 @@ class Directories:
             self._blame(peer, "directory.lost" if slot.live else "directory.not_to_be_had", error, 1)
         finally:
             del held[peer]
-            self._tell()
-            self._look()
+        self._tell()
+        self._look()
 
     def _blame(self, peer: PeerKey, reason: str, error: object, times: int) -> None:
         log.debug("directory %s: %s: %s", peer.hex()[:16], reason, error)
@@ -148,9 +156,9 @@ class Directories:
     def _tell(self) -> None:
         """How well this node is served has changed."""
         beating = sum(held.live for held in self.heartbeats.values())
-        read = [peer for peer, held in self.reading.items() if held.live]
-        self._book.choose(read)
-        self._offers.settle(settled=beating >= ENOUGH, served=len(read) >= ENOUGH)
+        read = sum(held.live for held in self.reading.values())
+        self._book.choose(self.reading)
+        self._offers.settle(settled=beating >= ENOUGH, served=read >= ENOUGH)
 
     # Heartbeats
 
@@ -210,6 +218,7 @@ class Directories:
 
     async def _read(self, slot: Held) -> None:
         peer = slot.known.peer
+        self._tell()  # what it shows counts from its first batch on
         place = self._places.setdefault(peer, Place())
 
         def complete() -> None:
@@ -232,7 +241,11 @@ class Directories:
 
     def _judge_readings(self) -> None:
         """Two who differ get a judge; who then is alone in lacking offers is replaced."""
-        told = {peer: counts for peer, counts in self._book.sources().items() if peer in self.reading}
+        told = {
+            peer: counts
+            for peer, counts in self._book.sources().items()
+            if peer in self.reading and self.reading[peer].live
+        }
         lacking = [peer for peer, (shown, missing) in told.items() if _lacks(shown, missing)]
         self._judge = bool(lacking)
         for peer in told:

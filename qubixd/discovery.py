@@ -39,6 +39,9 @@ ASK_SECONDS: Final = 10.0
 ASK_AGAIN_SECONDS: Final = 20.0
 """How often a random peer is asked while too few directories are known."""
 GOODBYE_SECONDS: Final = 1.5
+FILL_UP_SECONDS: Final = 600.0
+FIRST_LOOK_SECONDS: Final = 10.0
+"""How often a directory reads others' books, and how soon again while it knows too few of them."""
 MEETINGS: Final = 4
 """New peers asked at a time."""
 QUESTIONS: Final = (1 / 5, 6)
@@ -128,6 +131,7 @@ class Discovery:
             await nursery.start(self.directories.run)
             if self.directory is not None:
                 await nursery.start(self.directory.run)
+                nursery.start_soon(self._fill_up)
             for _ in range(MEETINGS):
                 nursery.start_soon(self._meet_all)
             nursery.start_soon(self._ask_again)
@@ -181,6 +185,14 @@ class Discovery:
             peers = self._wire.peers()
             if peers and len(self.directories.in_use()) < ENOUGH:
                 await self._ask_records(random.choice(peers))
+
+    async def _fill_up(self) -> None:
+        """As a directory: what gossip did not bring, others' books do."""
+        while True:
+            for known in self.register.choose(ENOUGH, (), self._now_ms()):
+                await self.offers.visit(known.peer, known.addresses)
+            usual = FILL_UP_SECONDS if len(self.register) >= ENOUGH else FIRST_LOOK_SECONDS
+            await trio.sleep(random.uniform(0.8, 1.2) * usual)
 
     async def _ask_records(self, peer: PeerKey) -> None:
         try:

@@ -87,7 +87,7 @@ class OfferService:
         """Called when this machine's offer has changed."""
         self.counters: Counter[str] = Counter()
         self._markets = tuple(markets) or MARKETS
-        self._hear, self._everything = hear, everything
+        self._hear, self.everything = hear, everything
         self._wire, self._key, self._now_ms = wire, key, now_ms
         self._make_offer, self._store = make_offer, store
         self._changed, self._resettled = trio.Event(), trio.Event()
@@ -120,7 +120,7 @@ class OfferService:
     @property
     def reads(self) -> bool:
         """Whether anybody here wants to know the market: a caller always, a provider after `want`."""
-        return self._everything or self.own is None or trio.current_time() < self._wanted_until
+        return self.everything or self.own is None or trio.current_time() < self._wanted_until
 
     def want(self) -> None:
         """Somebody here looks at the market: read it for a while."""
@@ -135,10 +135,10 @@ class OfferService:
             self._resettled.set()
 
     def _topics(self) -> set[str]:
-        if not self._everything and (self.served or (self.settled and not self.reads)):
+        if not self.everything and (self.served or (self.settled and not self.reads)):
             return set()
         own = {market_of(self.own.offer.gpu_class)} if self.own else set()
-        markets = set(MARKETS if self._everything else self._markets) | own
+        markets = set(MARKETS if self.everything else self._markets) | own
         return {TOPIC + market for market in markets} | ({LIVENESS_TOPIC} if self._hear else set())
 
     def _subscribe(self) -> None:
@@ -261,7 +261,7 @@ class OfferService:
 
     def wanted_markets(self) -> tuple[str, ...]:
         """As GetOffers names them."""
-        return () if self._everything or set(self._markets) >= set(MARKETS) else self._markets
+        return () if self.everything or set(self._markets) >= set(MARKETS) else self._markets
 
 
 async def _first_of(*events: trio.Event) -> None:

@@ -37,6 +37,7 @@ QUIET_SECONDS: Final = 45.0
 """Between two batches of a stream that is followed; its keeper says something every 20 s."""
 FLOW_RATE: Final = 1_500.0
 """Records a second, in the long run, after the snapshot; 100,000 providers need about half of it."""
+FLOW_BURST: Final = 15_000.0
 BATCH_COST: Final = 10
 """A batch counts as so many records."""
 MAX_WRONG: Final = 20
@@ -147,7 +148,7 @@ class Reader:
                 raise StreamBroken("the connection broke while a book was asked for") from error
 
     async def _take_all(self, stream: Stream, follow: bool) -> None:
-        flow = Bucket(FLOW_RATE, SNAPSHOT_LIMIT * 1.5)
+        flow = Bucket(FLOW_RATE, SNAPSHOT_LIMIT * 1.5)  # with what batches and sightings count
         while (batch := await self._next(stream)) is not None:
             records = unpack(batch.offers)
             if not flow.take(BATCH_COST + len(records) + len(batch.alive) / (10 * SIGHTING_BYTES)):
@@ -159,7 +160,7 @@ class Reader:
             self.place.book, self.place.cursor = batch.book, batch.cursor
             if batch.complete:
                 if not self.complete:
-                    self.complete = True
+                    self.complete, flow = True, Bucket(FLOW_RATE, FLOW_BURST)
                     self.on_complete()
                 if not follow:
                     return
