@@ -31,7 +31,7 @@ from protocol.control_market import (
     WhyView,
 )
 from protocol.errors import NoOffer, NotFound, UsageError
-from protocol.images import estimated_start_s
+from protocol.images import estimated_start_s, is_there
 from protocol.messages import Wish
 from protocol.query import Condition, Filter, SortKey, gpu_key, parse_filter, parse_sort
 from protocol.units import MAX_QU, PeerKey, Qu
@@ -143,6 +143,7 @@ def _view(node: Node, one: _Listed, wish: Wish, image: Image | None) -> OfferVie
         newcomer=score is not None and score.confidence == 0,
         rtt_ms=_number(values.get("rtt")),
         start_s=start,
+        image_there=bool(image and is_there(entry.offer.layers, image[0])),
         shared_gpu_with=[_name(node, other) for other in book.clashes(entry.provider)],
         missing_at=[peer_id_of(peer) for peer in book.missing(entry.provider)],
         not_hired=node.standing.allowed(entry.provider, now) or "",

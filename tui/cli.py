@@ -229,7 +229,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. 0 done, 130 interrupted, else the error's own."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    words = _with_orders(sys.argv[1:] if argv is None else list(argv))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a narrow locale must not end a command
@@ -243,6 +243,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
         return 1
+
+
+def _with_orders(words: list[str]) -> list[str]:
+    """`--sort -score` as `--sort=-score`: the parser would take the order for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--sort", "--order-by") and word.startswith("-") and word[1:2] != "-":
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _dispatch(words: list[str]) -> int:

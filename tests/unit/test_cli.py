@@ -128,6 +128,7 @@ def test_logs_as_json_end_with_a_last_object(home: str, capfd: pytest.CaptureFix
             ["market", "--sort", "price,-score", "cpus>=2"],
             MarketArgs(limit=20, filter="cpus>=2", sort="price,-score"),
         ),
+        (["market", "--sort", "-score,price"], MarketArgs(limit=20, sort="-score,price")),
         (["why", "--ask"], WhyArgs(ask=True)),
         (["score", "alice"], ScoreArgs("alice")),
         (["deny", "add", "alice"], DenyArgs(add="alice")),
