@@ -120,7 +120,7 @@ async def _listen(config: Config, store: Store, node_seed: bytes, stack: AsyncEx
     """The wire, on the port of the last start if any will do: others keep finding us there."""
     last = await ledger.settings.get(store, LISTEN_PORT)
     port = config.listen_port or int(last or 0)
-    wire_config = WireConfig(config.listen_host, port, config.bootstrap)
+    wire_config = WireConfig(config.listen_host, port, config.bootstrap, mdns=_looks_nearby(config))
     limits = DIRECTORY_LIMITS if config.directory else Limits()
     try:
         wire = await stack.enter_async_context(open_wire(wire_config, node_seed, limits))
@@ -133,6 +133,10 @@ async def _listen(config: Config, store: Store, node_seed: bytes, stack: AsyncEx
     if taken and not config.listen_port:
         await ledger.settings.put(store, LISTEN_PORT, taken[1].encode())
     return wire
+
+
+def _looks_nearby(config: Config) -> bool:
+    return config.mdns == "on" or (config.mdns == "auto" and not config.on_loopback)
 
 
 def _make_root(config: Config) -> None:

@@ -92,6 +92,12 @@ class Config:
     def listen_port(self) -> int:
         return int(self.listen.rpartition(":")[2])
 
+    @property
+    def on_loopback(self) -> bool:
+        """Only this very machine can reach the node."""
+        host = self.listen_host.strip("[]")
+        return host in ("localhost", "::1") or host.startswith("127.")
+
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     """The Config of one start. ConfigInvalid names the setting and where it came from."""

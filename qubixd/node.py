@@ -385,9 +385,8 @@ async def _tidy(node: Node) -> None:
 
 def check_process_runner(config: Config) -> None:
     """The process runner isolates nothing: only this very machine may be its caller."""
-    host = config.listen_host.strip("[]")
-    if config.provider and host not in ("localhost", "::1") and not host.startswith("127."):
+    if config.provider and not config.on_loopback:
         raise ConfigInvalid(
             f"without Docker jobs run as plain processes, which is for a trial on this machine only; "
-            f"listen on 127.0.0.1 instead of {host}, or start Docker"
+            f"listen on 127.0.0.1 instead of {config.listen_host}, or start Docker"
         )

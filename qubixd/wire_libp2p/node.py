@@ -35,6 +35,7 @@ from qubixd.wire_libp2p.exchange import PeerExchange
 from qubixd.wire_libp2p.gossip import Gossip
 from qubixd.wire_libp2p.identity import key_of, libp2p_id, peer_id_of
 from qubixd.wire_libp2p.limits import Limits
+from qubixd.wire_libp2p.mdns import Neighbours
 from qubixd.wire_libp2p.patches import GuardedSwarm, QuietHost, YamuxOnly, running
 from qubixd.wire_libp2p.peers import Peers, split_address
 from qubixd.wire_libp2p.stream import WireStream
@@ -50,12 +51,13 @@ _SEED_BYTES: Final = 32
 @dataclass(frozen=True)
 class WireConfig:
     """Where to listen (port 0: the system chooses), whom to call first, which addresses to tell others
-    ("/ip4/.../tcp/...", for a node behind a forwarded port)."""
+    ("/ip4/.../tcp/...", for a node behind a forwarded port), whether to look for nodes on the same link."""
 
     listen_host: str
     listen_port: int
     bootstrap: tuple[str, ...]
     announce: tuple[str, ...] = ()
+    mdns: bool = False
 
 
 class Libp2pWire:
@@ -355,6 +357,8 @@ async def _running_wire(
                 if peer != swarm.self_id:
                     nursery.start_soon(book.keep, peer)
             nursery.start_soon(exchange.run)
+            if config.mdns:
+                nursery.start_soon(Neighbours(wire, book, config.listen_host).run)
             try:
                 yield
             finally:

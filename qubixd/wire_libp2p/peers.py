@@ -88,9 +88,10 @@ class Peers:
     def connected(self, peer: ID) -> bool:
         return any(not conn.is_closed for conn in self._swarm.get_connections(peer))
 
-    async def dial(self, peer: ID) -> None:
-        """Connect over any known address; PeerUnreachable if none answers."""
-        addresses = self.addresses_of(peer)
+    async def dial(self, peer: ID, rumoured: Sequence[Multiaddr] = ()) -> None:
+        """Connect over any known address; PeerUnreachable if none answers. What is only `rumoured` is tried
+        instead, and known if the peer was there: a liar must not push out what is true."""
+        addresses = list(rumoured) or self.addresses_of(peer)
         if not addresses:
             raise PeerUnreachable(f"no address of peer {peer} is known")
         if not self.allowed(peer):
@@ -104,6 +105,8 @@ class Peers:
             self._counters.dials_failed += 1
             tried = ", ".join(str(address) for address in addresses)
             raise PeerUnreachable(f"peer {peer} does not answer at {tried}") from error
+        if rumoured:
+            self.learn(peer, rumoured)
         self._dialled.add(peer)
 
     # Bans
