@@ -18,8 +18,10 @@ from protocol.units import LeaseId, Qu, QubicId
 DAY_MS: Final = 86_400_000
 LEAST_PAID: Final = Qu(10_000)
 """What a lease must pay for the contract to count it (QUBIX_MIN_TICKET of contracts/Qubix.h)."""
+HALF_HOURS: Final = 4
 HALF_PAID: Final = Qu(10 * LEAST_PAID)
-"""A counterparty that has paid so much has half of the weight one counterparty can have."""
+"""A counterparty that has paid so many hours of what the GPU is worth, and at least so much, has half of
+the weight that one counterparty can have."""
 SEASON_MS: Final = 14 * DAY_MS
 """A counterparty has its whole weight so long after its first lease here."""
 FRESH: Final = 0.1
@@ -134,9 +136,10 @@ def score(evidence: Evidence) -> Score:
     """The score that this evidence gives. Refuted, doubled and one-sided deeds count nothing."""
     deeds = _counted(evidence.deeds)
     own, strangers = [d for d in deeds if d.own], [d for d in deeds if not d.own]
-    voices = [*_own_voice(own), *_voices(strangers, evidence.counters)]
+    half = _half_paid(evidence)
+    voices = [*_own_voice(own), *_voices(strangers, evidence.counters, half)]
     good = fsum(voice.weight for voice in voices)
-    bad = fsum((_own_failures(own), _failures(strangers), _disputes(evidence.counters)))
+    bad = fsum((_own_failures(own), _failures(strangers, half), _disputes(evidence.counters)))
     reliability = (good + PRIOR_RELIABILITY * PRIOR_WEIGHT) / (good + bad + PRIOR_WEIGHT)
     performance = _performance(voices) * (1.0 if evidence.benchmark is None else _unit(evidence.benchmark))
     efficiency = _efficiency(evidence)
@@ -175,7 +178,7 @@ def _own_voice(own: Sequence[Deed]) -> list[_Voice]:
     return [_Voice(OWN_WEIGHT * _share(fsum(map(_fade, good)), 1.0), _pace(good))] if good else []
 
 
-def _voices(strangers: Sequence[Deed], counters: Counters | None) -> list[_Voice]:
+def _voices(strangers: Sequence[Deed], counters: Counters | None, half: float) -> list[_Voice]:
     """What counterparties weigh, in three tiers: borne out by the contract; seen; claimed. Together they
     never weigh more than one counterparty can, and the lower tiers not more than their caps."""
     good = [deed for deed in strangers if _pays(deed)]
@@ -186,7 +189,7 @@ def _voices(strangers: Sequence[Deed], counters: Counters | None) -> list[_Voice
         for tier, voices in enumerate(tiers):
             here = [deed for deed in deeds if _tier(deed, counters) == tier and _worth(deed, part) > 0]
             paid, heard = fsum((paid, *(_worth(deed, part) for deed in here))), heard + here
-            higher = _rise(paid) * _season(heard)
+            higher = _rise(paid, half) * _season(heard)
             voices.append(_Voice(higher - weight, _pace(here)))
             weight = higher
     borne_out, seen, claimed = tiers
@@ -266,14 +269,14 @@ def _own_failures(own: Sequence[Deed]) -> float:
     return OWN_WEIGHT * _share(fsum(_fade(deed) for deed in own if deed.failed), 1.0)
 
 
-def _failures(strangers: Sequence[Deed]) -> float:
+def _failures(strangers: Sequence[Deed], half: float) -> float:
     """A failure that its caller has paid for, as the contract says, weighs what was paid; any other is a
     word, and all words together weigh so much and no more."""
     failed = [deed for deed in strangers if deed.failed]
     proven, words = list[float](), list[float]()
     for deeds in _by_counterparty(failed).values():
         paid = [deed for deed in deeds if deed.proof is Proof.TICKET]
-        proven.append(_rise(fsum(deed.paid * _fade(deed) for deed in paid)))
+        proven.append(_rise(fsum(deed.paid * _fade(deed) for deed in paid), half))
         words.append(max((_word(deed) for deed in deeds), default=0.0))
     return fsum((*proven, min(UNPAID_FAILURES_CAP, fsum(words))))
 
@@ -289,9 +292,13 @@ def _disputes(counters: Counters | None) -> float:
 # --- curves -----------------------------------------------------------------------------------
 
 
-def _rise(paid: float) -> float:
-    """Weight of what one counterparty has paid: next to nothing for dust, a half at HALF_PAID, never 1."""
-    return paid * paid / (paid * paid + float(HALF_PAID) * HALF_PAID)
+def _half_paid(evidence: Evidence) -> float:
+    return float(max(HALF_PAID, HALF_HOURS * (evidence.worth or 0)))
+
+
+def _rise(paid: float, half: float) -> float:
+    """Weight of what one counterparty has paid: next to nothing for dust, 1/2 at `half`, 1 at most."""
+    return paid * paid / (paid * paid + half * half)
 
 
 def _season(deeds: Sequence[Deed]) -> float:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -21,7 +22,7 @@ from protocol import catalogue, signing
 from protocol.errors import MessageInvalid, QubixError, UsageError
 from protocol.messages import MAX_OFFER_BYTES, MAX_RECEIPT_BYTES, Offer, Settlement
 from protocol.score import Counters, Deed, Evidence, Proof, Score, score
-from protocol.units import MAX_QU, PeerKey, Qu, QubicId, UnixMs
+from protocol.units import MAX_QU, LeaseId, PeerKey, Qu, QubicId, UnixMs
 from qubixd.receipt_door import Checked, Market, check_receipt, verify
 from qubixd.wire_libp2p import peer_id_of
 
@@ -72,30 +73,66 @@ class EvidenceFile(msgspec.Struct, frozen=True):
     peer_id: str = ""
 
 
-def deed_of(
-    checked: Checked,
-    settlement: Settlement | None,
-    entry: LeaseEntry,
-    *,
-    viewer: PeerKey,
-    at_ms: int,
-) -> Deed:
-    """A receipt and what is known about it, as the score counts it."""
+@dataclass(frozen=True, slots=True)
+class Gist:
+    """What a score needs to know of one receipt."""
+
+    lease_id: LeaseId
+    caller: PeerKey
+    caller_id: QubicId
+    provider_id: QubicId
+    failed: bool
+    cumulative: Qu
+    ready_ms: int
+    allowed_ms: int
+    began_at: int
+    """As its caller says."""
+    ended_at: int
+
+
+def gist_of(checked: Checked) -> Gist:
     receipt, terms = checked.receipt, checked.terms
-    own = terms.caller == viewer
-    claimed_ms = receipt.ended_at - receipt.seconds * 1_000 - receipt.ready_ms
-    unproven = own or entry.proof is Proof.CLAIMED
+    return Gist(
+        checked.lease_id,
+        terms.caller,
+        terms.caller_id,
+        terms.provider_id,
+        checked.failed,
+        receipt.cumulative,
+        receipt.ready_ms,
+        (terms.pull_seconds + terms.start_seconds) * 1_000,
+        receipt.ended_at - receipt.seconds * 1_000 - receipt.ready_ms,
+        receipt.ended_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One lease: its receipt, whether the provider has signed its settlement, what the chain said."""
+
+    gist: Gist
+    agreed: bool
+    proof: Proof
+    paid: int
+    opened_ms: int
+
+
+def deed_of(known: Known, *, viewer: PeerKey, at_ms: int) -> Deed:
+    """A receipt and what is known about it, as the score counts it."""
+    gist = known.gist
+    own = gist.caller == viewer
+    unproven = own or known.proof is Proof.CLAIMED
     return Deed(
-        lease_id=checked.lease_id,
-        counterparty=terms.caller_id,
+        lease_id=gist.lease_id,
+        counterparty=gist.caller_id,
         own=own,
-        failed=checked.failed,
-        paid=receipt.cumulative if unproven else Qu(min(entry.paid_qu, receipt.cumulative)),
-        age_ms=max(0, at_ms - (entry.opened_ms or claimed_ms)),
-        ready_ms=receipt.ready_ms,
-        allowed_ms=(terms.pull_seconds + terms.start_seconds) * 1_000,
-        proof=entry.proof,
-        agreed=settlement is not None,
+        failed=gist.failed,
+        paid=gist.cumulative if unproven else Qu(min(known.paid, gist.cumulative)),
+        age_ms=max(0, at_ms - (known.opened_ms or gist.began_at)),
+        ready_ms=gist.ready_ms,
+        allowed_ms=gist.allowed_ms,
+        proof=known.proof,
+        agreed=known.agreed,
     )
 
 
@@ -106,20 +143,14 @@ def worth_of(offer: Offer, qu_per_credit: int) -> Qu | None:
     return Qu(catalogue.suggested_price(offer.gpu_class, qu_per_credit) * max(1, len(offer.capacity.gpus)))
 
 
-Lease = tuple[Checked, Settlement | None, LeaseEntry]
-"""One lease of a file with its bytes taken apart."""
-
-
-def score_from(file: EvidenceFile, offer: Offer | None, leases: Sequence[Lease]) -> Score:
+def score_from(file: EvidenceFile, offer: Offer | None, leases: Sequence[Known]) -> Score:
     """The score of a provider. The raw bytes of the file are not looked at: `offer` and `leases` are what
     is in them. Leases of another wallet than the one it is paid to now count nothing: what the contract
     has counted is the wallet's."""
-    wallet = wallet_of(offer, [checked for checked, _, _ in leases])
+    wallet = wallet_of(offer, [one.gist for one in leases])
     viewer = PeerKey(bytes.fromhex(file.viewer))
     deeds = [
-        deed_of(checked, settlement, entry, viewer=viewer, at_ms=file.at_ms)
-        for checked, settlement, entry in leases
-        if checked.terms.provider_id == wallet
+        deed_of(one, viewer=viewer, at_ms=file.at_ms) for one in leases if one.gist.provider_id == wallet
     ]
     counted = file.counters
     evidence = Evidence(
@@ -132,12 +163,12 @@ def score_from(file: EvidenceFile, offer: Offer | None, leases: Sequence[Lease])
     return score(evidence)
 
 
-def wallet_of(offer: Offer | None, leases: Sequence[Checked]) -> QubicId | None:
+def wallet_of(offer: Offer | None, leases: Sequence[Gist]) -> QubicId | None:
     """The wallet of a provider: its offer's, else the last lease's; None if neither is known."""
     if offer is not None:
         return offer.qubic_id
-    last = max(leases, key=lambda one: (one.receipt.ended_at, one.lease_id), default=None)
-    return last.terms.provider_id if last else None
+    last = max(leases, key=lambda one: (one.ended_at, one.lease_id), default=None)
+    return last.provider_id if last else None
 
 
 def load(data: bytes) -> EvidenceFile:
@@ -166,7 +197,8 @@ def recompute(file: EvidenceFile) -> Score:
             checked, settlement = _checked(entry, provider, market, UnixMs(file.at_ms))
         except (QubixError, ValueError) as error:
             raise UsageError(f"lease {number} of the evidence file does not hold: {error}") from error
-        leases.append((checked, settlement, entry))
+        agreed, known = settlement is not None, (entry.proof, entry.paid_qu, entry.opened_ms)
+        leases.append(Known(gist_of(checked), agreed, *known))
     return score_from(file, _offer(file, provider), leases)
 
 

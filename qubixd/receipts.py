@@ -6,6 +6,7 @@ page, and how long a page waits for peers and chain.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 from collections import OrderedDict
@@ -30,8 +31,11 @@ from qubixd.evidence import (
     FORMAT,
     CountersEntry,
     EvidenceFile,
+    Gist,
+    Known,
     LeaseEntry,
     entry_of,
+    gist_of,
     recompute,
     score_fields,
     score_from,
@@ -65,6 +69,9 @@ AT_ONCE: Final = 4
 MAX_CACHED: Final = 10_000
 MAX_ASKED: Final = 64
 """Providers in one question, as GetReceipts has it."""
+MAX_HEARD_OF: Final = 4 * MAX_ASKED
+"""Providers of one page about whom others and the chain are asked; of the rest counts what is known here."""
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -107,6 +114,7 @@ class Receipts:
         self._scores: OrderedDict[PeerKey, _Known] = OrderedDict()
         self._fetched: OrderedDict[PeerKey, UnixMs] = OrderedDict()
         self._counters: OrderedDict[PeerKey, tuple[UnixMs, Counters | None]] = OrderedDict()
+        self._gists: OrderedDict[bytes, Gist] = OrderedDict()
         self._chance = random.SystemRandom()
         """Which receipts are looked up must not be foreseen by those who made them."""
 
@@ -239,7 +247,15 @@ class Receipts:
         _remember(self._counters, provider, (self._now_ms(), counters))
 
     def _wallet_of(self, provider: PeerKey, rows: Sequence[tuple[ReceiptRow, bytes]]) -> QubicId | None:
-        return wallet_of(self._offer(provider), [opened(row.record) for row, _ in rows])
+        offer = self._offer(provider)
+        return wallet_of(offer, [] if offer else [self._gist(row) for row, _ in rows])
+
+    def _gist(self, row: ReceiptRow) -> Gist:
+        """Taking a receipt apart is most of a score's work, and receipts do not change."""
+        name = hashlib.sha256(row.record).digest()
+        known = self._gists.get(name) or gist_of(opened(row.record))
+        _remember(self._gists, name, known)
+        return known
 
     def _offer(self, provider: PeerKey) -> messages.Offer | None:
         raw = self._offer_of(provider)
@@ -262,34 +278,34 @@ class Receipts:
         now, wanted = self._now_ms(), list(dict.fromkeys(providers))
         stale = [one for one in wanted if not self._is_fresh(one, now)]
         for start in range(0, len(stale), MAX_ASKED):
-            await self._renew(stale[start : start + MAX_ASKED])
+            await self._renew(stale[start : start + MAX_ASKED], ask=start < MAX_HEARD_OF)
         return {one: known.result for one in wanted if (known := self._scores.get(one))}
 
     def _is_fresh(self, provider: PeerKey, now: UnixMs) -> bool:
         known = self._scores.get(provider)
         return known is not None and now - known.at < SCORE_LIFE_MS
 
-    async def _renew(self, providers: Sequence[PeerKey]) -> None:
+    async def _renew(self, providers: Sequence[PeerKey], *, ask: bool = True) -> None:
         now = self._now_ms()
         to_fetch = [one for one in providers if now - self._fetched.get(one, 0) >= FETCH_EVERY_MS]
-        if to_fetch:
+        if to_fetch and ask:
             with trio.move_on_after(FETCH_S):
                 await self._fetch(to_fetch)
             for one in to_fetch:
                 _remember(self._fetched, one, now)
-        with trio.move_on_after(PROVE_S):
-            await self._prove(providers)
+        if ask:
+            with trio.move_on_after(PROVE_S):
+                await self._prove(providers)
         for one in providers:
             result = await self._score(one)
             _remember(self._scores, one, _Known(result, now))
             self._measured(one, result)
 
     async def _score(self, provider: PeerKey) -> Score:
-        leases = []
-        for row, settlement in await self._rows(provider):
-            settled = signing.opened(settlement).message if settlement else None
-            entry = LeaseEntry("", "", Proof(row.proof), row.paid, row.opened_ms)
-            leases.append((opened(row.record), settled, entry))
+        leases = [
+            Known(self._gist(row), bool(settlement), Proof(row.proof), row.paid, row.opened_ms)
+            for row, settlement in await self._rows(provider)
+        ]
         return score_from(self._file(provider, ()), self._offer(provider), leases)
 
     def _file(self, provider: PeerKey, leases: tuple[LeaseEntry, ...]) -> EvidenceFile:
@@ -328,7 +344,7 @@ def opened(record: bytes) -> Checked:
     return Checked(lease_id_of(receipt.signed_terms), receipt, terms, record)
 
 
-def _remember(table: OrderedDict[PeerKey, T], key: PeerKey, value: T) -> None:
+def _remember(table: OrderedDict[K, T], key: K, value: T) -> None:
     """Keep the newest MAX_CACHED."""
     table[key] = value
     table.move_to_end(key)
