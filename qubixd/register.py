@@ -46,11 +46,16 @@ class Known:
     """How long it has served us in all; what counts is that it did."""
     failures: int = 0
     rests_until: UnixMs = field(default=UnixMs(0))
+    network: str = field(init=False)
 
-    @property
-    def network(self) -> str:
-        found = [match[1] for match in map(_ADDRESS.match, self.addresses) if match]
-        return network_of(found[0]) if found else ""
+    def __post_init__(self) -> None:
+        self.move(self.addresses)
+
+    def move(self, addresses: tuple[str, ...]) -> None:
+        """Where it is to be found from now on."""
+        self.addresses = addresses
+        found = [match[1] for match in map(_ADDRESS.match, addresses) if match]
+        self.network = network_of(found[0]) if found else ""
 
     @property
     def safe(self) -> bool:
@@ -120,7 +125,8 @@ class Register:
             return "directory.stale", Verdict.IGNORE
         self._sequences[peer] = (record.sequence, record.expires_at)
         known.record, known.raw = record, raw
-        known.addresses = record.addresses or known.addresses
+        if record.addresses and record.addresses != known.addresses:
+            known.move(record.addresses)
         if record.withdrawn:
             self._drop(known)
         if is_new:
