@@ -60,12 +60,13 @@ class Books:
 def judge(trades: Iterable[Trade], today: int, proof: Proof = Proof.TICKET, registered: bool = True) -> Score:
     """The score that a stranger gives on a day."""
     done = [trade for trade in trades if trade.day <= today]
-    deeds = tuple(_deed(number, trade, today, proof) for number, trade in enumerate(done))
+    deeds = tuple(deed_of(number, trade, today, proof) for number, trade in enumerate(done))
     counters = Counters(Qu(sum(t.paid for t in done)), len(done), 0) if registered else None
     return score(Evidence(deeds, counters, worth=WORTH, price=WORTH))
 
 
-def _deed(number: int, trade: Trade, today: int, proof: Proof) -> Deed:
+def deed_of(number: int, trade: Trade, today: int, proof: Proof) -> Deed:
+    """A trade as evidence."""
     return Deed(
         lease_id=LeaseId(hashlib.sha256(b"lease %d" % number).digest()),
         counterparty=QubicId(hashlib.sha256(b"wallet %d" % trade.wallet).digest()),
