@@ -14,7 +14,7 @@ from typing import Final
 from ledger import journal, receipts
 from ledger.receipts import ReceiptRow, SettlementRow
 from ledger.store import Store
-from protocol.errors import MessageInvalid, QubixError, Refused
+from protocol.errors import CapacityTaken, MessageInvalid, QubixError, Refused
 from protocol.messages import Ack, GetReceipts, Receipt, Settlement
 from protocol.signing import NodeKey, Signed
 from protocol.units import PeerKey, UnixMs
@@ -76,17 +76,17 @@ class ReceiptShelf:
         await stream.send_eof()
 
     def _count(self, peer: PeerKey) -> None:
-        """Refused if a peer, or all of them, say more in a minute than is listened to."""
+        """CapacityTaken if a peer, or all of them, say more in a minute than is listened to."""
         minute = self._now_ms() // 60_000
         if minute != self._minute:
             self._minute, self._heard = minute, Counter()
         if self._heard.total() >= MAX_PER_MINUTE_IN_ALL or self._heard[peer] >= MAX_PER_MINUTE:
-            raise Refused("too many receipts at once; come again in a minute")
+            raise CapacityTaken("too many receipts at once; come again in a minute")
         self._heard[peer] += 1
 
     async def take(self, signed: Signed) -> None:
-        """Keep the word of a peer. Refused if it is none of our business or there is no place for it;
-        MessageInvalid, SignatureInvalid, VoucherInvalid for what is wrong with it."""
+        """Keep the word of a peer. Refused if it is none of our business, CapacityTaken if there is no place
+        for it now; MessageInvalid, SignatureInvalid, VoucherInvalid for what is wrong with it."""
         now, lost = self._now_ms(), 0
         match signed.message:
             case Receipt():
@@ -105,7 +105,7 @@ class ReceiptShelf:
             case _:
                 raise MessageInvalid("this is the protocol for receipts")
         if lost:
-            raise Refused("there is no place for more of these here")
+            raise CapacityTaken("there is no place for more of these here")
 
     async def _check_concerns_us(self, signed: Signed) -> None:
         if self._keeps_for_others:

@@ -153,7 +153,7 @@ class Receipts:
         known = await self._records(about)
         found, settled = list[ReceiptRow](), list[SettlementRow]()
         try:
-            for _ in range(2 * MAX_ANSWER):
+            for _ in range(2 * min(MAX_ANSWER, FETCH_LIMIT * len(about))):
                 raw = await receive_frame(stream, MAX_RECEIPT_BYTES)
                 if raw is None:
                     break
@@ -173,14 +173,12 @@ class Receipts:
     ) -> None:
         signed, now = verify(raw), self._now_ms()
         if isinstance(signed.message, Settlement):
-            about_whom = signed.signer
+            _check_about(signed.signer, about)
             settled.append(settlement_row(signed, FETCHED, now))
         else:
             checked = check_receipt(signed, self._market, now)
-            about_whom = checked.terms.provider
+            _check_about(checked.terms.provider, about)
             found.append(receipt_row(checked, FETCHED, now))
-        if about_whom not in about:
-            raise MessageInvalid("a receipt about somebody else")
 
     async def _records(self, about: frozenset[PeerKey]) -> set[bytes]:
         """What is here already and need not be verified again."""
@@ -342,6 +340,11 @@ def opened(record: bytes) -> Checked:
     receipt: Receipt = signing.opened(record).message
     terms = signing.opened(receipt.signed_terms).message
     return Checked(lease_id_of(receipt.signed_terms), receipt, terms, record)
+
+
+def _check_about(provider: PeerKey, about: frozenset[PeerKey]) -> None:
+    if provider not in about:
+        raise MessageInvalid("a receipt about somebody else")
 
 
 def _remember(table: OrderedDict[K, T], key: K, value: T) -> None:

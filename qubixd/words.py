@@ -20,7 +20,7 @@ from ledger import receipts, transactions
 from ledger.receipts import ReceiptRow, SettlementRow, Word
 from ledger.store import Store
 from protocol import signing
-from protocol.errors import PeerRefused, QubixError
+from protocol.errors import CapacityTaken, PeerRefused, QubixError
 from protocol.faults import Outcome, outcome_of
 from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.messages import MAX_RECEIPT_BYTES, Receipt, Settlement
@@ -194,7 +194,8 @@ class Words:
     async def _tell(
         self, peer: PeerKey, words: Sequence[Word], addresses: Sequence[str], places: trio.CapacityLimiter
     ) -> None:
-        """Everything to one peer, until it cannot be reached. A refusal is an answer."""
+        """Everything to one peer, until it cannot be reached or has no place now. Any other refusal is an
+        answer."""
         async with places:
             for word in words:
                 message = signing.opened(word.record).message
@@ -202,6 +203,8 @@ class Words:
                     await ask(self._wire, self._key, peer, message, addresses, RECEIPTS_PROTOCOL)
                 except PeerRefused as error:
                     log.info("%s did not take our word: %s", peer.hex()[:16], error)
+                    if error.refusal_code == CapacityTaken.code:
+                        return
                 except (QubixError, trio.BrokenResourceError) as error:
                     log.debug("our word waits for %s: %s", peer.hex()[:16], error)
                     return

@@ -17,6 +17,7 @@ from protocol.errors import NoOffer
 from protocol.lease_state import TERMINAL, Lease, Phase
 from protocol.messages import Receipt, Settlement
 from protocol.units import UnixMs
+from qubixd import receipt_shelf
 from qubixd.receipt_door import Market, check_receipt, verify
 from qubixd.words import receipt_of
 from tests.support.rental import Rental, due, rental
@@ -84,6 +85,22 @@ async def test_a_directory_hears_of_it(tmp_path: Path, autojump_clock: Clock) ->
         await one.ended()
         for person in (dora, eric):
             assert len(await kept(one, person)) == 1
+
+
+async def test_a_word_that_found_no_place_is_brought_again(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when strangers have used up all that a node listens to in a minute."""
+    async with rental(tmp_path) as one:
+        monkeypatch.setattr(receipt_shelf, "MAX_PER_MINUTE_IN_ALL", 0)
+        await one.rent(job(seconds=7))
+        await one.ended()
+        await trio.sleep(120)
+        served = one.alice.up.parts.store
+        assert await receipts.of_provider(served, one.alice.peer, 10, b"") == ()
+        monkeypatch.undo()
+        await kept(one, one.alice)
+        await kept(one, one.bob)
 
 
 async def test_a_lease_that_the_provider_failed_is_said_to_have_failed(
