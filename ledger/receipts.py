@@ -18,7 +18,8 @@ from ledger.store import Store
 MAX_PER_SOURCE: Final = 2_000
 """That one peer can have us keep."""
 MAX_PER_PROVIDER: Final = 500
-MAX_IN_ALL: Final = 50_000
+MAX_IN_ALL: Final = 200_000
+"""Some 2.5 kB each on the disk."""
 FETCHED: Final = b""
 """The source of what this node has asked for itself; not limited by source."""
 UNCHECKED: Final = "claimed"
@@ -164,6 +165,22 @@ async def of_provider(
         return complaints + db.execute(sql, (provider, False, own, limit - len(complaints))).fetchall()
 
     return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in await store.read(look))
+
+
+async def unchecked(
+    store: Store, before_ms: int, limit: int, own: bytes
+) -> tuple[tuple[ReceiptRow, bytes], ...]:
+    """Receipts that came before then and were never looked up, the newest first: their ticks can still be
+    read. With their settlements' records, b"" without one."""
+    columns = ", ".join(f"r.{name}" for name in _COLUMNS.split(", "))
+    sql = (
+        f"SELECT {columns}, coalesce(s.record, x'') FROM receipts r LEFT JOIN settlements s"
+        " ON s.lease_id = r.lease_id AND s.provider = r.provider WHERE r.proof = ? AND r.at_ms < ?"
+        " AND r.checked_ms = 0 AND r.source <> ? ORDER BY r.at_ms DESC LIMIT ?"
+    )
+    values = (UNCHECKED, before_ms, own, limit)
+    rows = await store.read(lambda db: db.execute(sql, values).fetchall())
+    return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in rows)
 
 
 async def confirm(store: Store, rows: Sequence[ReceiptRow]) -> None:

@@ -51,7 +51,7 @@ class ReceiptShelf:
         self._store = store
         self._market = market
         self._now_ms = now_ms
-        self._keeps_for_others = keeps_for_others
+        self.keeps_for_others = keeps_for_others
         self._changed = changed
         self._minute = 0
         self._heard: Counter[PeerKey] = Counter()
@@ -91,7 +91,7 @@ class ReceiptShelf:
         match signed.message:
             case Receipt():
                 checked = check_receipt(verify(signed.raw), self._market, now)
-                if not (self._keeps_for_others or checked.terms.provider == self._key.public):
+                if not (self.keeps_for_others or checked.terms.provider == self._key.public):
                     raise Refused("this node keeps receipts about itself only; give them to a directory")
                 row = receipt_row(checked, signed.signer, now)
                 lost = await receipts.keep(self._store, self._key.public, [row])
@@ -108,7 +108,7 @@ class ReceiptShelf:
             raise CapacityTaken("there is no place for more of these here")
 
     async def _check_concerns_us(self, signed: Signed) -> None:
-        if self._keeps_for_others:
+        if self.keeps_for_others:
             return
         row = await journal.lease(self._store, signed.message.lease_id)
         if row is None or decode_state(row.state).terms.provider != signed.signer:

@@ -65,6 +65,9 @@ FETCH_LIMIT: Final = 100
 PROOFS_EACH: Final = 4
 PROOFS_IN_ALL: Final = 64
 """Receipts looked up on the chain for one page: each only once, so a provider's are all known in the end."""
+ARRIVALS_EVERY_S: Final = 10.0
+ARRIVALS_WAIT_MS: Final = 20_000
+"""So long a receipt waits for the settlement that says where to look."""
 AT_ONCE: Final = 4
 MAX_CACHED: Final = 10_000
 MAX_ASKED: Final = 64
@@ -209,6 +212,19 @@ class Receipts:
                         await self._prove_receipt(row, settlement)
             except QubixError as error:
                 log.debug("receipts of %s not looked up: %s", provider.hex()[:16], error)
+
+    async def prove_arrivals(self) -> None:
+        """For a directory, until cancelled: look up what was brought while its ticks can still be read. What
+        the chain bears out is not driven out by floods of what it does not."""
+        while True:
+            await trio.sleep(ARRIVALS_EVERY_S)
+            settled_by = self._now_ms() - ARRIVALS_WAIT_MS
+            rows = await receipts.unchecked(self._store, settled_by, PROOFS_IN_ALL, self._key.public)
+            try:
+                for row, settlement in rows:
+                    await self._prove_receipt(row, settlement)
+            except QubixError as error:
+                log.debug("arrivals not looked up: %s", error)
 
     def _sample(self, rows: Sequence[tuple[ReceiptRow, bytes]]) -> list[tuple[ReceiptRow, bytes]]:
         """Those worth a look: one of each wallet's would do, but which they are is left to chance. What is

@@ -103,4 +103,7 @@ class Trust:
         """Until cancelled. To be started before leases change for the first time. DiskFull."""
         await self.standing.load()
         self.shelf.open(self.wire)
-        await self.words.run(task_status)
+        async with trio.open_nursery() as nursery:
+            if self.shelf.keeps_for_others:
+                nursery.start_soon(self.receipts.prove_arrivals)
+            await self.words.run(task_status)
