@@ -33,6 +33,7 @@ from qubixd.sync import PROTOCOL as BOOK
 from qubixd.wire import Stream, Wire, receive_frame, send_frame
 from tests.support.deals import CONTRACT, NETWORK, offer
 from tests.support.discovery import GPU_CLASS, Shop, key_of, running
+from tests.support.market_sim_scores import forged_score
 from tests.support.memory_wire import MemoryNet
 from tests.support.world_jobs import now_ms
 
@@ -288,6 +289,7 @@ async def _under_attack(sim: Sim, calm: list[float]) -> Report:
         "calm_s": calm,
         "hard_s": hard,
         "least_visible": await sim.worst_view(120),
+        "places": sim.places,
         "largest_book": max(len(book) for book in books),
         "most_bytes": max(sum(len(entry.raw) for entry in book.entries(now_ms())) for book in books),
         "dropped": sum(sum(book.dropped.values()) for book in books),
@@ -366,6 +368,7 @@ SCENARIOS: Final[dict[str, Callable[[Sim], Awaitable[Report]]]] = {
     "eclipse": eclipse,
     "wide_eclipse": wide_eclipse,
     "lies": lies,
+    "forged_score": lambda sim: forged_score(sim.seed),
 }
 
 
