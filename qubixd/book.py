@@ -36,8 +36,9 @@ from qubixd.book_wheel import Wheel
 from qubixd.wire import Verdict
 
 PLACES: Final = 120_000
-"""A provider takes one for each PLACE_BYTES of its envelope, begun ones too."""
+"""A provider takes one for each PLACE_BYTES, begun ones too, of its envelope and CARD_BYTES a card."""
 PLACE_BYTES: Final = 1_536
+CARD_BYTES: Final = 150
 SPARE: Final = 1_024
 _SIGHTING: Final = struct.Struct(">qB")
 
@@ -120,7 +121,7 @@ class OfferBook:
             return self._drop(reason)
         if record is None:
             record = Record(number_of(signed.signer), signed.signer)
-        if not self._seat(record, len(signed.raw), source):
+        if not self._seat(record, len(signed.raw) + CARD_BYTES * len(offer.capacity.gpus), source):
             return self._drop("offer.book_full")
         self._store(record, offer, signed.raw, now)
         self._showed(record, source)

@@ -7,8 +7,9 @@ query performance with variant indexes", 1997.) Sets of slots are integers, too:
 
 from __future__ import annotations
 
+import sys
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import xor
 from typing import Final
 
@@ -17,6 +18,8 @@ BATCH: Final = 1_024
 DENSE: Final = 4
 """Changes that are no further apart than that on average are worked in as one run of slots."""
 FEW: Final = 4
+_DIGITS: Final = tuple(bytes(48 + (byte >> bit & 1) for byte in range(256)) for bit in range(8))
+"""For each bit of a byte, what it is as a digit: "0" or "1"."""
 
 
 class Column:
@@ -28,19 +31,14 @@ class Column:
 
     def change(self, slots: Sequence[int], codes: Sequence[int]) -> None:
         """Give these slots, each named once, these numbers."""
-        changes = list(map(xor, map(self.codes.__getitem__, slots), codes))
-        most = max(changes)
-        if not most:
-            return
-        for slot, code in zip(slots, codes, strict=True):
-            self.codes[slot] = code
-        digits = most.bit_length()
-        self._slices.extend([0] * (digits - len(self._slices)))
         low, high = min(slots), max(slots)
-        if high - low < DENSE * len(slots):
-            self._change_run(dict(zip(slots, changes, strict=True)), low, high, digits)
+        if high - low >= DENSE * len(slots):
+            self._change_scattered(slots, codes)
         else:
-            self._change_scattered(zip(slots, changes, strict=True))
+            new = self.codes[low : high + 1]
+            for slot, code in zip(slots, codes, strict=True):
+                new[slot - low] = code
+            self._change_run(low, new)
         while self._slices and not self._slices[-1]:
             self._slices.pop()
 
@@ -87,24 +85,36 @@ class Column:
                     return sure, 0
         return sure, among
 
-    def _change_run(self, changes: dict[int, int], low: int, high: int, digits: int) -> None:
-        """Write all changes in binary, one behind the other; every so many-th character is a slice."""
-        pattern = f"0{digits}b"
-        text = "".join([format(changes.get(slot, 0), pattern) for slot in range(high, low - 1, -1)])
-        for digit in range(digits):
-            self._slices[digit] ^= int(text[digits - 1 - digit :: digits], 2) << low
+    def _change_run(self, low: int, new: array[int]) -> None:
+        """Slots from `low` on, one behind the other. Of all their numbers' bytes of one significance, one bit
+        each is made a binary digit in text, which Python reads as a number."""
+        changes = array("q", map(xor, self.codes[low : low + len(new)], new))
+        self._widen(max(changes))
+        self.codes[low : low + len(new)] = new
+        if sys.byteorder == "big":
+            changes.byteswap()
+        packed = changes.tobytes()
+        for digit in range(len(self._slices)):
+            ones = packed[digit >> 3 :: 8].translate(_DIGITS[digit & 7])
+            if b"1" in ones:
+                self._slices[digit] ^= int(ones[::-1], 2) << low
 
-    def _change_scattered(self, changes: Iterable[tuple[int, int]]) -> None:
-        by_digit: list[list[int]] = [[] for _ in self._slices]
-        for slot, change in changes:
-            left = change
+    def _change_scattered(self, slots: Sequence[int], codes: Sequence[int]) -> None:
+        by_digit: list[list[int]] = [[] for _ in range(64)]
+        for slot, code in zip(slots, codes, strict=True):
+            left = self.codes[slot] ^ code
+            self.codes[slot] = code
             while left:
                 lowest = left & -left
                 by_digit[lowest.bit_length() - 1].append(slot)
                 left ^= lowest
-        for digit, slots in enumerate(by_digit):
-            if slots:
-                self._slices[digit] ^= set_of(slots)
+        self._widen(sum(1 << digit for digit, changed in enumerate(by_digit) if changed))
+        for digit, changed in enumerate(by_digit):
+            if changed:
+                self._slices[digit] ^= set_of(changed)
+
+    def _widen(self, most: int) -> None:
+        self._slices.extend([0] * (most.bit_length() - len(self._slices)))
 
 
 class Table:

@@ -61,7 +61,10 @@ class ChangeLog:
         """Note a change under its number from `next`, for all markets that must hear of it."""
         self._all.add(change, number, self._current)
         for market in markets:
-            self._by_market.setdefault(market, _Track()).add(change, number, self._current)
+            track = self._by_market.get(market)
+            if track is None:
+                track = self._by_market[market] = _Track()
+            track.add(change, number, self._current)
 
     def after(self, cursor: int, markets: frozenset[str]) -> Iterator[tuple[int, int]]:
         """(change, provider's number) of what changed since, in order, each provider once; no market
