@@ -210,8 +210,11 @@ class WhyView:
     job: str
     at_ms: int
     known: int
-    """Live offers looked at."""
+    """Live offers."""
+    looked_at: int
+    """All of them, or those nearest if there are very many."""
     fitting: int
+    """Of those looked at."""
     asked: int
     """Providers asked for a quote."""
     agreed: int

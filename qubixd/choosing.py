@@ -28,6 +28,8 @@ from qubixd.wire import Wire
 
 PAGE: Final = 128
 """Offers looked at before others have a turn."""
+LOOKED_PAGE: Final = 512
+"""The same, where there are many pages."""
 MEASURED_AT_ONCE: Final = 16
 MEASURE_SECONDS: Final = 2.0
 """How many round trips are measured together, and how long that may take."""
@@ -35,6 +37,8 @@ MAX_LEARNT: Final = 64
 """Providers whose score or round trip is learnt for one choice."""
 WAIT_SECONDS_PER_PRICE: Final = 6_000
 """So long a wait for an image counts like the price once more: a minute is one percent."""
+MAX_LOOKED: Final = 20_000
+"""Offers that are looked at one by one to say why none fits."""
 LEARNT: Final = frozenset({"score", "reliability", "rtt"})
 BY_PRICE: Final = (SortKey("price"),)
 
@@ -169,15 +173,33 @@ class Chooser:
             return Barred("denied", why)
         return Barred("backed_off", why, max(1, -(-(one.until_ms - now) // 1_000)))
 
-    async def everybody(self) -> list[Seen]:
-        """Every live offer but this machine's own."""
-        everybody = []
-        for number, entry in enumerate(list(self.book.entries(self.now_ms()))):
-            if entry.provider != self.own:
-                everybody.append(self.look(entry))
-            if number % PAGE == 0:
-                await trio.lowlevel.checkpoint()
-        return everybody
+    async def everybody(self, demand: Demand) -> tuple[list[Seen], int]:
+        """The live offers but one's own, and how many there are. Of more than MAX_LOOKED half are the
+        cheapest of all and half the cheapest whose machine would do: what could be changed is among them."""
+        found: dict[PeerKey, Seen] = {}
+        machine = Filter(tuple(one for one in _as_conditions(demand) if one.field != "price"))
+        total = await self._collect(found, Filter(), MAX_LOOKED)
+        if total > MAX_LOOKED:
+            found.clear()
+            for where in (machine, Filter()):
+                await self._collect(found, where, MAX_LOOKED // 2)
+        mine = found.pop(self.own, None) or self.book.get(self.own, self.now_ms())
+        return list(found.values()), total - (mine is not None)
+
+    async def _collect(self, found: dict[PeerKey, Seen], where: Filter, most: int) -> int:
+        """The cheapest `most` that match; how many do. Others have a turn after each page."""
+        after: int | None = 0
+        total = 0
+        while after is not None and after < most:
+            now = self.now_ms()
+            page = self.book.query(where, BY_PRICE, LOOKED_PAGE, now, after)
+            if page.total > most == MAX_LOOKED:
+                return page.total
+            for entry, values in zip(page.entries, page.values, strict=True):
+                found[entry.provider] = Seen(entry, values, self.barred(entry.provider, now))
+            after, total = page.next, page.total
+            await trio.lowlevel.checkpoint()
+        return total
 
     def candidate(self, seen: Seen, wish: Wish, image: Image) -> Candidate:
         offer = seen.entry.offer

@@ -171,13 +171,14 @@ class Hiring:
 
     async def explain(self, search: Search) -> WhyView:
         """Why nobody takes it, from all that is known of everybody."""
-        everybody, now = await self.chooser.everybody(), self.now_ms()
+        everybody, total = await self.chooser.everybody(search.demand)
+        now = self.now_ms()
         # Who was asked was not barred then; what it answered may have barred it since.
         everybody = [
             replace(one, barred=None) if one.entry.provider in search.answers else one for one in everybody
         ]
         return await self.in_thread(
-            lambda: explain(search.job.name, search.demand, everybody, search.answers, now)
+            lambda: explain(search.job.name, search.demand, everybody, search.answers, now, total)
         )
 
     async def remembered(self) -> WhyView | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from protocol.errors import CapacityTaken, ConfigInvalid, PriceAboveLimit, QuoteChanged, QuoteExpired, Refused
@@ -178,6 +179,7 @@ def sold_mib(vram_mib: int) -> int:
     return -(-vram_mib // 1_024) * 1_024
 
 
+@lru_cache(2_048)  # asked for every card of a large market, where few names are different
 def plain(name: str) -> str:
     """A model name without case, spaces and separators: "NVIDIA GeForce RTX 4090" -> contains "rtx4090"."""
     return "".join(char for char in name.casefold() if char.isalnum())

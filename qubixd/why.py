@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Final
 
 from protocol.control_market import MAX_REASONS, ChangeView, ReasonGroup, ReasonView, WhyView
@@ -40,8 +41,11 @@ Answers = Mapping[PeerKey, QubixError | None]
 """What providers said when they were asked for a quote; None = they quoted."""
 
 
-def explain(job: str, demand: Demand, seen: Sequence[Seen], answers: Answers, now: UnixMs) -> WhyView:
-    """The whole answer for one job. `seen`: every live offer but one's own."""
+def explain(
+    job: str, demand: Demand, seen: Sequence[Seen], answers: Answers, now: UnixMs, known: int | None = None
+) -> WhyView:
+    """The whole answer for one job. `seen`: the live offers but one's own; `known`: how many there are, if
+    these are not all."""
     against = [tuple(dict.fromkeys(objections(one, demand))) for one in seen]
     least = {
         one.entry.provider: least_change(one, demand)
@@ -51,7 +55,8 @@ def explain(job: str, demand: Demand, seen: Sequence[Seen], answers: Answers, no
     return WhyView(
         job=job,
         at_ms=now,
-        known=len(seen),
+        known=len(seen) if known is None else known,
+        looked_at=len(seen),
         fitting=against.count(()),
         asked=len(answers),
         agreed=sum(error is None for error in answers.values()),
@@ -154,14 +159,32 @@ def sentence_of(code: str, one: Seen, demand: Demand, answers: Answers) -> str:
 def best_changes(demand: Demand, least: Iterable[Demand]) -> list[Demand]:
     """Of the demands that somebody would meet the cheapest few, cheapest first: of each kind the least one,
     and the least that gives a choice between some."""
-    kinds: dict[tuple[str, ...], list[Demand]] = defaultdict(list)
+    kinds: dict[tuple[bool, ...], list[tuple[float, Demand]]] = defaultdict(list)
     for new in least:
-        kinds[tuple(parts_of(demand, new))].append(new)
-    shown: set[Demand] = set()
+        kinds[_kind(demand, new)].append((cost(demand, new), new))
+    shown: dict[Demand, float] = {}
     for some in kinds.values():
-        nearest = heapq.nsmallest(ENOUGH, some, key=lambda new: cost(demand, new))
-        shown |= {nearest[0], nearest[-1]}
-    return heapq.nsmallest(MAX_CHANGES, shown, key=lambda new: (cost(demand, new), repr(new)))
+        nearest = heapq.nsmallest(ENOUGH, some, key=itemgetter(0))
+        shown |= {new: price for price, new in (nearest[0], nearest[-1])}
+    return heapq.nsmallest(MAX_CHANGES, shown, key=lambda new: (shown[new], repr(new)))
+
+
+def _kind(old: Demand, new: Demand) -> tuple[bool, ...]:
+    """What is different."""
+    was, now = old.wish, new.wish
+    return (
+        was.gpu_model != now.gpu_model,
+        was.gpu_vram_mib != now.gpu_vram_mib,
+        was.gpu_count != now.gpu_count,
+        was.cpu_millis != now.cpu_millis,
+        was.memory_mib != now.memory_mib,
+        was.disk_mib != now.disk_mib,
+        old.max_price != new.max_price,
+        *(one not in new.conditions for one in old.conditions),
+        old.provider != new.provider,
+        old.pardoned != new.pardoned,
+        old.wait_seconds != new.wait_seconds,
+    )
 
 
 def _view(demand: Demand, new: Demand, seen: Sequence[Seen]) -> ChangeView:

@@ -9,9 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any, NoReturn
 
 from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
+from protocol.query import help_text
 from tui import devnet, market, run, show, up, verbs, wallet
 from tui.safe import safe_line, safe_text
 
@@ -83,6 +85,8 @@ class Verb:
     examples: tuple[str, ...]
     arguments: Arguments
     handler: Handler
+    more: str = ""
+    """What else goes there."""
 
 
 VERBS: dict[str, Verb] = {
@@ -114,6 +118,7 @@ VERBS: dict[str, Verb] = {
         ),
         market.market_arguments,
         market.market,
+        "\n\nfields of a filter, with their units:\n" + indent(help_text(), "  "),
     ),
     "why": Verb(
         "say why nobody takes a job, and the least change that would help",
@@ -218,7 +223,7 @@ def make_parser() -> argparse.ArgumentParser:
             name,
             help=verb.help,
             description=f"{verb.help[0].upper()}{verb.help[1:]}.",
-            epilog="examples:\n" + "\n".join(f"  {line}" for line in verb.examples),
+            epilog="examples:\n" + "\n".join(f"  {line}" for line in verb.examples) + verb.more,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             parents=[everywhere],
             allow_abbrev=False,

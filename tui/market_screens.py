@@ -237,7 +237,8 @@ def _head(view: WhyView) -> str:
     if not view.known:
         return f"Nobody could take {job!r}: no offers are known here."
     asked = f", {view.asked:,} asked for a quote, {view.agreed:,} agreed" if view.asked else ""
-    return f"{view.fitting:,} of {view.known:,} offers fit the job {job!r}{asked}."
+    some = f" (of {view.known:,}, the nearest)" if view.looked_at < view.known else ""
+    return f"{view.fitting:,} of {view.looked_at:,} offers{some} fit the job {job!r}{asked}."
 
 
 def _no_change(view: WhyView) -> str:

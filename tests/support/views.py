@@ -141,6 +141,7 @@ WHY = WhyView(
     "wordcount",
     1,
     40,
+    40,
     0,
     3,
     1,

@@ -52,6 +52,7 @@ def test_the_numbers() -> None:
     )
     assert f"of the {choosing.MAX_LEARNT} cheapest that else match" in said
     assert f"asks the first {market_desk.MAX_QUOTES} that fit" in said
+    assert f"Of more than {choosing.MAX_LOOKED:,} offers so many are looked at" in said
     assert f"the least that {words[why.ENOUGH]} providers would meet; {words[why.MAX_CHANGES]} in all" in said
     assert f"nearest {words[MAX_REASONS]} `providers`" in said
     assert choosing.WAIT_SECONDS_PER_PRICE == 100 * 60, "a minute is one percent"
