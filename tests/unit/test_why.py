@@ -131,7 +131,7 @@ def test_the_suggested_gpu_is_what_a_job_file_takes(gpu: str) -> None:
 def test_answers_to_real_questions_are_groups_too() -> None:
     some = [seen(number) for number in range(4)]
     who = [one.entry.provider for one in some]
-    answers = {
+    answers: dict[PeerKey, QubixError | None] = {
         who[0]: PeerRefused(CapacityTaken.code, "somebody else took that capacity first"),
         who[1]: PeerUnreachable("it did not answer"),
         who[2]: None,
