@@ -34,6 +34,8 @@ class Column:
         low, high = min(slots), max(slots)
         if high - low >= DENSE * len(slots):
             self._change_scattered(slots, codes)
+        elif isinstance(slots, range) and slots.step == 1:
+            self._change_run(low, array("q", codes))
         else:
             new = self.codes[low : high + 1]
             for slot, code in zip(slots, codes, strict=True):
@@ -88,7 +90,10 @@ class Column:
     def _change_run(self, low: int, new: array[int]) -> None:
         """Slots from `low` on, one behind the other. Of all their numbers' bytes of one significance, one bit
         each is made a binary digit in text, which Python reads as a number."""
-        changes = array("q", map(xor, self.codes[low : low + len(new)], new))
+        old = self.codes[low : low + len(new)]
+        if old == new:
+            return
+        changes = array("q", map(xor, old, new))
         self._widen(max(changes))
         self.codes[low : low + len(new)] = new
         if sys.byteorder == "big":
@@ -150,7 +155,9 @@ class Table:
     def columns(self) -> tuple[Column, ...]:
         """All columns, with everything that was written."""
         if self._waiting:
-            slots = list(self._waiting)
+            slots: Sequence[int] = list(self._waiting)
+            if slots == list(run := range(slots[0], slots[-1] + 1)):  # new ones, as a rule
+                slots = run
             for column, codes in zip(self._columns, zip(*self._waiting.values(), strict=True), strict=True):
                 column.change(slots, codes)
             self._waiting.clear()
