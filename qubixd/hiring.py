@@ -50,7 +50,7 @@ from qubixd.jobfiles import JobFiles, Submission
 from qubixd.leases import Clock, Leases
 from qubixd.quotes import check_terms, deposit_of
 from qubixd.talk import ask
-from qubixd.why import explain
+from qubixd.why import code_of, explain
 from qubixd.wire import Wire
 
 log = logging.getLogger("qubix.hiring")
@@ -166,7 +166,7 @@ class Hiring:
                 nursery.start_soon(ask_one, one.entry)
         for one in wave:
             if error := search.answers.get(one.entry.provider):
-                await self.chooser.standing.failed(one.entry.provider, error.code, self.now_ms())
+                await self.chooser.standing.failed(one.entry.provider, code_of(error), self.now_ms())
         return [(one.entry, good[one.entry.provider]) for one in wave if one.entry.provider in good]
 
     async def explain(self, search: Search) -> WhyView:

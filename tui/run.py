@@ -26,6 +26,9 @@ from tui.safe import safe_line
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
+MIN_DETAIL: Final = 50
+SPINNER_CHARS: Final = 12
+"""Of a line with a spinner, what is not its text."""
 PHASE_WORDS: Final = {
     "packing": "packing the input files",
     "quoting": "asking for quotes",
@@ -148,7 +151,7 @@ class Follower:
         self._detach: bool = options.detach
         self._console = show.console(sys.stderr)
         self._live = sys.stderr.isatty() and not self._json
-        self._phase = ""
+        self._phase = self._asked = ""
         self._since = time.monotonic()
         self._spinner: Status | None = None
 
@@ -211,7 +214,10 @@ class Follower:
         if event.phase in TERMINAL:
             self.close()
             return
-        text = Text(safe_line(event.detail or event.phase, 50))
+        if event.phase == "quoting":
+            self._asked = event.detail
+        room = max(MIN_DETAIL, self._console.width - SPINNER_CHARS)
+        text = Text(safe_line(event.detail or event.phase, MIN_DETAIL if event.lease else room))
         if event.lease and event.lease.promised:
             text.append(f"  {show.qu(event.lease.promised)} of {show.qu(event.lease.deposit)} QU", "bold")
         ticking = show.Ticking(text, self._since)
@@ -224,6 +230,8 @@ class Follower:
         if self._live and self._phase and self._phase not in TERMINAL:
             seconds = time.monotonic() - self._since
             words = PHASE_WORDS.get(self._phase) or safe_line(self._phase, 40)
+            if self._phase == "quoting" and self._asked:
+                words = safe_line(self._asked, 300)  # who, and why them
             style = show.GOOD if mark == "✓" else show.BAD
             self._console.print(Text(f"{mark} {words}  {seconds:.1f} s", style))
 

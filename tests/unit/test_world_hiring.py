@@ -11,10 +11,11 @@ import trio
 import trio.testing
 
 from protocol.control_market import DenyArgs, MarketArgs, ScoreArgs, WhyArgs, WhyView
-from protocol.errors import NoOffer, NotFound, PeerRefused, QuoteChanged
+from protocol.errors import EngineUnreachable, NoOffer, NotFound, PeerRefused, QuoteChanged
 from protocol.images import image_tag
 from protocol.jobspec import parse
 from protocol.lease_state import Lease
+from protocol.messages import Terms
 from protocol.query import parse_filter, parse_sort
 from protocol.units import Qu
 from qubixd import market_desk
@@ -87,6 +88,25 @@ async def test_a_provider_that_failed_is_not_asked_again_at_once(
         assert only.entry.offer.name == await hire(world) == "carl", "though she is cheaper and honest again"
         await trio.sleep(FIRST_WAIT_MS / 1_000)
         assert await hire(world) == "anna"
+
+
+async def test_a_refusal_counts_by_the_code_it_gives(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full is nobody's fault; a dead engine is the provider's."""
+    async with market(tmp_path, anna=3_000_000) as world:
+        anna, bob = world.people["anna"], world.people["bob"]
+        anna.up.shop.open_for_business = False
+        for barred in (False, True):
+            if barred:
+                monkeypatch.setattr("qubixd.quotes.make_terms", _no_engine)
+            with pytest.raises(PeerRefused):
+                await hire(world)
+            assert (bob.up.standing.allowed(anna.peer, bob.up.parts.now_ms()) is not None) is barred
+
+
+def _no_engine(*_: object) -> Terms:
+    raise EngineUnreachable("no Docker engine answers")
 
 
 async def test_nobody_waits_for_one_that_does_not_answer(tmp_path: Path, autojump_clock: Clock) -> None:
