@@ -54,6 +54,9 @@ log = logging.getLogger("qubix.receipts")
 
 SCORE_LIFE_MS: Final = 60_000
 FETCH_EVERY_MS: Final = 300_000
+FEW: Final = 4
+FEW_LIFE_MS: Final = 10_000
+"""Whoever wants so few scores looks at them closely: they are made, and receipts fetched, that often."""
 COUNTERS_LIFE_MS: Final = 600_000
 LOOK_AGAIN_MS: Final = 3_600_000
 """After which a receipt is looked up again that the chain could not say anything about."""
@@ -61,7 +64,9 @@ FETCH_S: Final = 3.0
 PROVE_S: Final = 3.0
 """How long a page of scores waits for peers and for the chain."""
 FETCH_LIMIT: Final = 100
-"""Receipts of one provider asked for, given out and counted."""
+"""Receipts of one provider asked for and counted."""
+PAGE_LIMIT: Final = 20
+"""Receipts asked for of each provider of a page: a directory sends some 3 MB for 64 of them."""
 PROOFS_EACH: Final = 4
 PROOFS_IN_ALL: Final = 64
 """Receipts looked up on the chain for one page: each only once, so a provider's are all known in the end."""
@@ -131,7 +136,7 @@ class Receipts:
         """Ask the directories in use; the providers themselves where there are few, or no directories."""
         places = [(peer, where) for peer, where in self._directories() if peer != self._key.public]
         plan = [(peer, where, tuple(providers)) for peer, where in places]
-        if not places or len(providers) <= AT_ONCE:
+        if not places or len(providers) <= FEW:
             plan += [(one, self._addresses(one), (one,)) for one in providers if one != self._key.public]
         limit = trio.CapacityLimiter(2 * AT_ONCE)
         async with trio.open_nursery() as nursery:
@@ -145,7 +150,8 @@ class Receipts:
             try:
                 stream = await self._wire.open(peer, RECEIPTS_PROTOCOL, addresses)
                 async with stream:
-                    await send_signed(stream, self._key.sign(GetReceipts(tuple(about), FETCH_LIMIT)))
+                    limit_each = FETCH_LIMIT if len(about) <= FEW else PAGE_LIMIT
+                    await send_signed(stream, self._key.sign(GetReceipts(tuple(about), limit_each)))
                     await stream.send_eof()
                     await self._read(stream, frozenset(about))
             except (QubixError, trio.BrokenResourceError) as error:
@@ -290,18 +296,20 @@ class Receipts:
     async def scores(self, providers: Sequence[PeerKey]) -> dict[PeerKey, Score]:
         """The scores of some providers, from what is known here and can be heard in a few seconds."""
         now, wanted = self._now_ms(), list(dict.fromkeys(providers))
-        stale = [one for one in wanted if not self._is_fresh(one, now)]
+        life_ms = FEW_LIFE_MS if len(wanted) <= FEW else SCORE_LIFE_MS
+        stale = [one for one in wanted if not self._is_fresh(one, now - life_ms)]
         for start in range(0, len(stale), MAX_ASKED):
             await self._renew(stale[start : start + MAX_ASKED], ask=start < MAX_HEARD_OF)
         return {one: known.result for one in wanted if (known := self._scores.get(one))}
 
-    def _is_fresh(self, provider: PeerKey, now: UnixMs) -> bool:
+    def _is_fresh(self, provider: PeerKey, since: int) -> bool:
         known = self._scores.get(provider)
-        return known is not None and now - known.at < SCORE_LIFE_MS
+        return known is not None and known.at > since
 
     async def _renew(self, providers: Sequence[PeerKey], *, ask: bool = True) -> None:
         now = self._now_ms()
-        to_fetch = [one for one in providers if now - self._fetched.get(one, 0) >= FETCH_EVERY_MS]
+        every_ms = FEW_LIFE_MS if len(providers) <= FEW else FETCH_EVERY_MS
+        to_fetch = [one for one in providers if now - self._fetched.get(one, 0) >= every_ms]
         if to_fetch and ask:
             with trio.move_on_after(FETCH_S):
                 await self._fetch(to_fetch)

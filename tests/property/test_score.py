@@ -195,3 +195,13 @@ def test_a_price_above_what_the_catalogue_says_lowers_it() -> None:
     assert score(Evidence(worth=Qu(10), price=Qu(10))).efficiency == 1
     assert score(Evidence(worth=Qu(10), price=Qu(40))).efficiency == 0.25
     assert score(Evidence(worth=Qu(10), price=Qu(0))).efficiency == 1
+
+
+@given(evidence, paid, paid)
+def test_of_two_words_on_one_lease_the_lesser_counts_in_any_order(
+    known: Evidence, one: int, other: int
+) -> None:
+    first, second = made(-1, NEW_CALLER, one), made(-1, NEW_CALLER, other)
+    both = score(with_deeds(known, first, second))
+    assert both == score(with_deeds(known, second, first))
+    assert both == score(with_deeds(known, made(-1, NEW_CALLER, min(one, other))))
