@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol import control_market
-from protocol.control_market import MAX_REASONS, MarketView, OfferView, WhyView
+from protocol.control_market import MAX_REASONS, MarketView, OfferView, ScoreView, WhyView
 from qubixd import choosing, demand, hiring, market_desk, standing, why
 
 PAGE = (Path(__file__).parents[2] / "docs" / "hiring.md").read_text()
@@ -23,13 +23,20 @@ def described(head: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("head", "kind"),
-    [("Field of `market`", MarketView), ("Field of an offer", OfferView), ("Field of `why`", WhyView)],
+    [
+        ("Field of `market`", MarketView),
+        ("Field of an offer", OfferView),
+        ("Field of `why`", WhyView),
+        ("Field of `score`", ScoreView),
+    ],
 )
 def test_every_field_is_described(head: str, kind: type) -> None:
     assert described(head) == {field.name for field in dataclasses.fields(kind)}
 
 
-@pytest.mark.parametrize("kind", ["UseCaseView", "DirectoryView", "ReasonGroup", "ReasonView", "ChangeView"])
+@pytest.mark.parametrize(
+    "kind", ["UseCaseView", "DirectoryView", "ReasonGroup", "ReasonView", "ChangeView", "DeniedView"]
+)
 def test_every_field_of_the_smaller_things_is_named(kind: str) -> None:
     for field in dataclasses.fields(getattr(control_market, kind)):
         assert f"`{field.name}`" in PAGE
