@@ -11,11 +11,14 @@ import pytest
 import trio.testing
 
 from protocol.control_market import DirectoriesView, MarketView, OfferView, ScoreView, WhyView
+from protocol.signing import NodeKey
 from qubixd.control import open_control
+from qubixd.wire import Verdict
 from qubixd.wire_libp2p import peer_id_of
 from tests.support.front_end import Failed, FrontEnd, front_end
+from tests.support.market_values import card, entry
 from tests.support.world import World
-from tests.support.world_jobs import job
+from tests.support.world_jobs import job, now_ms
 
 Clock = trio.testing.MockClock
 PRICES = {"anna": 3_000_000, "carl": 3_600_000, "dora": 4_000_000}
@@ -72,6 +75,30 @@ async def test_a_use_case_has_words_and_excludes_a_sort(tmp_path: Path, autojump
         assert view.offers and all(offer.reasons for offer in view.offers)
         with pytest.raises(Failed, match="give one of them"):
             await front.ask("market", use_case="docker", sort="price")
+
+
+async def test_a_card_offered_twice_and_an_offer_that_a_directory_hides(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with asking(tmp_path) as (world, front):
+        book = world.people["bob"].up.offers.book
+        honest, liar, seen_by, hidden_by = (NodeKey(bytes([number]) * 32) for number in range(4))
+        book.choose([seen_by.public, hidden_by.public])
+        for key, name, price in ((honest, "honest", 12_000), (liar, "liar", 9_000)):
+            made = entry(key, name=name, price=price, gpus=(card(),), at=now_ms())
+            assert book.consider(made.raw, now_ms(), seen_by.public) is Verdict.ACCEPT
+        view: MarketView = await front.ask("market", use_case="sdxl")
+        assert names(view) == ["liar", "honest"] and all(offer.reasons for offer in view.offers)
+        first = view.offers[0]
+        assert first.shared_gpu_with == [f"honest ({peer_id_of(honest.public)})"]
+        assert first.missing_at == [peer_id_of(hidden_by.public)]
+        shown = {one.peer_id: (one.offers, one.missing) for one in view.directories}
+        assert shown[peer_id_of(seen_by.public)][0] == 2
+        assert shown[peer_id_of(hidden_by.public)][0] == 0
+        assert (await front.ask("directories")).directories == view.directories
+        assert names(await front.ask("market", gpu="NVIDIA GeForce RTX 4090", filter="vram>=24")) == names(
+            view
+        )
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str, str]] = {

@@ -26,12 +26,16 @@ def entry(
     sizes: tuple[int, int, int] = (8_000, 32_768, 102_400),
     layers: tuple[bytes, ...] = (),
     pull_mib_per_s: int = 0,
+    at: int = 0,
 ) -> Entry:
-    """`sizes`: thousandths of a core, MiB of memory, MiB of disk."""
+    """Issued `at`, in Unix milliseconds, for ten minutes.
+
+    `sizes`: thousandths of a core, MiB of memory, MiB of disk.
+    """
     offer = Offer(
         sequence=1,
-        issued_at=UnixMs(0),
-        expires_at=UnixMs(600_000),
+        issued_at=UnixMs(at),
+        expires_at=UnixMs(at + 600_000),
         withdrawn=False,
         network="devnet",
         contract_index=28,
