@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from docker.errors import NotFound
@@ -21,6 +23,7 @@ LEAST_BYTES: Final = MIB
 """A smaller pull tells more of the way to the registry than of its width."""
 MAX_MIB_PER_S: Final = 100_000
 NEVER: Final = UnixMs(0)
+_SHA256: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Pace:
@@ -61,7 +64,7 @@ def local_image(info: Info) -> LocalImage:
     names = (*(info.get("RepoTags") or ()), *(info.get("RepoDigests") or ()))
     return LocalImage(
         names=tuple(name for name in names if "<none>" not in name),
-        layers=tuple(layer_tag(digest) for digest in layers),
+        layers=tuple(layer_tag(digest) for digest in layers if _SHA256.fullmatch(digest)),
         mib=-(-int(info.get("Size") or 0) // MIB),
     )
 
@@ -76,5 +79,8 @@ def _inspected(client: Client, image_id: str) -> Info | None:
 
 
 def _made_at(info: Info) -> UnixMs:
+    """NEVER where an engine tells the time in a way of its own."""
     times = ((info.get("Metadata") or {}).get("LastTagTime"), info.get("Created"))
-    return max((unix_ms(at) for at in times if at), default=NEVER)
+    with suppress(ValueError):
+        return max((unix_ms(at) for at in times if at), default=NEVER)
+    return NEVER

@@ -14,7 +14,7 @@ from protocol.images import LocalImage
 from protocol.lease_state import Lease, Phase, Role
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner import Stock
-from qubixd.runner.docker_images import MIB, Pace
+from qubixd.runner.docker_images import MIB, Pace, local_image
 from qubixd.stock import ANSWER_SECONDS, LOOK_SECONDS, StockWatch, image_of
 from tests.support.lease_plan import make_terms
 from tests.support.world_jobs import Engine
@@ -112,6 +112,17 @@ async def test_an_image_is_asked_for_with_little_patience(autojump_clock: trio.t
     assert trio.current_time() - began == ANSWER_SECONDS
     shop.delay_s, shop.away = 0, True
     assert await image_of(shop, "python") is None
+
+
+def test_an_engine_that_answers_in_another_way_is_no_failure() -> None:
+    odd = {
+        "RepoTags": ["<none>:<none>", "mine:1"],
+        "RepoDigests": None,
+        "RootFS": {"Layers": ["sha512:" + "a" * 128, "sha256:" + "b" * 64, "b"]},
+        "Size": None,
+    }
+    assert local_image(odd) == LocalImage(("mine:1",), (b"\xbb" * 8,), 0)
+    assert local_image({}) == LocalImage((), (), 0)
 
 
 def test_pace_is_that_of_the_last_pulls() -> None:
