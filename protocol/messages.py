@@ -288,6 +288,9 @@ class GetOffers:
     """The last change that is known already; of another book it counts as 0."""
     limit: Annotated[int, Meta(ge=1, le=100_000)]
     follow: bool
+    providers: Annotated[tuple[Peer, ...], Meta(max_length=8)] = ()
+    """If any are named: only what is known of these now, in one batch. It is complete if the node that
+    answers reads the market itself, so that not knowing them means something."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Using directories: a provider's heartbeats to a few of them, and reading the books of a few of them.
 
 Which ones is this node's own choice (register.py). A stream that is lost is replaced at once, a directory
-that says nothing or breaks the rules is left alone for a while, and one that hides offers which two
-others show is replaced, too.
+that says nothing or breaks the rules is left alone for a while, one that lacks what is known from elsewhere
+is replaced, and now and then one is exchanged for another, so that nobody who once got hold of all of them
+keeps them. Only directories of different networks count as more than one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from protocol import messages
 from protocol.errors import MessageInvalid, MessageTooLarge, PeerRefused, QubixError, StreamBroken
 from protocol.messages import Heartbeat, Refusal
 from protocol.units import PeerKey, UnixMs
+from qubixd.audit import UNSEEN_SECONDS
 from qubixd.book import OfferBook
 from qubixd.directory import PROTOCOL
 from qubixd.offers import OfferService
@@ -38,9 +40,15 @@ ENOUGH: Final = 2
 BEAT_SECONDS: Final = (28.0, 30.0)
 LOOK_SECONDS: Final = 5.0
 COMPARE_SECONDS: Final = 30.0
+EXCHANGE_SECONDS: Final = 600.0
+SWAP_SECONDS: Final = 20.0
+"""So long a newcomer may take before the one it is to replace stays after all."""
+HIDER_SECONDS: Final = 300.0
+"""Between two directories that are given up because they lack offers: whoever shows inventions of its own
+could else drive out all others at once."""
 HIDDEN_SHARE: Final = 0.1
 HIDDEN_LEAST: Final = 5
-"""A directory hides something when it lacks more than this of what others show, twice running."""
+"""A directory hides something when it lacks more than this of all live offers known here, twice running."""
 TRIES: Final = (0.5, 12)
 """Directories turned to a second, and at once: a register full of inventions costs no more than that."""
 BAD: Final = 4
@@ -66,6 +74,31 @@ class Held:
 Session = Callable[[Held], Awaitable[None]]
 
 
+@dataclass
+class Circle:
+    """The directories used for one purpose."""
+
+    wanted: Callable[[], int]
+    session: Session
+    held: dict[PeerKey, Held]
+    extra: int = 0
+    """One more than usual, while one is exchanged for another."""
+    exchanged_at: float = field(default_factory=trio.current_time)
+
+    def live(self) -> list[Held]:
+        return [held for held in self.held.values() if held.live]
+
+    def networks(self) -> int:
+        """How many of them count: whose owners are likely to be different people, and who lack nothing."""
+        return len(
+            {
+                held.known.peer if held.known.configured else held.known.network
+                for held in self.live()
+                if not held.suspicions
+            }
+        )
+
+
 class Directories:
     def __init__(
         self,
@@ -82,8 +115,14 @@ class Directories:
         self._wire, self._book, self._register, self._offers = wire, book, register, offers
         self._now_ms, self._markets = now_ms, markets
         self._places: dict[PeerKey, Place] = {}
-        self._news, self._beat_now = trio.Event(), trio.Event()
+        self._news, self._beat_now, self._told = trio.Event(), trio.Event(), trio.Event()
         self._judge = False
+        self._unseen_until = -1.0
+        self._gave_up_at = -HIDER_SECONDS
+        self._circles = (
+            Circle(self._heartbeats_wanted, self._heartbeat, self.heartbeats),
+            Circle(self._readings_wanted, self._read, self.reading),
+        )
         self._tries = Bucket(*TRIES)
         register.on_news.append(self._look)
         offers.on_own.append(self._beat_soon)
@@ -93,6 +132,8 @@ class Directories:
             nursery.start_soon(self._keep)
             nursery.start_soon(self._beat)
             nursery.start_soon(self._compare)
+            for circle in self._circles:
+                nursery.start_soon(self._exchange, circle)
             task_status.started()
 
     def in_use(self) -> tuple[tuple[PeerKey, tuple[str, ...]], ...]:
@@ -112,8 +153,8 @@ class Directories:
         async with trio.open_nursery() as nursery:
             while True:
                 self._news = trio.Event()
-                self._fill(nursery, self.heartbeats, self._heartbeats_wanted(), self._heartbeat)
-                self._fill(nursery, self.reading, self._readings_wanted(), self._read)
+                for circle in self._circles:
+                    self._fill(nursery, circle)
                 with trio.move_on_after(random.uniform(0.8, 1.2) * LOOK_SECONDS):
                     await self._news.wait()
 
@@ -125,14 +166,17 @@ class Directories:
         # Two directories that followed each other's books could keep a dead provider alive by turns.
         return READ + self._judge if reads else 0
 
-    def _fill(self, nursery: trio.Nursery, held: dict[PeerKey, Held], wanted: int, session: Session) -> None:
-        for extra in list(held.values())[wanted:]:
+    def _fill(self, nursery: trio.Nursery, circle: Circle) -> None:
+        wanted = circle.wanted()
+        wanted += circle.extra if wanted else 0
+        for extra in list(circle.held.values())[wanted:]:
             extra.scope.cancel()
-        for known in self._register.choose(wanted - len(held), held, self._now_ms()):
+        missing = wanted - len(circle.held)
+        for known in self._register.choose(missing, circle.held, self._now_ms()) if missing > 0 else ():
             if not self._tries.take():
                 return
-            slot = held[known.peer] = Held(known)
-            nursery.start_soon(self._hold, held, slot, session)
+            slot = circle.held[known.peer] = Held(known)
+            nursery.start_soon(self._hold, circle.held, slot, circle.session)
 
     async def _hold(self, held: dict[PeerKey, Held], slot: Held, session: Session) -> None:
         peer = slot.known.peer
@@ -155,10 +199,47 @@ class Directories:
 
     def _tell(self) -> None:
         """How well this node is served has changed."""
-        beating = sum(held.live for held in self.heartbeats.values())
-        read = sum(held.live for held in self.reading.values())
+        told, self._told = self._told, trio.Event()
+        told.set()
+        beating, reading = self._circles
         self._book.choose(self.reading)
-        self._offers.settle(settled=beating >= ENOUGH, served=read >= ENOUGH)
+        unseen = trio.current_time() < self._unseen_until
+        self._offers.settle(
+            settled=beating.networks() >= ENOUGH and not unseen, served=reading.networks() >= ENOUGH
+        )
+
+    def unseen(self) -> None:
+        """Nobody has this machine in its book, whatever the directories do with its heartbeats."""
+        self._unseen_until = trio.current_time() + UNSEEN_SECONDS
+        for slot in self._live_heartbeats():
+            if not slot.known.configured:
+                self._blame(slot.known.peer, "directory.tells_nobody", "nobody sees this provider", 1)
+                slot.scope.cancel()
+        self._tell()
+
+    async def _exchange(self, circle: Circle) -> None:
+        """Now and then, and whenever two of one network could be two of two."""
+        while True:
+            await trio.sleep(random.uniform(0.8, 1.2) * COMPARE_SECONDS)
+            live = [held for held in circle.live() if not held.known.configured]
+            crowded = circle.networks() < len(circle.live())
+            other = self._register.has_another_network(circle.held, self._now_ms())
+            due = trio.current_time() - circle.exchanged_at > random.uniform(0.8, 1.2) * EXCHANGE_SECONDS
+            if live and len(circle.live()) >= circle.wanted() and (due or (crowded and other)):
+                circle.exchanged_at = trio.current_time()
+                await self._swap(circle, _one_of_a_crowd(live) or random.choice(live))
+
+    async def _swap(self, circle: Circle, victim: Held) -> None:
+        """One more directory, and when it does its work the victim goes."""
+        before = set(circle.held)
+        circle.extra = 1
+        self._look()
+        with trio.move_on_after(SWAP_SECONDS):
+            while not any(held.known.peer not in before for held in circle.live()):
+                await self._told.wait()
+            victim.scope.cancel()
+        circle.extra = 0
+        self._look()
 
     # Heartbeats
 
@@ -240,21 +321,27 @@ class Directories:
             self._look()
 
     def _judge_readings(self) -> None:
-        """Two who differ get a judge; who then is alone in lacking offers is replaced."""
-        told = {
-            peer: counts
-            for peer, counts in self._book.sources().items()
-            if peer in self.reading and self.reading[peer].live
-        }
-        lacking = [peer for peer, (shown, missing) in told.items() if _lacks(shown, missing)]
+        """Who lacks much of what is known from elsewhere gets a judge beside it, and then has to go."""
+        told = {peer: counts for peer, counts in self._book.sources().items() if peer in self.reading}
+        lacking = {peer for peer, counts in told.items() if self.reading[peer].live and _lacks(*counts)}
         self._judge = bool(lacking)
-        for peer in told:
-            slot = self.reading[peer]
-            slot.suspicions = slot.suspicions + 1 if lacking == [peer] and len(told) > READ else 0
-            if slot.suspicions > 1 and not slot.known.configured:
-                self._blame(peer, "directory.hides_offers", "it lacks what two others show", BAD)
-                slot.scope.cancel()
+        for peer, slot in self.reading.items():
+            slot.suspicions = slot.suspicions + 1 if peer in lacking else 0
+        self._tell()
+        worst = [slot for slot in self.reading.values() if slot.suspicions > 1 and not slot.known.configured]
+        if worst and trio.current_time() - self._gave_up_at >= HIDER_SECONDS:
+            self._gave_up_at = trio.current_time()
+            slot = max(worst, key=lambda slot: told[slot.known.peer][1])
+            self._blame(slot.known.peer, "directory.hides_offers", "it lacks what is known from elsewhere", 2)
+            slot.scope.cancel()
 
 
 def _lacks(shown: int, missing: int) -> bool:
     return missing > HIDDEN_LEAST + HIDDEN_SHARE * (shown + missing)
+
+
+def _one_of_a_crowd(live: list[Held]) -> Held | None:
+    """One that shares its network with another."""
+    counts = Counter(held.known.network for held in live)
+    crowd = [held for held in live if counts[held.known.network] > 1]
+    return random.choice(crowd) if crowd else None

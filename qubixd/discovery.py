@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ from protocol.errors import QubixError
 from protocol.messages import MAX_OFFER_BYTES, Directory, Offer
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, UnixMs
+from qubixd.audit import Audit
 from qubixd.book import OfferBook
 from qubixd.directories import ENOUGH, Directories
 from qubixd.directory import PLACES, RECORDS_TOPIC, DirectoryService
@@ -36,12 +37,18 @@ log = logging.getLogger("qubix.discovery")
 RECORDS_PROTOCOL: Final = "/qubix/directories/1"
 RECORDS_TOLD: Final = 32
 ASK_SECONDS: Final = 10.0
-ASK_AGAIN_SECONDS: Final = 20.0
-"""How often a random peer is asked while too few directories are known."""
+ASK_AGAIN_SECONDS: Final = (20.0, 60.0)
+"""How often a random peer is asked for directories: while too few are in use, and always."""
+ELSEWHERE_SECONDS: Final = 180.0
+"""How often a reader looks into the book of somebody it did not choose."""
+ELSEWHERE_OFFERS: Final = 2_000
+"""How far, each time; it goes on there the next time."""
 GOODBYE_SECONDS: Final = 1.5
 FILL_UP_SECONDS: Final = 600.0
 FIRST_LOOK_SECONDS: Final = 10.0
 """How often a directory reads others' books, and how soon again while it knows too few of them."""
+MANY: Final = 8
+"""Strangers looked at for one question."""
 MEETINGS: Final = 4
 """New peers asked at a time."""
 QUESTIONS: Final = (1 / 5, 6)
@@ -82,7 +89,6 @@ class Discovery:
         self._wire, self._key, self._now_ms = wire, key, now_ms
         self.register = Register(settings.network, settings.contract_index, key.public, settings.use, chance)
         self.hearing = Hearing(book, self.register, now_ms)
-        self.library = Library(wire, book, now_ms, READERS_OF_A_DIRECTORY if settings.directory else READERS)
         self.offers = OfferService(
             wire,
             key,
@@ -96,6 +102,14 @@ class Discovery:
         )
         self.directories = Directories(
             wire, book, self.register, self.offers, now_ms, self.offers.wanted_markets()
+        )
+        readers = READERS_OF_A_DIRECTORY if settings.directory else READERS
+        self.library = Library(wire, book, now_ms, readers, lambda: self.offers.informed)
+        self.audit = Audit(
+            wire,
+            lambda: self._strangers(self.directories.heartbeats),
+            lambda: self.offers.settled,
+            self.directories.unseen,
         )
         self.directory = (
             DirectoryService(wire, key, book, self.register, now_ms, self._record, store, settings.places)
@@ -117,6 +131,7 @@ class Discovery:
             self.register.counters,
             self.hearing.counters,
             self.library.counters,
+            self.audit.counters,
             self.offers.counters,
             self.directories.counters,
             self.directory.counters if self.directory is not None else (),
@@ -135,6 +150,8 @@ class Discovery:
             for _ in range(MEETINGS):
                 nursery.start_soon(self._meet_all)
             nursery.start_soon(self._ask_again)
+            nursery.start_soon(self._look_elsewhere)
+            nursery.start_soon(self.audit.run)
             task_status.started()
 
     async def goodbye(self) -> None:
@@ -181,10 +198,28 @@ class Discovery:
 
     async def _ask_again(self) -> None:
         while True:
-            await trio.sleep(random.uniform(0.8, 1.2) * ASK_AGAIN_SECONDS)
-            peers = self._wire.peers()
-            if peers and len(self.directories.in_use()) < ENOUGH:
+            few = len(self.directories.in_use()) < ENOUGH
+            await trio.sleep(random.uniform(0.8, 1.2) * ASK_AGAIN_SECONDS[0 if few else 1])
+            if peers := self._wire.peers():
                 await self._ask_records(random.choice(peers))
+
+    async def _look_elsewhere(self) -> None:
+        """Whoever shows this node a world of its own would have to have all its neighbours, too."""
+        while True:
+            await trio.sleep(random.uniform(0.8, 1.2) * ELSEWHERE_SECONDS)
+            if not self.offers.served:
+                continue
+            if strangers := self._strangers(self.directories.reading):
+                peer, addresses = strangers[0]
+                await self.offers.visit(peer, addresses, ELSEWHERE_OFFERS)
+
+    def _strangers(self, chosen: Collection[PeerKey]) -> list[tuple[PeerKey, Sequence[str]]]:
+        """Connected peers and known directories that were not chosen, half and half, in random order."""
+        known = [(one.peer, one.addresses) for one in self.register.choose(MANY, chosen, self._now_ms())]
+        peers: list[tuple[PeerKey, Sequence[str]]] = [(p, ()) for p in self._wire.peers() if p not in chosen]
+        strangers = [*random.sample(peers, min(MANY, len(peers))), *known]
+        random.shuffle(strangers)
+        return strangers
 
     async def _fill_up(self) -> None:
         """As a directory: what gossip did not bring, others' books do."""

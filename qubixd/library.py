@@ -63,8 +63,15 @@ class Library:
     """Serves a book. `run` does the pulses; without it only snapshots are served."""
 
     def __init__(
-        self, wire: Wire, book: OfferBook, now_ms: Callable[[], UnixMs], readers: int = READERS
+        self,
+        wire: Wire,
+        book: OfferBook,
+        now_ms: Callable[[], UnixMs],
+        readers: int = READERS,
+        informed: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`informed`: whether this node hears of the market at present."""
+        self._informed = informed
         self.counters: Counter[str] = Counter()
         self.places = Places(readers, STREAMS_PER_PEER)
         self._wire, self.book, self._now_ms = wire, book, now_ms
@@ -121,7 +128,7 @@ class Library:
             raise MessageInvalid("only GetOffers is answered here")
         with self.places.hold(peer, self._wire.remote_ip(peer)) as placed:
             if placed and self._questions.take(peer):
-                await self._answer(stream, request)
+                await (self._tell_of if request.providers else self._answer)(stream, request)
             else:
                 await self._refuse(stream, "book.full" if not placed else "book.too_often")
 
@@ -140,6 +147,13 @@ class Library:
                 await self._follow(reading)
         finally:
             self._following -= request.follow
+
+    async def _tell_of(self, stream: Stream, request: GetOffers) -> None:
+        now = self._now_ms()
+        entries = [entry for one in request.providers if (entry := self.book.get(one, now))]
+        offers = pack_all([entry.raw for entry in entries])
+        for body in offers or [b""]:
+            await self.send(stream, OfferBatch(self.book.id, 0, self._informed(), body, b""))
 
     def _begin(self, request: GetOffers) -> int:
         if request.book == self.book.id and request.cursor <= self.book.cursor:

@@ -31,7 +31,7 @@ from protocol.units import PeerKey, UnixMs
 from qubixd.book import Entry, OfferBook
 from qubixd.liveness import LIVENESS_TOPIC
 from qubixd.places import Buckets
-from qubixd.sync import RECORDS_PER_TURN, Place, Reader
+from qubixd.sync import RECORDS_PER_TURN, SNAPSHOT_LIMIT, Place, Reader
 from qubixd.wire import GossipValidator, Verdict, Wire
 
 log = logging.getLogger("qubix.offers")
@@ -121,6 +121,11 @@ class OfferService:
     def reads(self) -> bool:
         """Whether anybody here wants to know the market: a caller always, a provider after `want`."""
         return self.everything or self.own is None or trio.current_time() < self._wanted_until
+
+    @property
+    def informed(self) -> bool:
+        """Whether this node hears of every market now, so that what it does not know says something."""
+        return self.everything or (set(self._markets) >= set(MARKETS) and (self.served or bool(self._joined)))
 
     def want(self) -> None:
         """Somebody here looks at the market: read it for a while."""
@@ -245,8 +250,9 @@ class OfferService:
             if peers and not self.served and all(entry.provider == self._key.public for entry in entries):
                 await self.visit(random.choice(peers), ())
 
-    async def visit(self, peer: PeerKey, addresses: Sequence[str]) -> None:
-        """Connect with a peer if need be and learn the offers it knows; no error if it cannot be had."""
+    async def visit(self, peer: PeerKey, addresses: Sequence[str], limit: int = SNAPSHOT_LIMIT) -> None:
+        """Connect with a peer if need be and learn what is new in its book since the last visit, `limit`
+        offers at most; no error if it cannot be had."""
         place = self._places.pop(peer, Place())
         self._places[peer] = place
         if len(self._places) > MAX_PLACES:
@@ -255,7 +261,7 @@ class OfferService:
             with trio.move_on_after(SNAPSHOT_TIMEOUT_S):
                 try:
                     reader = Reader(self._wire, self.book, self._now_ms, peer, place, self.wanted_markets())
-                    await reader.read(addresses, follow=False)
+                    await reader.read(addresses, follow=False, limit=limit)
                 except (QubixError, trio.BrokenResourceError) as error:
                     log.debug("no offers from %s: %s", peer.hex()[:16], error)
 

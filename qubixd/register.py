@@ -2,17 +2,19 @@
 
 Directory records cost nothing to make, so the register is small and hard to fill: a configured directory
 and one that has proved useful are never pushed out, and when there is no room the network (/16) with the
-most records loses one. Whom to use is decided in the same spirit: configured ones, then proven ones, then
-random ones of as many networks as possible.
+most records loses one. Whom to use is decided in the same spirit: configured ones first, then some of as
+many different networks as possible.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from protocol import messages, signing
@@ -22,7 +24,8 @@ from protocol.units import PeerKey, UnixMs
 from qubixd.places import network_of
 from qubixd.wire import Verdict
 
-MAX_KNOWN: Final = 256
+MAX_KNOWN: Final = 2_048
+"""100,000 providers need about 600 directories."""
 MAX_LIFE_MS: Final = 3_600_000
 MAX_SKEW_MS: Final = 60_000
 FIRST_REST_MS: Final = 15_000
@@ -30,7 +33,10 @@ LONGEST_REST_MS: Final = 1_800_000
 """A directory that failed is left alone, twice as long each time."""
 FORGET_AFTER: Final = 4
 """Failures without a success, of one that nobody configured; three times as many of a proven one."""
-_ADDRESS: Final = re.compile(r"/ip[46]/([^/]+)/")
+PROVEN_FIRST: Final = 0.5
+FULL_MS: Final = 5_000
+"""A full register takes one newcomer in so many."""
+_IP: Final = re.compile(r"/ip[46]/([^/]+)/")
 
 
 @dataclass
@@ -54,8 +60,7 @@ class Known:
     def move(self, addresses: tuple[str, ...]) -> None:
         """Where it is to be found from now on."""
         self.addresses = addresses
-        found = [match[1] for match in map(_ADDRESS.match, addresses) if match]
-        self.network = network_of(found[0]) if found else ""
+        self.network = _network_at(addresses[0]) if addresses else ""
 
     @property
     def safe(self) -> bool:
@@ -83,6 +88,7 @@ class Register:
             if peer != me
         }
         self._sequences: dict[PeerKey, tuple[int, UnixMs]] = {}
+        self._last_newcomer = UnixMs(0)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -112,13 +118,13 @@ class Register:
         newest, _ = self._sequences.get(peer, (-1, 0))
         if peer == self._me or record.expires_at <= now or record.sequence <= newest:
             return "directory.stale", Verdict.IGNORE
-        return self._take(peer, record, raw)
+        return self._take(peer, record, raw, now)
 
-    def _take(self, peer: PeerKey, record: Directory, raw: bytes) -> tuple[str, Verdict]:
+    def _take(self, peer: PeerKey, record: Directory, raw: bytes, now: UnixMs) -> tuple[str, Verdict]:
         known, is_new = self._known.get(peer), False
         if known is None and not record.withdrawn:
             known, is_new = Known(peer, record.addresses), True
-            if not self._make_room(known):
+            if not self._make_room(known, now):
                 return "directory.no_room", Verdict.IGNORE
             self._known[peer] = known
         if known is None:  # it ended before it was known
@@ -134,17 +140,18 @@ class Register:
                 tell()
         return "", Verdict.ACCEPT
 
-    def _make_room(self, newcomer: Known) -> bool:
+    def _make_room(self, newcomer: Known, now: UnixMs) -> bool:
         """Whether a newcomer may come in, for which another may have to go."""
         if len(self._known) < MAX_KNOWN:
             return True
+        if now - self._last_newcomer < FULL_MS:
+            return False
         unsafe = [known for known in self._known.values() if not known.safe]
         counts = Counter(known.network for known in [*unsafe, newcomer])
-        crowd = max(counts.values())
-        crowded = [known for known in unsafe if counts[known.network] == crowd]
-        # In a flood from one network the newcomers replace each other, and most are not passed on.
-        if not crowded or (counts[newcomer.network] == crowd and self._chance.random() * crowd > 1):
+        crowded = [known for known in unsafe if counts[known.network] == max(counts.values())]
+        if not crowded:
             return False
+        self._last_newcomer = now
         self._drop(self._chance.choice(crowded))
         return True
 
@@ -157,14 +164,28 @@ class Register:
     def choose(self, count: int, taken: Collection[PeerKey], now: UnixMs) -> list[Known]:
         """Up to `count` directories to turn to beside the ones `taken`."""
         able = [k for k in self._known.values() if k.peer not in taken and k.rests_until <= now]
-        networks = Counter(k.network for peer in taken if (k := self._known.get(peer)))
+        used = Counter(k.network for peer in taken if (k := self._known.get(peer)))
         chosen: list[Known] = []
         while able and len(chosen) < count:
-            best = min(able, key=lambda k: (*_rank(k), networks[k.network], self._chance.random()))
+            best = self._best([k for k in able if k.configured] or _least_used(able, used))
             chosen.append(best)
             able.remove(best)
-            networks[best.network] += 1
+            used[best.network] += 1
         return chosen
+
+    def has_another_network(self, taken: Collection[PeerKey], now: UnixMs) -> bool:
+        """Whether there is somebody to turn to in a network of which none is taken."""
+        used = {k.network for peer in taken if (k := self._known.get(peer))}
+        return any(k.network not in used and k.rests_until <= now for k in self._known.values())
+
+    def _best(self, able: list[Known]) -> Known:
+        """First a network, then one of its directories: many records in one network win nothing. Proven
+        ones are preferred half of the time, so that they are found again and yet do not keep all others
+        out."""
+        proven = [known for known in able if known.proven_ms]
+        groups = _by_network(proven if proven and self._chance.random() < PROVEN_FIRST else able)
+        group = groups[self._chance.choice(list(groups))]
+        return self._chance.choice([known for known in group if known.proven_ms] or group)
 
     def failed(self, peer: PeerKey, now: UnixMs, times: int = 1) -> None:
         """It could not be had, or did not do what a directory should."""
@@ -185,10 +206,14 @@ class Register:
             known.failures, known.rests_until = 0, UnixMs(0)
 
     def records(self, count: int) -> list[bytes]:
-        """Records to tell others of: the useful ones first, the rest at random."""
-        able = [known for known in self._known.values() if known.raw]
-        able.sort(key=lambda k: (not k.proven_ms, self._chance.random()))
-        return [known.raw for known in able[:count]]
+        """Records to tell others of: of as many networks as possible, of each the useful ones first."""
+        groups = list(_by_network(known for known in self._known.values() if known.raw).values())
+        self._chance.shuffle(groups)
+        for group in groups:
+            self._chance.shuffle(group)
+            group.sort(key=lambda known: not known.proven_ms)
+        turns = (group[turn] for turn in range(count) for group in groups if turn < len(group))
+        return [known.raw for known in islice(turns, count)]
 
     def known(self) -> Iterator[Known]:
         return iter(tuple(self._known.values()))
@@ -203,8 +228,24 @@ class Register:
         self._sequences = {p: (s, until) for p, (s, until) in self._sequences.items() if until > now}
 
 
-def _rank(known: Known) -> tuple[bool, bool]:
-    return not known.configured, not known.proven_ms
+def _least_used(able: list[Known], used: Counter[str]) -> list[Known]:
+    fewest = min(used[known.network] for known in able)
+    return [known for known in able if used[known.network] == fewest]
 
 
-"""What goes first; `min` takes False before True."""
+def _by_network(these: Iterable[Known]) -> dict[str, list[Known]]:
+    groups: dict[str, list[Known]] = {}
+    for known in these:
+        groups.setdefault(known.network, []).append(known)
+    return groups
+
+
+def _network_at(address: str) -> str:
+    """What an address has in common with others of the same owner. In a private network, and on one
+    machine, owners cannot be told apart by it: there each address counts."""
+    found = _IP.match(address)
+    try:
+        public = found is not None and ipaddress.ip_address(found[1]).is_global
+    except ValueError:
+        public = False
+    return network_of(found[1]) if found and public else address.partition("/p2p/")[0]

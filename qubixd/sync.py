@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from protocol import messages
+from protocol import messages, signing
 from protocol.errors import MessageInvalid, PeerRefused, StreamBroken
 from protocol.messages import MAX_SIGHTINGS, SIGHTING_BYTES, GetOffers, OfferBatch, Refusal
 from protocol.units import PeerKey, UnixMs
@@ -126,8 +126,8 @@ class Reader:
     complete: bool = False
     _wrong: int = 0
 
-    async def read(self, addresses: Sequence[str] = (), *, follow: bool) -> None:
-        """Until the end of the snapshot, or for ever.
+    async def read(self, addresses: Sequence[str] = (), *, follow: bool, limit: int = SNAPSHOT_LIMIT) -> None:
+        """Until the end of the snapshot, which has at most `limit` offers, or for ever.
 
         PeerUnreachable, PeerRefused, StreamBroken if the peer cannot or will not (go on) with it;
         MessageInvalid and MessageTooLarge if it breaks the rules.
@@ -135,11 +135,11 @@ class Reader:
         with patience(ANSWER_SECONDS):
             stream = await self.wire.open(self.peer, PROTOCOL, addresses)
         async with stream:
-            await self._ask(stream, follow)
+            await self._ask(stream, follow, limit)
             await self._take_all(stream, follow)
 
-    async def _ask(self, stream: Stream, follow: bool) -> None:
-        question = GetOffers(self.markets, self.place.book, self.place.cursor, SNAPSHOT_LIMIT, follow)
+    async def _ask(self, stream: Stream, follow: bool, limit: int) -> None:
+        question = GetOffers(self.markets, self.place.book, self.place.cursor, limit, follow)
         with patience(ANSWER_SECONDS):
             try:
                 await send_frame(stream, messages.encode(question))
@@ -186,3 +186,18 @@ class Reader:
                 self._wrong += 1
                 if self._wrong > MAX_WRONG:
                     raise MessageInvalid("a book's keeper passes on offers that are wrong, again and again")
+
+
+async def sees(wire: Wire, peer: PeerKey, addresses: Sequence[str], provider: PeerKey) -> bool | None:
+    """Whether a peer's book has a live offer of that provider; None if the peer cannot tell."""
+    question = messages.encode(GetOffers((), b"", 0, 1, follow=False, providers=(provider,)))
+    with patience(ANSWER_SECONDS):
+        stream = await wire.open(peer, PROTOCOL, addresses)
+        async with stream:
+            await send_frame(stream, question)
+            await stream.send_eof()
+            frame = await receive_frame(stream, MAX_FRAME)
+    answer = messages.decode(frame or b"", MAX_FRAME)
+    if not isinstance(answer, OfferBatch) or not answer.complete:
+        return None
+    return any(signing.signer_of(record) == provider for record in unpack(answer.offers))

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -115,20 +116,27 @@ class Gossip:
     def subscribe(self, topic: str, validator: GossipValidator) -> None:
         """Join from now on; peers learn of it in the background."""
         self._validators[topic] = validator
-        self.pubsub.manager.run_task(self._tell, topic)
+        self._tell_soon(topic)
 
     def unsubscribe(self, topic: str) -> None:
         """Leave from now on; peers learn of it in the background."""
         if self._validators.pop(topic, None) is not None:
+            self._tell_soon(topic)
+
+    def _tell_soon(self, topic: str) -> None:
+        with suppress(RuntimeError):  # the wire is closing and takes no new tasks
             self.pubsub.manager.run_task(self._tell, topic)
 
     async def _tell(self, topic: str) -> None:
         """One change at a time, and always towards what is wanted by now."""
         async with self._telling:
-            if topic in self._validators and topic not in self.pubsub.topic_ids:
-                await self.pubsub.subscribe(topic)
-            elif topic not in self._validators:
-                await self.pubsub.unsubscribe(topic)
+            try:
+                if topic in self._validators and topic not in self.pubsub.topic_ids:
+                    await self.pubsub.subscribe(topic)
+                elif topic not in self._validators:
+                    await self.pubsub.unsubscribe(topic)
+            except OSError as error:  # the same: its listener is closed already
+                log.debug("nobody is told of topic %s any more: %s", topic, error)
 
     async def publish(self, topic: str, data: bytes) -> None:
         if len(data) > MAX_GOSSIP_BYTES:

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from protocol import signing
 from protocol.messages import Directory
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, UnixMs
 from qubixd.places import Buckets, Places, network_of
-from qubixd.register import FORGET_AFTER, MAX_KNOWN, MAX_LIFE_MS, Register
+from qubixd.register import FORGET_AFTER, FULL_MS, MAX_KNOWN, MAX_LIFE_MS, Register
 from qubixd.wire import Verdict
 from tests.support.deals import CONTRACT, NETWORK, NOW
 from tests.support.discovery import key_of
@@ -24,7 +25,7 @@ def register(**configured: str) -> Register:
     return Register(NETWORK, CONTRACT, ME, use, random.Random(1))
 
 
-def record(ip: str = "192.0.2.1", sequence: int = 1, **changes: object) -> Directory:
+def record(ip: str = "8.1.0.1", sequence: int = 1, **changes: object) -> Directory:
     made = Directory(
         sequence=sequence,
         issued_at=NOW,
@@ -51,10 +52,10 @@ def test_a_record_is_taken_once_and_the_newest_counts() -> None:
     book, dora = register(), key_of("dora")
     assert told(book, dora, record()) is Verdict.ACCEPT
     assert told(book, dora, record()) is Verdict.IGNORE
-    assert told(book, dora, record("198.51.100.7", 2)) is Verdict.ACCEPT
+    assert told(book, dora, record("9.9.0.7", 2)) is Verdict.ACCEPT
     known = book.get(dora.public)
-    assert known is not None and known.addresses == ("/ip4/198.51.100.7/tcp/4001",)
-    assert known.network == "198.51.0.0/16"
+    assert known is not None and known.addresses == ("/ip4/9.9.0.7/tcp/4001",)
+    assert known.network == "9.9.0.0/16"
     assert told(book, dora, record(sequence=3, withdrawn=True)) is Verdict.ACCEPT
     assert len(book) == 0
     assert told(book, dora, record(sequence=2)) is Verdict.IGNORE, "no older one after the goodbye"
@@ -77,29 +78,55 @@ def test_what_no_honest_directory_says(changes: dict[str, object], counter: str)
     assert book.consider(b"junk", NOW) is Verdict.REJECT
 
 
-def test_configured_ones_first_then_proven_ones_then_other_networks() -> None:
-    book = register(mine="/ip4/203.0.113.1/tcp/1")
-    for number in range(20):
-        told(book, key_of(f"crowd-{number}"), record("10.1.0.1"))
-    told(book, key_of("proven"), record("10.1.0.2"))
-    told(book, key_of("else"), record("10.2.0.1"))
-    book.served(key_of("proven").public, 30_000)
-    mine, proven, other = (key_of(name).public for name in ("mine", "proven", "else"))
-    assert chosen(book, 3) == [mine, proven, other]
-    assert other in chosen(book, 1, (mine, proven))
+def test_configured_ones_first_then_as_many_networks_as_possible() -> None:
+    book = register(mine="/ip4/7.1.0.1/tcp/1")
+    for number in range(50):
+        told(book, key_of(f"crowd-{number}"), record("66.1.0.1"))
+    told(book, key_of("else"), record("66.2.0.1"))
+    told(book, key_of("home"), record("192.168.0.2"))
+    told(book, key_of("neighbour"), record("192.168.0.3"))
+    mine, home = key_of("mine").public, key_of("home").public
+    others = {key_of(name).public for name in ("else", "home", "neighbour")}
+    first = chosen(book, 5)
+    assert first[0] == mine and others <= set(first), "each address of a private network counts"
+    assert book.has_another_network((mine, home), NOW)
+    assert not book.has_another_network(first, NOW)
+
+
+def test_proven_ones_are_found_again_without_keeping_others_out() -> None:
+    book = register()
+    for number in range(50):
+        told(book, key_of(f"other-{number}"), record(f"66.{number}.0.1"))
+    proven = key_of("other-7").public
+    book.served(proven, 30_000)
+    first = [chosen(book, 1)[0] for _ in range(200)]
+    assert 60 < first.count(proven) < 140 and len(set(first)) > 20
 
 
 def test_a_flood_pushes_out_its_own_network_only() -> None:
-    book = register(mine="/ip4/203.0.113.1/tcp/1")
-    told(book, key_of("proven"), record("10.1.0.9"))
-    told(book, key_of("honest"), record("192.0.2.1"))
+    book = register(mine="/ip4/7.1.0.1/tcp/1")
+    told(book, key_of("proven"), record("66.1.0.9"))
+    told(book, key_of("honest"), record("8.1.0.1"))
     book.served(key_of("proven").public, 1)
-    verdicts = [told(book, key_of(f"fake-{n}"), record("10.1.0.1")) for n in range(4 * MAX_KNOWN)]
+    verdicts = [told(book, key_of(f"fake-{n}"), record("66.1.0.1")) for n in range(MAX_KNOWN + 500)]
     assert len(book) == MAX_KNOWN
     assert all(book.get(key_of(name).public) for name in ("mine", "proven", "honest"))
-    assert verdicts.count(Verdict.ACCEPT) < MAX_KNOWN + 20, "most of a flood is not passed on"
-    assert told(book, key_of("late"), record("198.51.100.1")) is Verdict.ACCEPT
-    assert len(book) == MAX_KNOWN
+    assert verdicts.count(Verdict.ACCEPT) == MAX_KNOWN - 2, "more are neither taken nor passed on"
+    later = UnixMs(NOW + FULL_MS)
+    assert book.consider(key_of("late").sign(record("9.9.0.1")), later) is Verdict.ACCEPT
+    assert len(book) == MAX_KNOWN and book.get(key_of("honest").public)
+
+
+def test_records_are_told_of_all_networks() -> None:
+    book = register()
+    for number in range(50):
+        told(book, key_of(f"crowd-{number}"), record("66.1.0.1"))
+    told(book, key_of("else"), record("66.2.0.1"))
+    told(book, key_of("useful"), record("66.1.0.9"))
+    book.served(key_of("useful").public, 1)
+    signers = {signing.verify(raw).signer for raw in book.records(2)}
+    assert signers == {key_of("else").public, key_of("useful").public}
+    assert len(book.records(32)) == 32
 
 
 def test_who_fails_rests_longer_each_time_and_is_forgotten_in_the_end() -> None:
@@ -118,7 +145,7 @@ def test_who_fails_rests_longer_each_time_and_is_forgotten_in_the_end() -> None:
 
 
 def test_a_configured_one_is_never_forgotten() -> None:
-    book, mine = register(mine="/ip4/203.0.113.1/tcp/1"), key_of("mine").public
+    book, mine = register(mine="/ip4/7.1.0.1/tcp/1"), key_of("mine").public
     for _ in range(50):
         book.failed(mine, NOW)
     book.sweep(UnixMs(NOW + 10 * MAX_LIFE_MS))
@@ -152,7 +179,7 @@ async def test_places_and_buckets() -> None:
         assert (first, second, third) == (True, True, False)
         with places.hold(key_of("a").public, "10.0.0.2") as crowded:
             assert not crowded and places.free == 2
-        with places.hold(key_of("a").public, "10.1.0.2") as other:
+        with places.hold(key_of("a").public, "66.1.0.2") as other:
             assert other and places.free == 1
     assert places.free == 4
     buckets = Buckets(rate=0.001, burst=2)
