@@ -268,6 +268,21 @@ def test_the_page_after_goes_on() -> None:
     assert seen == [6, 5, 4, 3, 2, 1]
 
 
+def test_age_is_counted_to_the_moment_of_asking() -> None:
+    known = book()
+    for age in (10, 20, 30):
+        take(known, f"{age}", NOW - age * 1_000, price_qu_per_hour=age)
+
+    def found(text: str, sort: str = "price") -> list[str]:
+        page = known.query(parse_filter(text), parse_sort(sort), 9, at(5_000))
+        return [entry.offer.name for entry in page.entries]
+
+    assert found("age<25") == ["10"] and found("age<=25") == ["10", "20"]
+    assert found("age>25") == ["30"] and found("age>=25") == ["20", "30"]
+    assert found("age=25") == ["20"] and found("age!=25") == found("age in (15, 35)") == ["10", "30"]
+    assert found("", "age") == ["10", "20", "30"] and found("", "-age") == ["30", "20", "10"]
+
+
 @pytest.mark.parametrize("name", ["price", "storage"])
 def test_the_largest_numbers_are_searched(name: str) -> None:
     known = book()
