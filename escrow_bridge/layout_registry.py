@@ -15,6 +15,7 @@ from escrow_bridge.qubic import SIGNATURE_BYTES, k12
 from protocol.units import EscrowId, Qu, QubicId, Tick
 
 RECEIPT_TAG: Final = b"QubixRct"
+MIN_STAKE: Final = Qu(1_000_000)
 DISPUTE_BOND: Final = Qu(100_000)
 MIN_TICKET: Final = Qu(10_000)
 """What a lease must have paid to be rated or disputed, and the least price of an item."""
@@ -155,6 +156,11 @@ def decode_provider(output: bytes) -> ProviderView | None:
         return None
     exists, _, *fields = _PROVIDER.unpack(output)
     return ProviderView(*fields) if exists else None
+
+
+def provider_tick(output: bytes) -> Tick | None:
+    """The tick in which GetProvider was answered; None if it is not that."""
+    return Tick(_PROVIDER.unpack(output)[1]) if len(output) == _PROVIDER.size else None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""A transfer from this wallet to an account: sent until it is in a tick, never carried out twice.
+"""A transfer from this wallet to an account, or a call that carries money to the contract: sent until it is
+in a tick, never carried out twice.
 
 A transaction without cover is in its tick and moves nothing. So a transfer is signed only when the wallet
 covers it and everything else of ours that is under way, and nothing new is signed beside it.
@@ -23,6 +24,8 @@ PLAIN: Final = 0
 class TransferOrder:
     to: QubicId
     amount: Qu
+    procedure: int = PLAIN
+    payload: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -49,4 +52,5 @@ async def transfer(sender: Sender, order: TransferOrder, scratch: bytes, save: S
                 raise FundingFailed(f"the network lost all {MAX_ATTEMPTS} attempts to send {order.amount} QU")
             await sender.check_balance(Qu(order.amount + reserved))
             tick = await sender.next_tick()
-            state = await sender.prepare(state, tick, order.amount, PLAIN, b"", save, to=order.to)
+            call = (order.amount, order.procedure, order.payload)
+            state = await sender.prepare(state, tick, *call, save, to=order.to)

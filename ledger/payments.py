@@ -1,4 +1,5 @@
-"""A person's own transfers: each has an id given by who asked for it, so that asking twice pays once."""
+"""A person's own transfers and calls of the contract: each has an id given by who asked for it, so that
+asking twice pays once."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import Final
 from ledger.store import Store
 
 PENDING: Final = "pending"
-_COLUMNS: Final = "payment_id, destination, amount, state, sentence, scratch, created_ms, updated_ms"
+_COLUMNS: Final = (
+    "payment_id, destination, amount, state, sentence, scratch, created_ms, updated_ms, procedure, payload"
+)
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,23 @@ class PaymentRow:
     scratch: bytes
     created_ms: int
     updated_ms: int
+    procedure: int
+    """Of the contract; 0: it only carries money."""
+    payload: bytes
 
 
-async def begin(store: Store, payment_id: str, destination: bytes, amount: int, now_ms: int) -> PaymentRow:
+async def begin(
+    store: Store,
+    payment_id: str,
+    destination: bytes,
+    amount: int,
+    now_ms: int,
+    procedure: int = 0,
+    payload: bytes = b"",
+) -> PaymentRow:
     """The payment of that id: this one, or the one that had it before, which need not be the same."""
-    values = (payment_id, destination, amount, PENDING, "", b"", now_ms, now_ms)
-    insert = "INSERT OR IGNORE INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    values = (payment_id, destination, amount, PENDING, "", b"", now_ms, now_ms, procedure, payload)
+    insert = f"INSERT OR IGNORE INTO payments ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})"
     select = f"SELECT {_COLUMNS} FROM payments WHERE payment_id = ?"
     row = await store.write(
         lambda db: (db.execute(insert, values), db.execute(select, (payment_id,)).fetchone())[1],

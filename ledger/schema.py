@@ -76,6 +76,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE standing (
             provider BLOB PRIMARY KEY, failures INTEGER NOT NULL, code TEXT NOT NULL,
             failed_ms INTEGER NOT NULL, denied INTEGER NOT NULL, why TEXT NOT NULL) STRICT, WITHOUT ROWID""",
+        # Payments may be calls of the contract.
+        "ALTER TABLE payments ADD COLUMN procedure INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE payments ADD COLUMN payload BLOB NOT NULL DEFAULT x''",
     ),
 )
 

@@ -1,7 +1,7 @@
 """The market's part of the local control API: what a front end asks about offers, and what it is told.
 
-Arguments and answers of `offer`, `market`, `why`, `score`, `deny` and `directories`; frames and all else
-are in protocol/control.py. Shares are 0 to 1, money is whole QU (per hour where it says so).
+Arguments and answers of `offer`, `market`, `why`, `score`, `deny`, `stake` and `directories`; frames and
+all else are in protocol/control.py. Shares are 0 to 1, money is whole QU (per hour where it says so).
 """
 
 from __future__ import annotations
@@ -79,6 +79,16 @@ class DenyArgs:
 
     add: str = ""
     remove: str = ""
+
+
+@dataclass(frozen=True)
+class StakeArgs:
+    """Show this provider's record in the contract's registry; before that enter it or add to its stake
+    (`add`), or `leave`. Asked again with the same id nothing is sent a second time."""
+
+    payment_id: Annotated[str, Meta(max_length=64)] = ""
+    add: Annotated[int, Meta(ge=0)] | None = None
+    leave: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,6 +252,26 @@ class ScoreView:
     reasons: list[str]
     evidence: str = ""
     """Text of an evidence file, if it was asked for."""
+
+
+@dataclass(frozen=True)
+class StakeView:
+    """A record in the contract's registry. Money in QU, over all leases that the contract counted."""
+
+    registered: bool
+    sentence: str
+    stake: int = 0
+    volume: int = 0
+    completed: int = 0
+    disputed: int = 0
+    failed: int = 0
+    """Disputes lost."""
+    ratings: int = 0
+    stars: int = 0
+    """Sum of all ratings."""
+    since_tick: int = 0
+    exit_epoch: int = 0
+    """At whose end the stake comes back; 0: it stays."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from protocol.lease import max_loss_words
 from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
-from qubixd import market_desk, wallet_desk
+from qubixd import market_desk, stake_desk, wallet_desk
 from qubixd.node import Node
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
 from qubixd.views import PHASE_WORDS, lease_view, quote_view
@@ -364,6 +364,7 @@ VERBS: Final[dict[str, Verb]] = {
     "why": market_desk.why,
     "score": market_desk.score,
     "deny": market_desk.deny,
+    "stake": stake_desk.stake,
     "directories": market_desk.directories,
     "run": run,
     "confirm": confirm,

@@ -8,8 +8,9 @@ from typing import Final
 import trio
 
 from escrow_bridge.bridge import Bridge
+from escrow_bridge.layout import Procedure
 from escrow_bridge.sending import saved_transaction
-from escrow_bridge.transfer import TransferOrder
+from escrow_bridge.transfer import PLAIN, TransferOrder
 from ledger import payments, transactions
 from ledger.payments import PENDING, PaymentRow
 from ledger.store import Store
@@ -43,13 +44,17 @@ class Payments:
             task_status.started()
             await trio.sleep_forever()
 
-    async def send(self, payment_id: str, to: QubicId, amount: Qu) -> PaymentRow:
-        """Pay once, however often this is called with that id; the payment once it is final.
+    async def send(
+        self, payment_id: str, to: QubicId, amount: Qu, procedure: int = PLAIN, payload: bytes = b""
+    ) -> PaymentRow:
+        """Pay (or call the contract) once, however often this is called with that id; the payment once it
+        is final. That a call is in its tick does not say that the contract took it.
 
         UsageError if the id belongs to another payment.
         """
-        row = await payments.begin(self._store, payment_id, to, amount, self._now_ms())
-        if (row.destination, row.amount) != (to, amount):
+        call = (procedure, payload)
+        row = await payments.begin(self._store, payment_id, to, amount, self._now_ms(), *call)
+        if (row.destination, row.amount, row.procedure, row.payload) != (to, amount, *call):
             raise UsageError(f"the id {payment_id} belongs to another payment; choose a new one")
         if row.state == PENDING:
             await self._begin(row).wait()
@@ -81,13 +86,13 @@ class Payments:
     async def _try(self, row: PaymentRow) -> tuple[str, str]:
         async def save(scratch: bytes) -> None:
             about, now = row.payment_id.encode(), self._now_ms()
-            one = signed_transaction(saved_transaction(scratch), about, "transfer", now)
+            one = signed_transaction(saved_transaction(scratch), about, action_of(row), now)
             await transactions.note(self._store, one)
             await payments.save_scratch(self._store, row.payment_id, scratch)
 
         latest = await payments.get(self._store, row.payment_id)
         scratch = latest.scratch if latest else row.scratch
-        order = TransferOrder(QubicId(row.destination), Qu(row.amount))
+        order = TransferOrder(QubicId(row.destination), Qu(row.amount), row.procedure, row.payload)
         try:
             done = await self._bridge.transfer(order, scratch, save)
         except (BalanceTooLow, FundingFailed) as error:
@@ -95,3 +100,8 @@ class Payments:
         if not done.certain:
             return UNKNOWN, f"whether it was carried out in tick {done.tick} cannot be told any more"
         return SENT, f"carried out in tick {done.tick}"
+
+
+def action_of(row: PaymentRow) -> str:
+    """What a payment's transactions are called in the ledger."""
+    return Procedure(row.procedure).name.lower() if row.procedure else "transfer"

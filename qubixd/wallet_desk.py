@@ -14,7 +14,7 @@ from protocol.errors import UsageError
 from protocol.lease_state import Lease, Role
 from protocol.units import MAX_QU, Qu, Tick, net_of
 from qubixd.node import Node
-from qubixd.payments import SENT
+from qubixd.payments import SENT, action_of
 from qubixd.views import wallet_view
 
 
@@ -45,7 +45,8 @@ async def history(node: Node, args: control.HistoryArgs) -> control.HistoryView:
     for row in await payments.newest(store, args.limit):
         signed = _views(await transactions.about(store, row.payment_id.encode()))
         qu = -row.amount if row.state == SENT else 0
-        entries.append(control.HistoryEntry("send", row.payment_id, row.state, qu, row.created_ms, signed))
+        kind = action_of(row) if row.procedure else "send"
+        entries.append(control.HistoryEntry(kind, row.payment_id, row.state, qu, row.created_ms, signed))
     entries.sort(key=lambda entry: -entry.at_ms)
     return control.HistoryView(entries[: args.limit])
 

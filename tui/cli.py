@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
 from protocol.query import help_text
-from tui import devnet, market, run, show, up, verbs, wallet
+from tui import devnet, market, run, show, stake, up, verbs, wallet
 from tui.safe import safe_line, safe_text
 
 Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -141,6 +141,12 @@ VERBS: dict[str, Verb] = {
         ("qubix deny list", "qubix deny add mallory", "qubix deny remove 12D3KooW..."),
         market.deny_arguments,
         market.deny,
+    ),
+    "stake": Verb(
+        "enter the contract's registry as a provider, see the record, or leave",
+        ("qubix stake", "qubix stake 1_000_000", "qubix stake --leave"),
+        stake.add_arguments,
+        stake.stake,
     ),
     "directories": Verb(
         "show which directories are used, and what each of them lacks",

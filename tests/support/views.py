@@ -16,6 +16,7 @@ from protocol.control_market import (
     ReasonGroup,
     ReasonView,
     ScoreView,
+    StakeView,
     UseCaseView,
     WhyView,
 )
@@ -155,6 +156,7 @@ WHY = WhyView(
     ],
 )
 SCORE = ScoreView("12D3KooWAbcdEfgh", HOSTILE, 0.61, 0.9, 0.8, 0.85, 0.7, False, [HOSTILE], '{"a": 1}')
+STAKE = StakeView(True, HOSTILE, 1_500_000, 10**15, 12, 3, 1, 4, 18, 21_000_000, 145)
 DENIED = DenyView(
     [
         DeniedView("12D3KooWAbcdEfgh", HOSTILE, "denied", HOSTILE, 0),

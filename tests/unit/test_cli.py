@@ -15,7 +15,7 @@ import pytest
 
 from protocol import control, control_market
 from protocol.control import LogsArgs, PsArgs, StopArgs
-from protocol.control_market import DenyArgs, MarketArgs, OfferArgs, ScoreArgs, WhyArgs
+from protocol.control_market import DenyArgs, MarketArgs, OfferArgs, ScoreArgs, StakeArgs, WhyArgs
 from tests.support import views
 from tests.support.control_server import Reply, control_server
 from tests.support.views import HOSTILE
@@ -37,6 +37,7 @@ def daemon(verb: str, args: Any) -> Iterator[Reply]:
         "why": views.WHY,
         "score": views.SCORE,
         "deny": views.DENIED,
+        "stake": views.STAKE,
         "directories": control_market.DirectoriesView(views.MARKET.directories),
         "offer": control_market.OfferAnswer(views.offer(own=True)),
         "ps": control.PsView([views.lease(), hostile_lease]),
@@ -55,7 +56,7 @@ def home(tmp_path: Path) -> Iterator[str]:
 
 
 WALLET = [["wallet"], ["wallet", "history"], ["wallet", "send", "A" * 60, "1_000", "--id", "x"]]
-MARKET = [["market"], ["why"], ["score", "alice"], ["deny", "list"], ["directories"]]
+MARKET = [["market"], ["why"], ["score", "alice"], ["deny", "list"], ["stake"], ["directories"]]
 ASKING = [["status"], *WALLET, *MARKET, ["offer"], ["ps"], ["ps", "-a"], ["stop", "3fa9"], ["down"]]
 
 
@@ -134,6 +135,9 @@ def test_logs_as_json_end_with_a_last_object(home: str, capfd: pytest.CaptureFix
         (["deny", "add", "alice"], DenyArgs(add="alice")),
         (["deny", "remove", "alice"], DenyArgs(remove="alice")),
         (["deny", "list"], DenyArgs()),
+        (["stake"], StakeArgs()),
+        (["stake", "1_000_000", "--id", "x"], StakeArgs("x", 1_000_000)),
+        (["stake", "--leave", "--id", "x"], StakeArgs("x", leave=True)),
         (["wallet", "send", "A" * 60, "1,000", "--id", "x"], control.SendArgs("x", "A" * 60, 1_000)),
         (["wallet", "history", "--limit", "5"], control.HistoryArgs(5)),
         (["offer"], OfferArgs(None, None)),
