@@ -65,12 +65,9 @@ class Words:
         return len(self._words) - 1
 
 
-_LIVE: Final = "live"
 _TIE: Final = "tie"
 _KNOWN: Final = {field: f"{field} is known" for field in MEASURED}
-_COLUMNS: Final = {
-    name: place for place, name in enumerate((*NUMBERS, *NAMES, *_KNOWN.values(), _LIVE, _TIE))
-}
+_COLUMNS: Final = {name: place for place, name in enumerate((*NUMBERS, *NAMES, *_KNOWN.values(), _TIE))}
 _NOBODY: Final = PeerKey(b"")
 _FIRST_NAME: Final = len(NUMBERS)
 _MEASURED_PLACES: Final = tuple(map(NUMBERS.index, MEASURED))
@@ -85,6 +82,8 @@ class Index:
         self._numbers = array("q")
         self._providers: list[PeerKey] = []
         self._table = Table(len(_COLUMNS))
+        self._alive = Table(1)
+        """1 for slots in use; by itself, since nothing else changes when an offer goes."""
         self._words = tuple(Words() for _ in NAMES)
 
     def put(self, number: int, provider: PeerKey, numbers: Steps, names: Names) -> None:
@@ -93,6 +92,7 @@ class Index:
         if slot is None:
             slot = self._slots[number] = self._free.pop() if self._free else self._grow()
             self._numbers[slot], self._providers[slot] = number, provider
+            self._alive.write(slot, [1])
         else:
             self._forget_names(slot)
         row = [steps or 0 for steps in numbers]
@@ -100,7 +100,7 @@ class Index:
             row.append(words.take(name))
         for place in _MEASURED_PLACES:
             row.append(numbers[place] is not None)
-        row += (1, (number + 2**63) >> (64 - _TIE_BITS))
+        row.append((number + 2**63) >> (64 - _TIE_BITS))
         self._table.write(slot, row)
 
     def set(self, number: int, field: str, steps: int) -> None:
@@ -113,7 +113,7 @@ class Index:
     def remove(self, number: int) -> None:
         slot = self._slots.pop(number)
         self._forget_names(slot)
-        self._table.write(slot, [0] * len(_COLUMNS))
+        self._alive.write(slot, [0])
         self._free.append(slot)
 
     def search(
@@ -131,7 +131,7 @@ class Index:
         return [self._numbers[slot] for slot in slots[start : start + limit]], found.bit_count()
 
     def _live(self) -> int:
-        return self._column(_LIVE).equal(1, (1 << len(self._table)) - 1)
+        return self._alive.columns()[0].equal(1, (1 << len(self._table)) - 1)
 
     def _column(self, name: str) -> Column:
         return self._table.columns()[_COLUMNS[name]]
@@ -139,6 +139,7 @@ class Index:
     def _grow(self) -> int:
         self._numbers.append(0)
         self._providers.append(_NOBODY)
+        self._alive.append()
         return self._table.append()
 
     def _forget_names(self, slot: int) -> None:
