@@ -9,16 +9,20 @@ import trio
 import trio.testing
 
 from escrow_bridge.layout import Procedure
+from escrow_bridge.layout_registry import MIN_STAKE
 from escrow_bridge.qubic import parse_transaction, transaction_digest
 from ledger import receipts
 from ledger.receipts import ReceiptRow
 from protocol import signing
+from protocol.control_market import StakeArgs
 from protocol.errors import NoOffer
 from protocol.lease_state import TERMINAL, Lease, Phase
 from protocol.messages import Receipt, Settlement
+from protocol.score import NEWCOMER
 from protocol.units import UnixMs
 from qubixd import receipt_shelf
 from qubixd.receipt_door import Market, check_receipt, verify
+from qubixd.stake_desk import stake
 from qubixd.words import receipt_of
 from tests.support.rental import Rental, due, rental
 from tests.support.world import Person
@@ -175,3 +179,21 @@ async def test_killed_anywhere_around_the_end_everything_is_said_once(
 
 def _die_after(person: Person, commit: int) -> None:
     person.kill_after = person.commits + commit
+
+
+async def test_a_registered_provider_s_lease_is_borne_out_by_the_contract_for_strangers(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with rental(tmp_path) as one:
+        await stake(one.alice.up, StakeArgs("a", MIN_STAKE))
+        await one.rent(job(seconds=500))
+        await one.ended()
+        await kept(one, one.alice)
+        carol = await one.world.start("carol")
+        await one.world.until_offered(carol)
+        file = await carol.up.receipts.evidence(one.alice.peer)
+        (lease,) = file["leases"]
+        assert (lease["proof"], lease["paid_qu"]) == ("ticket", due(500))
+        assert file["counters"] == {"volume": due(500), "completed": 1, "disputes_lost": 0}
+        assert not any("registry" in reason for reason in file["score"]["reasons"])
+        assert file["score"]["reliability"] > NEWCOMER.reliability
