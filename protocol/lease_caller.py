@@ -93,6 +93,11 @@ def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
     return _end(lease, event.now), (m.SendStop(event.code),)
 
 
+def inputs_sent(lease: Lease, event: m.ReceiveInputs) -> Step:
+    """From here on it is the provider's fault if the job does not start."""
+    return replace(lease, has_inputs=True), ()
+
+
 def running(lease: Lease, event: m.ReceiveRunning) -> Step:
     """Billing began then, but only so long before it was heard of: nobody can watch the past. A job that
     started while we were stopping it is owed for, too."""
@@ -272,6 +277,7 @@ TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
     m.ReceiveRefused: (BEFORE_RUNNING | LIVE, refused),
     m.ChainOpened: (frozenset({Phase.FUNDING}), opened),
     m.ChainOpenFailed: (frozenset({Phase.FUNDING}), open_failed),
+    m.ReceiveInputs: (ACTIVE, inputs_sent),
     m.ReceiveRunning: (frozenset({Phase.PROVISIONING, Phase.STOPPING, Phase.SETTLING}), running),
     m.ReceiveMeter: (frozenset({Phase.RUNNING}), metered),
     m.ReceiveExited: (FUNDED_OPEN | {Phase.FUNDING}, exited),

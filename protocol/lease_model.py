@@ -52,7 +52,7 @@ class ReceiveRefused:
 
 @dataclass(frozen=True)
 class ReceiveInputs:
-    """The job order and its input files are here, checked and on disk."""
+    """The job order and its input files are with the provider, checked and on disk."""
 
     now: UnixMs
 

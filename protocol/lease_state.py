@@ -61,6 +61,7 @@ class Lease:
     open_tick: Tick = Tick(0)
     deadline_tick: Tick = Tick(0)
     has_inputs: bool = False
+    """The provider has the job's files."""
     has_image: bool = False
     closing: bool = False
     """The contract has (or is about to have) a caller's request to close."""

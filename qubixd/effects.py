@@ -130,7 +130,7 @@ class Performer:
                 await receive_signed(stream, lease.terms.provider)  # it is there and whole
             except PeerRefused as error:
                 return m.ReceiveRefused(error.refusal_code, str(error), self.now_ms())
-        return None
+        return m.ReceiveInputs(self.now_ms())
 
     async def send_funded(self, task: Task, effect: m.SendFunded) -> Event | None:
         lease_id = task.lease.lease_id

@@ -115,7 +115,7 @@ class Words:
         standing = None
         if lease.role is Role.CALLER:
             provider, standings = lease.terms.provider, self._standings
-            standing = standings.after_failure(provider, lease.reason, now)
+            standing = standings.after_failure(provider, reason_of(lease), now)
             if standing is None and lease.started_at:
                 standing = standings.after_success(provider)
         spoken = await receipts.speak(
@@ -221,6 +221,13 @@ class Words:
         return left
 
 
+def reason_of(lease: Lease) -> str:
+    """Why a caller's lease ended, as far as the provider is concerned. A job that could not start because
+    this side never brought its files was given up by this side."""
+    gave_up = lease.reason == "lease.start_timeout" and not lease.has_inputs
+    return "lease.stopped_by_caller" if gave_up else lease.reason
+
+
 def receipt_of(lease: Lease, wallet: Wallet) -> Receipt:
     """The caller's word on a lease that is over; always the same for the same lease."""
     digest = layout.voucher_digest(lease.escrow_id, lease.promised)
@@ -229,7 +236,7 @@ def receipt_of(lease: Lease, wallet: Wallet) -> Receipt:
         signed_terms=lease.signed_terms,
         escrow_id=lease.escrow_id,
         open_tick=lease.open_tick,
-        outcome=outcome_of(lease.reason),
+        outcome=outcome_of(reason_of(lease)),
         ready_ms=ready_ms,
         seconds=lease.seconds,
         cumulative=lease.promised,

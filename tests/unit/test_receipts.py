@@ -205,6 +205,32 @@ async def test_a_file_that_was_changed_is_refused(
         evidence.report_on(tmp_path / "evidence.json")
 
 
+async def test_a_settlement_by_somebody_else_is_refused(town: Town, tmp_path: Path) -> None:
+    file = await written(town, tmp_path / "evidence.json")
+    lease: dict[str, str] = file["leases"][0]  # type: ignore[index]  # JSON
+    settled = verify(bytes.fromhex(lease["settlement"])).message
+    lease["settlement"] = town.party("eve").key.sign(settled).hex()
+    (tmp_path / "evidence.json").write_text(json.dumps(file))
+    with pytest.raises(UsageError, match="not the provider's word"):
+        evidence.report_on(tmp_path / "evidence.json")
+
+
+async def test_leases_of_a_wallet_the_provider_has_left_count_nothing(town: Town) -> None:
+    """What the contract has counted belongs to the wallet."""
+    alice, other = town.party("alice"), town.party("other wallet")
+    town.register(alice)
+    old = [
+        town.deal(alice, town.party(f"c{n}"), paid=3 * HALF_PAID, provider_id=other.wallet.public_key)
+        for n in range(3)
+    ]
+    async with Offices(town) as offices:
+        judge = await offices.open("judge", keeps_for_others=True)
+        await judge.take(*old)
+        assert (await judge.score(alice)).confidence > 0
+        offices.advertise(alice)
+        assert (await judge.score(alice)).confidence == 0
+
+
 async def test_a_number_that_was_changed_is_noticed(town: Town, tmp_path: Path) -> None:
     file = await written(town, tmp_path / "evidence.json")
     file["score"]["g"] = 0.99  # type: ignore[index]  # JSON
