@@ -137,7 +137,7 @@ class OfferBook:
             if record is None or record.withdrawn or not record.raw:
                 continue
             if now - age * 1_000 > record.seen:
-                record.seen = UnixMs(now - age * 1_000)
+                record.seen = now - age * 1_000
                 if not record.live and lives(record, now):
                     self._enliven(record, self._entry(record).offer, now)
                     self._changed(record)
@@ -193,7 +193,7 @@ class OfferBook:
 
     def signs(self) -> Iterator[tuple[PeerKey, str, UnixMs]]:
         """(provider, market, last sign of life) of every offer that was live at the last sweep."""
-        return ((r.provider, r.markets[-1], r.seen) for r in self._records.values() if r.live)
+        return ((r.provider, r.markets[-1], UnixMs(r.seen)) for r in self._records.values() if r.live)
 
     def sightings(self, now: UnixMs, providers: Iterable[PeerKey] | None = None) -> bytes:
         """As in messages.Liveness, of the live ones of those providers; None means all."""
@@ -307,7 +307,8 @@ class OfferBook:
 
     def _enliven(self, record: Record, offer: Offer, now: UnixMs) -> None:
         """The offer counts from now on, or is another one than before."""
-        self._gpus.remove(record.gpus, record.number)
+        if record.gpus:
+            self._gpus.remove(record.gpus, record.number)
         record.gpus = tuple({number_of(gpu.digest) for gpu in offer.capacity.gpus})
         self._gpus.add(record.gpus, record.number)
         numbers, names = book_facts.steps_of(offer, record.measured), book_facts.names_of(offer)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from operator import xor
 from typing import Final
 
-BATCH: Final = 1_024
+BATCH: Final = 2_048
 """So many rows are worked in at once; it takes some milliseconds."""
 DENSE: Final = 4
 """Changes that are no further apart than that on average are worked in as one run of slots."""

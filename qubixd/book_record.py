@@ -8,7 +8,7 @@ from functools import cached_property
 
 from protocol import signing
 from protocol.messages import Offer
-from protocol.units import PeerKey, UnixMs
+from protocol.units import PeerKey
 from qubixd.book_facts import Measured
 
 
@@ -41,7 +41,7 @@ class Entry:
 
 
 class Record:
-    """Mutable and slim: there are 100,000 of them, so the decoded offer is not kept."""
+    """Mutable and slim: there are 100,000 of them, so the decoded offer is not kept. Times are Unix ms."""
 
     __slots__ = (
         "change",
@@ -49,7 +49,6 @@ class Record:
         "expires_at",
         "forget_at",
         "gpus",
-        "issued_at",
         "live",
         "markets",
         "measured",
@@ -78,15 +77,14 @@ class Record:
         self.raw = b""
         """Empty once the offer has expired; the record then only keeps older ones out."""
         self.sequence = -1
-        self.issued_at = UnixMs(0)
-        self.expires_at = UnixMs(0)
-        self.forget_at = UnixMs(0)
+        self.expires_at = 0
+        self.forget_at = 0
         self.withdrawn = False
-        self.seen = UnixMs(0)
+        self.seen = 0
         """The last sign of life."""
-        self.paced = UnixMs(0)
+        self.paced = 0
         """When all its changes so far would have been in time, one every PACE_MS."""
-        self.since = UnixMs(0)
+        self.since = 0
         """When this book last saw it come to life."""
         self.live = False
         """As of the last sweep."""

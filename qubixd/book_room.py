@@ -33,12 +33,8 @@ class Room:
         self._ranks: tuple[list[Record], ...] = tuple([] for _ in Rank)
         self._kept: set[PeerKey] = set()
         self._taken = [0 for _ in Rank]
+        self.free = places
         self._held: Counter[tuple[Rank, PeerKey | None]] = Counter()
-
-    @property
-    def free(self) -> int:
-        """Places nobody has."""
-        return self.places - sum(self._taken)
 
     def seat(self, record: Record, weight: int, via: PeerKey | None) -> Iterator[Record]:
         """Give a record that many places, or none if there are too few; who leaves for it comes out, to be
@@ -64,6 +60,7 @@ class Room:
             last.spot = record.spot
         record.spot = -1
         self._taken[record.rank] -= record.weight
+        self.free += record.weight
         self._held[key] -= record.weight
         if not self._held[key]:
             del self._held[key]
@@ -111,6 +108,7 @@ class Room:
         record.rank, record.via, record.spot = rank, via, len(stand)
         stand.append(record)
         self._taken[rank] += record.weight
+        self.free -= record.weight
         self._held[rank, via] += record.weight
 
     def _raise(self, record: Record, rank: Rank, via: PeerKey | None) -> bool:

@@ -67,7 +67,7 @@ def lives(record: Record, now: UnixMs) -> bool:
 def update(record: Record, offer: Offer, raw: bytes, now: UnixMs) -> None:
     """Write down a provider's new offer. A clock ahead of ours lengthens no life."""
     record.raw, record.sequence, record.withdrawn = raw, offer.sequence, offer.withdrawn
-    record.issued_at, record.expires_at = offer.issued_at, offer.expires_at
-    record.forget_at = UnixMs(max(record.forget_at, offer.issued_at + MAX_LIFE_MS))
-    record.seen = UnixMs(max(record.seen, min(offer.issued_at, now)))
-    record.paced = UnixMs(max(record.paced, now) + PACE_MS)
+    record.expires_at = offer.expires_at
+    record.forget_at = max(record.forget_at, offer.issued_at + MAX_LIFE_MS)
+    record.seen = max(record.seen, min(offer.issued_at, now))
+    record.paced = max(record.paced, now) + PACE_MS
