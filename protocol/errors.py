@@ -92,10 +92,11 @@ class QueryInvalid(UsageError):
 
     code = "query.invalid"
 
-    def __init__(self, sentence: str, text: str, position: int) -> None:
+    def __init__(self, sentence: str, text: str = "", position: int = 0) -> None:
         start = max(0, position - 60)
         shown = "".join(char if char.isprintable() else " " for char in text[start : position + 60])
-        super().__init__(f"{sentence}\n  {shown}\n  {' ' * (position - start)}^")
+        pointer = f"\n  {shown}\n  {' ' * (position - start)}^" if text else ""
+        super().__init__(sentence + pointer)
         self.text = text
         self.position = position
 

@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from protocol import control
 from protocol.codec import convert
-from protocol.errors import DaemonUnreachable, MessageInvalid, MessageTooLarge, QubixError
+from protocol.errors import DaemonUnreachable, MessageInvalid, MessageTooLarge, PeerRefused, QubixError
 
 QUEUE_FRAMES: Final = 64
 """Frames of one request that wait for a slow reader before the whole connection waits."""
@@ -150,7 +150,7 @@ def _read(verb: str, frame: Frame) -> Any:
 def error_of(code: str, message: str, exit_code: int) -> QubixError:
     """An error of the tree with this code; for a code that is not in it, one made to measure."""
     for kind in _tree(QubixError):
-        if kind.code == code and "__init__" not in vars(kind):
+        if kind.code == code and kind is not PeerRefused:
             return kind(message)
     other = type("RemoteError", (QubixError,), {"code": code, "exit_code": exit_code})
     error: QubixError = other(message)
