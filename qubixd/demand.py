@@ -174,9 +174,12 @@ def _relaxed(condition: Condition, values: Values) -> Condition | None:
     if matches(Filter((condition,)), values):
         return condition
     value = values.get(condition.field)
-    if condition.operator in ("<=", ">=") and isinstance(value, int | float):
-        return replace(condition, values=(value,))
-    return None
+    if condition.operator not in ("<=", ">=") or not isinstance(value, int | float):
+        return None
+    # In hundredths, as people write them, and to the side on which it still holds.
+    hundredths = math.floor(value * 100) if condition.operator == ">=" else math.ceil(value * 100)
+    whole, rest = divmod(hundredths, 100)
+    return replace(condition, values=(hundredths / 100 if rest else whole,))
 
 
 def cost(old: Demand, new: Demand) -> float:

@@ -186,7 +186,10 @@ class Hiring:
         packed = await ledger.settings.get(self.store, REMEMBERED)
         if packed is None:
             return None
-        view: WhyView = convert(unpack(packed, "explanation"), WhyView, "explanation")
+        try:
+            view: WhyView = convert(unpack(packed, "explanation"), WhyView, "explanation")
+        except MessageInvalid:  # another version of qubix wrote it
+            return None
         return view
 
     async def _remember(self, view: WhyView) -> None:

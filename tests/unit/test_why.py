@@ -119,6 +119,15 @@ def test_what_else_may_be_changed_is_said_in_words() -> None:
     assert "score>=0.25 instead of score>=0.5" in change.sentence and "wait 90 s" in change.sentence
 
 
+def test_a_relaxed_condition_can_be_written_into_a_job_file() -> None:
+    demand = dataclasses.replace(wanted(), conditions=parse_filter("score>=0.5 rtt<=50 cpus>=9").conditions)
+    one = seen(1, values={"score": 2.3e-06, "rtt": 61.238, "cpus": 8})
+    (change,) = why(demand, one).changes
+    assert list(change.fields.values()) == ["score>=0", "rtt<=61.24", "cpus>=8"]
+    again = dataclasses.replace(demand, conditions=parse_filter(" ".join(change.fields.values())).conditions)
+    assert fits(one, again)
+
+
 @pytest.mark.parametrize("gpu", ["RTX4090:40GB:2", "A100:2", "40GB:1", "8"])
 def test_the_suggested_gpu_is_what_a_job_file_takes(gpu: str) -> None:
     some = [seen(1, gpus=(card(number=1), card(number=2, vram_mib=12_000)))]

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+import ledger.settings
 from protocol.control_market import DenyArgs, MarketArgs, ScoreArgs, WhyArgs, WhyView
 from protocol.errors import EngineUnreachable, NoOffer, NotFound, PeerRefused, QuoteChanged
 from protocol.images import image_tag
@@ -19,7 +20,7 @@ from protocol.messages import Terms
 from protocol.query import parse_filter, parse_sort
 from protocol.units import Qu
 from qubixd import market_desk
-from qubixd.hiring import Search, demand_of
+from qubixd.hiring import REMEMBERED, Search, demand_of
 from qubixd.runner import Stock
 from qubixd.standing import FIRST_WAIT_MS
 from qubixd.wire_libp2p import peer_id_of
@@ -199,6 +200,10 @@ async def test_why_nobody_took_it_is_known_after_a_restart(tmp_path: Path, autoj
         assert (view.job, view.known, view.fitting) == ("test", 2, 0)
         assert {group.code: group.count for group in view.groups} == {"price": 2, "filter.region": 1}
         assert view.changes[0].sentence == "raise max_price to 3,600,000"
+        store = world.people["bob"].up.parts.store
+        await ledger.settings.put(store, REMEMBERED, b"\x80")
+        with pytest.raises(NotFound):
+            await explained(world)
 
 
 async def test_a_no_to_a_real_question_is_remembered_too(tmp_path: Path, autojump_clock: Clock) -> None:
