@@ -58,7 +58,7 @@ def test_directories_that_fall_silent_are_replaced_and_nobody_is_lost() -> None:
     report = play("silent")
     assert report["least_visible"] == 1.0
     assert report["dead_gone_s"] <= 90
-    assert report["false_in_use"] == [0, 0, 0, 0]
+    assert max(report["false_in_use"]) <= 1  # one is tried again now and then, never instead of all others
 
 
 def test_one_network_of_false_directories_eclipses_nobody() -> None:

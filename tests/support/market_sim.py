@@ -320,7 +320,7 @@ async def eclipse(sim: Sim, networks: int = 1) -> Report:
     await sim.populate()
     seen_s = round(trio.current_time() - began, 2)
     await trio.sleep(60)
-    least = await sim.worst_view(240)
+    least = await sim.worst_view(120)
     return {"all_seen_s": seen_s, "least_visible": least, **_used(sim, "false-")}
 
 
