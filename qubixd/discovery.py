@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import trio
 
+import ledger.settings
 from ledger.store import Store
 from protocol.errors import QubixError
 from protocol.messages import MAX_OFFER_BYTES, Directory, Offer
@@ -47,6 +49,10 @@ GOODBYE_SECONDS: Final = 1.5
 FILL_UP_SECONDS: Final = 600.0
 FIRST_LOOK_SECONDS: Final = 10.0
 """How often a directory reads others' books, and how soon again while it knows too few of them."""
+REMEMBERED: Final = "proven directories"
+"""Name of the setting."""
+REMEMBERED_AT_MOST: Final = 16
+REMEMBER_SECONDS: Final = 120.0
 MANY: Final = 8
 """Strangers looked at for one question."""
 MEETINGS: Final = 4
@@ -116,6 +122,7 @@ class Discovery:
             if settings.directory
             else None
         )
+        self._store = store
         self._met: tuple[trio.MemorySendChannel[PeerKey], trio.MemoryReceiveChannel[PeerKey]]
         self._met = trio.open_memory_channel(256)
         self._asked = Buckets(*QUESTIONS)
@@ -149,6 +156,7 @@ class Discovery:
                 nursery.start_soon(self._fill_up)
             for _ in range(MEETINGS):
                 nursery.start_soon(self._meet_all)
+            nursery.start_soon(self._remember)
             nursery.start_soon(self._ask_again)
             nursery.start_soon(self._look_elsewhere)
             nursery.start_soon(self.audit.run)
@@ -195,6 +203,18 @@ class Discovery:
     def _needs_offers(self) -> bool:
         """Whether directories will not tell us anyway."""
         return self.settings.directory or (not self.offers.served and len(self.register) < ENOUGH)
+
+    async def _remember(self) -> None:
+        """Directories that were good are turned to again after a restart, whoever is met first then."""
+        kept = await ledger.settings.get(self._store, REMEMBERED)
+        if kept is not None:
+            self.register.recall(msgspec.msgpack.decode(kept, type=list[tuple[PeerKey, tuple[str, ...]]]))
+        while True:
+            await trio.sleep(REMEMBER_SECONDS)
+            proven = msgspec.msgpack.encode(self.register.proven(REMEMBERED_AT_MOST))
+            if self.register.proven(1) and proven != kept:
+                kept = proven
+                await ledger.settings.put(self._store, REMEMBERED, proven)
 
     async def _ask_again(self) -> None:
         while True:

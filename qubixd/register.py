@@ -215,6 +215,19 @@ class Register:
         turns = (group[turn] for turn in range(count) for group in groups if turn < len(group))
         return [known.raw for known in islice(turns, count)]
 
+    def proven(self, count: int) -> list[tuple[PeerKey, tuple[str, ...]]]:
+        """Those that served longest, and where they are: to be remembered over a restart."""
+        able = sorted(self._known.values(), key=lambda known: -known.proven_ms)
+        return [(known.peer, known.addresses) for known in able[:count] if known.proven_ms]
+
+    def recall(self, proven: Iterable[tuple[PeerKey, tuple[str, ...]]]) -> None:
+        """What `proven` gave before a restart."""
+        for peer, addresses in proven:
+            if peer != self._me and peer not in self._known and len(self._known) < MAX_KNOWN:
+                self._known[peer] = Known(peer, addresses, proven_ms=1)
+        for tell in self.on_news:
+            tell()
+
     def known(self) -> Iterator[Known]:
         return iter(tuple(self._known.values()))
 

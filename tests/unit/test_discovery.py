@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -167,3 +168,19 @@ async def test_a_reader_goes_on_where_it_stopped(autojump_clock: MockClock) -> N
         await until(lambda: bob.service.served and bob.seen["seller-3"] == 99, 60)
         assert len(bob.seen) == 20
         assert bob.discovery.book.dropped["offer.known"] - known < 20, "the whole book was sent again"
+
+
+async def test_good_directories_are_known_after_a_restart(autojump_clock: MockClock, tmp_path: Path) -> None:
+    net = MemoryNet(delay_seconds=0.02, mesh=6)
+    bob, shops = Shop("bob"), directories(2)
+    for number, shop in enumerate(shops):
+        net.ips[shop.peer] = f"66.{number}.0.1"
+    async with town(net, *shops, Shop("alice", 7, use=("directory-0", "directory-1"))):
+        async with running(net, bob, tmp_path / "bob.sqlite"):
+            for shop in shops:
+                net.join(bob.peer, shop.peer)
+            await until(lambda: bob.service.served, 60)
+            await trio.sleep(300)
+        bob = Shop("bob")
+        async with running(net, bob, tmp_path / "bob.sqlite"):  # and nobody says a word to it
+            await until(lambda: bob.service.served and bob.seen == {"alice": 7}, 30)
