@@ -39,7 +39,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-price", type=_amount, metavar="QU_PER_HOUR", help="refuse dearer offers")
     parser.add_argument("--output", metavar="DIR", help="folder for the output files; new or empty")
     parser.add_argument("--provider", default="", metavar="P", help="a peer id or the start of a name")
-    run.add_choice_arguments(parser)
+    run.add_conditions(parser)
+    parser.add_argument("--order-by", default="", metavar="KEYS", help="who comes first, e.g. price,-score")
     parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
     parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
 
@@ -122,7 +123,7 @@ VERBS: dict[str, Verb] = {
     ),
     "why": Verb(
         "say why nobody takes a job, and the least change that would help",
-        ("qubix why", "qubix why job.yaml", "qubix why job.yaml --ask --json"),
+        ("qubix why", "qubix why job.yaml --region eu", "qubix why job.yaml --ask --json"),
         market.why_arguments,
         market.why,
     ),

@@ -31,7 +31,7 @@ from protocol.control_market import (
 from protocol.errors import FilesInvalid, UsageError
 from tui import market_screens, show
 from tui.processes import error_in, module_command
-from tui.run import read_job
+from tui.run import add_conditions, conditions, read_job
 from tui.safe import safe_line
 from tui.verbs import ask, out, tell
 
@@ -56,6 +56,8 @@ def market_arguments(parser: argparse.ArgumentParser) -> None:
 def why_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", nargs="?", metavar="job.yaml", help="the job file; none: the last failed run")
     parser.add_argument("--ask", action="store_true", help="ask those that fit for quotes; takes none")
+    parser.add_argument("--provider", default="", metavar="P", help="only this one; a peer id or a name")
+    add_conditions(parser)
 
 
 def score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +108,10 @@ async def market(options: argparse.Namespace) -> int:
 
 async def why(options: argparse.Namespace) -> int:
     text = read_job(Path(options.job))[0] if options.job else ""
-    view: WhyView = await ask(options, "why", WhyArgs(text, options.ask))
+    where = conditions(options)
+    if not text and (options.ask or options.provider or where):
+        raise UsageError("the last failed run is explained as it was; name a job file to change something")
+    view: WhyView = await ask(options, "why", WhyArgs(text, options.ask, where, options.provider))
     return tell(options, view, market_screens.why(view))
 
 

@@ -50,12 +50,11 @@ CHOICES: Final = (
 """Flags that are short for a condition: (flag, beginning of the condition, metavar, help)."""
 
 
-def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
-    """Whom to hire, beside what the job file says."""
+def add_conditions(parser: argparse.ArgumentParser) -> None:
+    """What a provider must be like, beside what the job file says."""
     for flag, _, metavar, text in CHOICES:
         parser.add_argument(flag, default="", metavar=metavar, help=text)
     parser.add_argument("--filter", default="", metavar="FILTER", help="more conditions, e.g. 'cpus>=8'")
-    parser.add_argument("--order-by", default="", metavar="KEYS", help="e.g. price,-score; who comes first")
 
 
 def conditions(options: argparse.Namespace) -> str:
@@ -67,7 +66,6 @@ def conditions(options: argparse.Namespace) -> str:
     ]
     text = " ".join([*([options.filter] if options.filter else []), *said])
     parse_filter(text)
-    parse_sort(options.order_by)
     return text
 
 
@@ -91,6 +89,7 @@ async def run(options: argparse.Namespace) -> int:
 
 def request(options: argparse.Namespace) -> RunArgs:
     """The checked request. A broken job file, a missing secret and a used output folder end here."""
+    parse_sort(options.order_by)
     path = Path(options.job)
     text, job = read_job(path)
     price = job.max_price_qu_per_hour if options.max_price is None else options.max_price

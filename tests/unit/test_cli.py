@@ -130,7 +130,7 @@ def test_logs_as_json_end_with_a_last_object(home: str, capfd: pytest.CaptureFix
             MarketArgs(limit=20, filter="cpus>=2", sort="price,-score"),
         ),
         (["market", "--sort", "-score,price"], MarketArgs(limit=20, sort="-score,price")),
-        (["why", "--ask"], WhyArgs(ask=True)),
+        (["why"], WhyArgs()),
         (["score", "alice"], ScoreArgs("alice")),
         (["deny", "add", "alice"], DenyArgs(add="alice")),
         (["deny", "remove", "alice"], DenyArgs(remove="alice")),

@@ -95,6 +95,17 @@ def test_what_cannot_be_asked(tmp_path: Path, words: list[str], capfd: pytest.Ca
     assert "error: " in capfd.readouterr().err
 
 
+def test_why_takes_a_job_file_and_conditions(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("resources: {image: a}\nrun: x\n")
+    words = ["why", str(path), "--ask", "--region", "eu", "--provider", "alice", "--data-dir", str(tmp_path)]
+    answer = answering({"ok": control.to_body(views.WHY)})
+    with control_server(tmp_path / "control.sock", answer) as received:
+        assert cli.main(words) == 0
+    assert received == [control_market.WhyArgs(path.read_text(), True, "region='eu'", "alice")]
+    assert "raise max_price to 12,500: 3 providers" in capfd.readouterr().out
+
+
 def test_flags_of_run_are_conditions() -> None:
     flags = "--region EU --min-score 0.5 --min-reliability 95% --max-rtt 50ms --filter cpus>=8"
     options = cli.make_parser().parse_args(["run", "j.yaml", *flags.split()])
