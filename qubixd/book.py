@@ -294,9 +294,9 @@ class OfferBook:
     def _store(self, record: Record, offer: Offer, raw: bytes, now: UnixMs) -> None:
         record.own = record.provider == self.own
         update(record, offer, raw, now)
-        market = book_facts.market(offer.gpu_class)
-        if market != (record.markets or (None,))[-1]:
-            record.markets = (*(known for known in record.markets if known != market), market)
+        markets = book_facts.markets(offer.gpu_class)
+        earlier = [market for market in record.markets if market not in markets]
+        record.markets = (*earlier, *markets) if earlier else markets
         self._fresh.add(record.number)
         if lives(record, now):
             self._enliven(record, offer, now)

@@ -48,7 +48,7 @@ def steps_of(offer: Offer, measured: Measured) -> Steps:
 
 def names_of(offer: Offer) -> Names:
     gpu_class = offer.gpu_class
-    others = (_key(offer.region), _key(market(gpu_class)), _key(offer.name), _key(offer.runner))
+    others = (_key(offer.region), _key(*markets(gpu_class)), _key(offer.name), _key(offer.runner))
     return _of_class(gpu_class) + others
 
 
@@ -63,9 +63,9 @@ def _sold_gib(vram_mib: int) -> int:
 
 
 @lru_cache(4_096)
-def market(gpu_class: str) -> str:
-    """As catalogue.market_of, at once for the classes that many have."""
-    return market_of(gpu_class)
+def markets(gpu_class: str) -> tuple[str]:
+    """As catalogue.market_of, at once for the classes that many have, and one tuple for all of them."""
+    return (market_of(gpu_class),)
 
 
 @lru_cache(4_096)
