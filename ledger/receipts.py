@@ -6,6 +6,7 @@ sent it, for each provider and in all; own words are never dropped. Times are Un
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
@@ -20,6 +21,8 @@ MAX_PER_SOURCE: Final = 2_000
 MAX_PER_PROVIDER: Final = 500
 MAX_IN_ALL: Final = 200_000
 """Some 2.5 kB each on the disk."""
+LOOK_EVERY: Final = 32
+"""Once in so many records it is looked whether there are too many in all."""
 FETCHED: Final = b""
 """The source of what this node has asked for itself; not limited by source."""
 UNCHECKED: Final = "claimed"
@@ -78,6 +81,8 @@ async def keep(
     def transaction(db: sqlite3.Connection) -> int:
         kept = [_keep_receipt(db, row, own) for row in receipts]
         kept += [_keep_settlement(db, row, own) for row in settlements]
+        if random.randrange(LOOK_EVERY) < len(kept):
+            _make_room(db, own)
         return kept.count(False)
 
     return await store.write(transaction, "receipts.keep")
@@ -109,24 +114,30 @@ def _has_place(db: sqlite3.Connection, table: str, source: bytes) -> bool:
 
 
 def _place_beside(db: sqlite3.Connection, row: ReceiptRow, own: bytes) -> bool:
-    """Make room among the provider's, then among all, by what the chain has not confirmed. Praise never
-    takes the place of complaints, nor they its."""
+    """Make room among the provider's by what the chain has not confirmed. Praise never takes the place of
+    complaints, nor they its."""
     theirs = (row.provider, row.failed)
     counted = "SELECT count(*) FROM receipts WHERE provider = ? AND failed = ?"
     (count,) = db.execute(counted, theirs).fetchone()
-    if count >= MAX_PER_PROVIDER // 2 and not _drop_one(
-        db, f"provider = ? AND failed = ? AND {_UNPROVEN} ORDER BY proof DESC, ended_ms", (*theirs, own)
-    ):
-        return False
+    where = f"provider = ? AND failed = ? AND {_UNPROVEN} ORDER BY proof DESC, ended_ms"
+    return count < MAX_PER_PROVIDER // 2 or _drop(db, where, (*theirs, own), 1) == 1
+
+
+def _make_room(db: sqlite3.Connection, own: bytes) -> None:
+    """Counting all is no small thing, so it is done now and then; until then there may be a few too many."""
     (total,) = db.execute("SELECT count(*) FROM receipts").fetchone()
-    return total < MAX_IN_ALL or _drop_one(db, f"{_UNPROVEN} ORDER BY proof DESC, at_ms", (own,))
+    if total > MAX_IN_ALL:
+        _drop(db, f"{_UNPROVEN} ORDER BY proof DESC, at_ms", (own,), total - MAX_IN_ALL)
+    (total,) = db.execute("SELECT count(*) FROM settlements").fetchone()
+    if total > MAX_IN_ALL:
+        oldest = "SELECT lease_id, provider FROM settlements WHERE source <> ? ORDER BY at_ms LIMIT ?"
+        sql = f"DELETE FROM settlements WHERE (lease_id, provider) IN ({oldest})"
+        db.execute(sql, (own, total - MAX_IN_ALL))
 
 
-def _drop_one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> bool:
-    dropped = db.execute(
-        f"DELETE FROM receipts WHERE lease_id = (SELECT lease_id FROM receipts WHERE {where} LIMIT 1)", values
-    )
-    return dropped.rowcount == 1
+def _drop(db: sqlite3.Connection, where: str, values: tuple[object, ...], count: int) -> int:
+    chosen = f"SELECT lease_id FROM receipts WHERE {where} LIMIT ?"
+    return db.execute(f"DELETE FROM receipts WHERE lease_id IN ({chosen})", (*values, count)).rowcount
 
 
 def _keep_settlement(db: sqlite3.Connection, row: SettlementRow, own: bytes) -> bool:
@@ -135,13 +146,6 @@ def _keep_settlement(db: sqlite3.Connection, row: SettlementRow, own: bytes) -> 
         return True
     if row.source != own and not _has_place(db, "settlements", row.source):
         return False
-    (total,) = db.execute("SELECT count(*) FROM settlements").fetchone()
-    if total >= MAX_IN_ALL:
-        db.execute(
-            "DELETE FROM settlements WHERE (lease_id, provider) = (SELECT lease_id, provider"
-            " FROM settlements WHERE source <> ? ORDER BY at_ms LIMIT 1)",
-            (own,),
-        )
     db.execute("INSERT INTO settlements VALUES (?, ?, ?, ?, ?)", astuple(row))
     return True
 

@@ -72,6 +72,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE words (
             lease_id BLOB PRIMARY KEY REFERENCES leases, record BLOB NOT NULL, at_ms INTEGER NOT NULL,
             delivered INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX words_to_deliver ON words (at_ms) WHERE delivered = 0",
         # Providers that failed us lately, and those that a person has denied.
         """CREATE TABLE standing (
             provider BLOB PRIMARY KEY, failures INTEGER NOT NULL, code TEXT NOT NULL,

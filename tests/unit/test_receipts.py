@@ -105,6 +105,25 @@ async def test_what_is_kept_is_bounded_and_praise_does_not_drive_out_complaints(
         assert sum(row.failed for row, _ in kept) == 1
 
 
+async def test_in_all_so_many_are_kept_and_what_the_chain_bears_out_longest(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipts, "MAX_IN_ALL", 4)
+    monkeypatch.setattr(receipts, "LOOK_EVERY", 1)
+    providers, bob = [town.party(f"p{n}") for n in range(10)], town.party("bob")
+    async with Offices(town) as offices:
+        library = await offices.open("library", keeps_for_others=True)
+        for number, provider in enumerate(providers):
+            deal = town.deal(provider, bob, paid=50_000, opens=not number, closes=not number)
+            await library.take(deal)
+            if not number:
+                await library.score(provider)
+            town.now = UnixMs(town.now + 60_000)
+        kept = [await receipts.of_provider(library.store, one.key.public, 9, b"") for one in providers]
+        assert [number for number, rows in enumerate(kept) if rows] == [0, 7, 8, 9]
+        assert kept[0][0][0].proof == "seen"
+
+
 async def test_one_sender_cannot_fill_the_shelf(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "MAX_PER_SOURCE", 3)
     bob = town.party("bob")
