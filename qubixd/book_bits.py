@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from operator import xor
 from typing import Final
 
 BATCH: Final = 2_048
@@ -90,19 +89,20 @@ class Column:
     def _change_run(self, low: int, new: array[int]) -> None:
         """Slots from `low` on, one behind the other. Of all their numbers' bytes of one significance, one bit
         each is made a binary digit in text, which Python reads as a number."""
-        old = self.codes[low : low + len(new)]
-        if old == new:
-            return
-        changes = array("q", map(xor, old, new))
-        self._widen(max(changes))
+        changes = _packed(self.codes[low : low + len(new)]) ^ _packed(new)
         self.codes[low : low + len(new)] = new
-        if sys.byteorder == "big":
-            changes.byteswap()
-        packed = changes.tobytes()
-        for digit in range(len(self._slices)):
-            ones = packed[digit >> 3 :: 8].translate(_DIGITS[digit & 7])
+        packed = changes.to_bytes(8 * len(new), "little")
+        for place in range(8):
+            plane = packed[place::8][::-1]
+            if plane.count(0) < len(plane):
+                self._change_plane(low, 8 * place, plane)
+
+    def _change_plane(self, low: int, first: int, plane: bytes) -> None:
+        for bit, digits in enumerate(_DIGITS):
+            ones = plane.translate(digits)
             if b"1" in ones:
-                self._slices[digit] ^= int(ones[::-1], 2) << low
+                self._widen(1 << first + bit)
+                self._slices[first + bit] ^= int(ones, 2) << low
 
     def _change_scattered(self, slots: Sequence[int], codes: Sequence[int]) -> None:
         by_digit: list[list[int]] = [[] for _ in range(64)]
@@ -162,6 +162,14 @@ class Table:
                 column.change(slots, codes)
             self._waiting.clear()
         return self._columns
+
+
+def _packed(codes: array[int]) -> int:
+    """All of them as one number, 64 binary digits each, the first one lowest."""
+    if sys.byteorder == "big":
+        codes = codes[:]
+        codes.byteswap()
+    return int.from_bytes(codes.tobytes(), "little")
 
 
 def set_of(slots: list[int]) -> int:
