@@ -52,8 +52,8 @@ class Chain(Protocol):
         """Hand a signed transaction to the network. Nothing is acknowledged; see `outcome`."""
         ...
 
-    async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
-        """`transaction_digest` = K12 of the whole transaction, 32 bytes; `tick` the one it names."""
+    async def outcome(self, transaction: bytes) -> Outcome:
+        """What became of a whole signed transaction, in the tick that it names."""
         ...
 
     async def query(

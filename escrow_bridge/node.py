@@ -82,13 +82,14 @@ class NodeChain:
         what = f"the answer of function {input_type} of contract {contract_index}"
         return await self._quorum.ask(attempt, what)
 
-    async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
+    async def outcome(self, transaction: bytes) -> Outcome:
+        tick = parse_transaction(transaction).tick
         if (await self.tick_info()).tick <= tick:
             return Outcome.PENDING
         known = await self._tick(tick)
         if isinstance(known, Outcome):
             return known
-        return Outcome.INCLUDED if transaction_digest in known else Outcome.MISSED
+        return Outcome.INCLUDED if transaction_digest(transaction) in known else Outcome.MISSED
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
         if (await self.tick_info()).tick <= tick:

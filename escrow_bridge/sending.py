@@ -18,7 +18,7 @@ import trio
 
 from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
 from escrow_bridge.pace import Pace, offset_for
-from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction, transaction_digest
+from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction
 from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, LedgerBroken
 from protocol.units import Qu, QubicId, Tick
 
@@ -180,7 +180,7 @@ class Sender:
         while True:
             info = await self.patiently(self.tick_info)
             if info.tick > scratch.tick:
-                outcome = await self.patiently(self._outcome(scratch))
+                outcome = await self.patiently(lambda: self._chain.outcome(scratch.transaction))
                 if outcome in (Outcome.INCLUDED, Outcome.UNKNOWN):
                     self._included_in = max(self._included_in, scratch.tick)
                 if outcome is not Outcome.PENDING:
@@ -189,9 +189,6 @@ class Sender:
                 sent_in = info.tick
                 await self.patiently(lambda: self._chain.broadcast(scratch.transaction))
             await trio.sleep(self._poll_seconds)
-
-    def _outcome(self, scratch: Scratch) -> Callable[[], Awaitable[Outcome]]:
-        return lambda: self._chain.outcome(transaction_digest(scratch.transaction), scratch.tick)
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Repeat a read or a broadcast until the chain answers, and answers sensibly: once something

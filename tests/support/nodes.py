@@ -11,7 +11,8 @@ from escrow_bridge.devnet.__main__ import build_engine
 from escrow_bridge.devnet.engine import Engine, Rules
 from escrow_bridge.devnet.server import Server
 from escrow_bridge.node_peer import Timing
-from protocol.units import Qu
+from escrow_bridge.qubic import sign_transaction
+from protocol.units import Qu, Tick
 from tests.support.chains import wallet_of
 
 RICH, OTHER = wallet_of(0), wallet_of(1)
@@ -45,6 +46,11 @@ def engine_at(offset: int = 0, funds: int = 1_000) -> Engine:
     for _ in range(offset):
         engine.advance()
     return engine
+
+
+def never_sent(tick: Tick) -> bytes:
+    """A transaction for a tick that nobody has seen."""
+    return sign_transaction(RICH, OTHER.public_key, Qu(999), tick)
 
 
 def node(engine: Engine) -> Handler:
