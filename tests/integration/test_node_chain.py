@@ -20,7 +20,7 @@ from protocol.units import Qu, Tick
 from tests.support.chains import wallet_of
 from tests.support.devnet_process import devnet_process
 from tests.support.hostile_nodes import busy, hasty, huge, mute, noisy, reordering, rude, short, silent
-from tests.support.nodes import FAST, RICH, Handler, engine_at, never_sent, node, serving
+from tests.support.nodes import BRISK, FAST, RICH, Handler, engine_at, never_sent, node, serving
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", "host:0", "host:65536", "host:x", ":1"])
@@ -119,7 +119,7 @@ async def test_a_broken_node_ends_in_one_sentence_and_two_others_do_without_it(
 ) -> None:
     honest = engine_at(3)
     async with serving(handler, node(honest), node(honest)) as addresses:
-        async with open_node_chain(addresses[:1], FAST) as chain:
+        async with open_node_chain(addresses[:1], BRISK) as chain:
             with pytest.raises(ChainUnreachable, match=trouble):
                 await chain.tick_info()
         async with open_node_chain(addresses, FAST) as chain:

@@ -14,11 +14,12 @@ from escrow_bridge.chain import Chain, Outcome
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, FIRST_TICK
 from escrow_bridge.devnet.engine import Engine, Rules
 from escrow_bridge.devnet.rpc_server import ARCHIVE, LIVE, RpcServer
+from escrow_bridge.node_peer import Timing
 from escrow_bridge.qubic import sign_transaction
 from escrow_bridge.rpc import MAX_BODY_BYTES, open_rpc_chain, parse_url
 from protocol.errors import ChainUnreachable, ConfigInvalid
 from protocol.units import Qu, Tick
-from tests.support.nodes import FAST, OTHER, RICH, Handler, engine_at, never_sent, serving
+from tests.support.nodes import BRISK, FAST, OTHER, RICH, Handler, engine_at, never_sent, serving
 
 Twist = Callable[[str, int, Any], tuple[int, Any]]
 """(path, honest status, honest answer) -> what is sent instead; bytes are sent as they are."""
@@ -34,10 +35,10 @@ class Twisted(RpcServer):
 
 
 @asynccontextmanager
-async def chain_over(handler: Handler) -> AsyncIterator[Chain]:
+async def chain_over(handler: Handler, timing: Timing = FAST) -> AsyncIterator[Chain]:
     async with (
         serving(handler) as addresses,
-        open_rpc_chain(f"rpc+http://{addresses[0]}", FAST) as chain,
+        open_rpc_chain(f"rpc+http://{addresses[0]}", timing) as chain,
     ):
         yield chain
 
@@ -281,13 +282,7 @@ async def hangs_up(stream: trio.SocketStream) -> None:
 async def test_a_service_that_does_not_speak_http_ends_in_one_sentence(
     handler: Handler, sentence: str
 ) -> None:
-    async def quietly(stream: trio.SocketStream) -> None:
-        try:
-            await handler(stream)
-        except trio.BrokenResourceError:
-            await stream.aclose()
-
-    async with chain_over(quietly) as chain:
+    async with chain_over(handler, BRISK) as chain:
         with pytest.raises(ChainUnreachable, match=sentence) as raised:
             await chain.tick_info()
     assert "\n" not in str(raised.value)
