@@ -13,7 +13,7 @@ import trio
 
 from protocol.errors import DiskFull
 from protocol.units import fee_of
-from tests.support.daemons import FUNDS, Daemon, Refused, Town, daemons
+from tests.support.daemons import FUNDS, PATIENCE_SECONDS, Daemon, Refused, Town, daemons
 
 JOB = """
 name: sum
@@ -25,6 +25,8 @@ run: |
   sleep {seconds}
   awk '{{ s += $1 }} END {{ print s }}' numbers.txt > sum.txt
 """
+pytestmark = pytest.mark.timeout(300)  # many processes, on a machine that may be slow
+
 PROVIDER = ("--provider", "--price", "3600000", "--runner", "process", "--name", "alice")
 
 
@@ -75,7 +77,7 @@ async def test_sigkill_in_the_middle(tmp_path: Path, victim: str, phase: str) ->
     async with daemons(tmp_path) as town:
         alice, bob = await two(town)
         lease_id = await kill_at(alice if victim == "alice" else bob, phase, bob, job_args(tmp_path, 2))
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_SECONDS):
             answer = await bob.call("wait", lease=lease_id)
         await check_books(alice, bob, answer["lease"])
         assert (tmp_path / "out" / "sum.txt").read_text().strip() == "500500"
@@ -84,7 +86,7 @@ async def test_sigkill_in_the_middle(tmp_path: Path, victim: str, phase: str) ->
 async def kill_at(victim: Daemon, phase: str, caller: Daemon, args: dict[str, object]) -> str:
     """Run a job, SIGKILL somebody as soon as the caller's lease is in `phase`, start it again."""
     async with aclosing(caller.stream("run", **args)) as events:
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_SECONDS):
             async for event in events:
                 if event["phase"] == phase:
                     break
@@ -133,13 +135,13 @@ async def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path, small_disk: Pa
                     break
         fill(small_disk / "ballast")
         assert dying.process is not None
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_SECONDS):
             assert await dying.process.wait() == DiskFull.exit_code
         assert dying.log().strip().splitlines()[-1].endswith("[disk.full]")
         assert "Traceback" not in dying.log()
         (small_disk / "ballast").unlink()
         await dying.start()
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_SECONDS):
             answer = await bob.call("wait", lease=event["lease"]["lease_id"])
         await check_books(alice, bob, answer["lease"])
 
