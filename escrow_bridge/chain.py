@@ -44,6 +44,11 @@ class Outcome(enum.Enum):
 
 
 class Chain(Protocol):
+    @property
+    def name(self) -> str:
+        """For sentences: "tick 7 is the newest at NAME"."""
+        ...
+
     async def tick_info(self) -> TickInfo: ...
 
     async def balance(self, owner: QubicId) -> Balance: ...

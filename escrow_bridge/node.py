@@ -51,6 +51,10 @@ class NodeChain:
         self._quorum = Quorum(self._peers, timing, lot)
         self._tick_info = Shared(self._ask_tick_info)
 
+    @property
+    def name(self) -> str:
+        return f"the Qubic node{'s'[: len(self._peers) - 1]} {', '.join(peer.name for peer in self._peers)}"
+
     async def tick_info(self) -> TickInfo:
         return await self._tick_info()
 

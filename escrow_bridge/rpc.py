@@ -66,6 +66,10 @@ class RpcChain:
         self._base = base
         self._tick_info = Shared(self._ask_tick_info)
 
+    @property
+    def name(self) -> str:
+        return f"the Qubic RPC {self._base}"
+
     async def tick_info(self) -> TickInfo:
         return await self._tick_info()
 

@@ -35,6 +35,12 @@ async def note(store: Store, one: SignedTransaction) -> None:
     await store.write(lambda db: db.execute(sql, astuple(one)), "transactions.note")
 
 
+async def last_tick(store: Store) -> int:
+    """The newest tick that one was signed for; 0 if none ever was."""
+    (tick,) = await store.read(lambda db: db.execute("SELECT max(tick) FROM transactions").fetchone())
+    return tick or 0
+
+
 async def about(store: Store, subject: bytes) -> tuple[SignedTransaction, ...]:
     """Those of one lease or payment, oldest first."""
     sql = f"SELECT {_COLUMNS} FROM transactions WHERE about = ? ORDER BY tick, at_ms"

@@ -25,6 +25,7 @@ from protocol import messages
 from protocol.errors import (
     BalanceTooLow,
     ChainDisagrees,
+    ChainUnreachable,
     DiskFull,
     FilesInvalid,
     FundingFailed,
@@ -89,7 +90,14 @@ class Performer:
 
     async def __call__(self, task: Task) -> Event | None:
         effect: Any = task.effect
-        return await PERFORMERS[type(effect)](self, task, effect)
+        waits = (task.lease.lease_id, type(effect))
+        try:
+            event = await PERFORMERS[type(effect)](self, task, effect)
+        except (ChainUnreachable, ChainDisagrees) as error:
+            self.bridge.waiting.because(waits, str(error))
+            raise
+        self.bridge.waiting.over(waits)
+        return event
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -192,22 +200,24 @@ class Performer:
     async def _read_patiently(self, claim: m.ChainVerify) -> EscrowView | None:
         """The caller's node may be ahead of ours. A claim of a far tick is a lie, and waiting for it would
         keep the vouchers, whose turn in this lane comes after, from being cashed."""
-        async with aclosing(self.bridge.ticks()) as ticks:
+        async with aclosing(self.bridge.reader.ticks()) as ticks:
             async for info in ticks:
-                view = await self.bridge.read(claim.escrow_id)
+                view = await self.bridge.reader.read(claim.escrow_id)
                 if view is not None or claim.open_tick - info.tick not in USUAL_LEAD_TICKS:
                     return view
         raise AssertionError("ticks never end")
 
     async def chain_close(self, task: Task, effect: m.ChainClose) -> Event | None:
-        order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature)
+        opened = task.lease.open_tick
+        order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature, opened)
         settled = await self.bridge.close(order, task.scratch, self._saving(task, "close"))
         if settled is None:
             return None  # it was gone before; the escrow's watcher tells how it ended
         return m.ChainClosed(settled.paid, settled.refunded, self.now_ms())
 
     async def chain_redeem(self, task: Task, effect: m.ChainRedeem) -> Event | None:
-        order = RedeemOrder(effect.escrow_id, effect.cumulative, effect.signature)
+        opened = task.lease.open_tick
+        order = RedeemOrder(effect.escrow_id, effect.cumulative, effect.signature, opened)
         try:
             await self.bridge.redeem(order, task.scratch, self._saving(task, "redeem"))
         except (VoucherInvalid, BalanceTooLow) as error:
@@ -217,7 +227,8 @@ class Performer:
 
     async def chain_request_close(self, task: Task, effect: m.ChainRequestClose) -> Event | None:
         save = self._saving(task, "request_close")
-        await self.bridge.request_close(RequestCloseOrder(effect.escrow_id), task.scratch, save)
+        order = RequestCloseOrder(effect.escrow_id, task.lease.open_tick)
+        await self.bridge.request_close(order, task.scratch, save)
         return None
 
     def _saving(self, task: Task, action: str) -> Save:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
+from contextlib import aclosing
 
 from rich.text import Text
 
@@ -19,7 +20,8 @@ from protocol.control import (
 )
 from protocol.errors import DaemonUnreachable, PaymentFailed, UsageError
 from tui import show
-from tui.places import data_dir
+from tui.client import connect
+from tui.places import control_socket, data_dir
 from tui.processes import module_command
 from tui.verbs import ask, tell
 
@@ -71,7 +73,7 @@ async def _send(options: argparse.Namespace) -> int:
         raise UsageError(f"{options.amount[:64]!r} is not a whole number of QU above 0")
     payment_id = options.id or os.urandom(8).hex()
     try:
-        view: PaymentView = await ask(options, "send", SendArgs(payment_id, options.to, int(digits)))
+        view = await _paid(options, SendArgs(payment_id, options.to, int(digits)))
     except DaemonUnreachable:
         show.console(sys.stderr).print(
             Text(f"Whether it was sent is not known here; ask again with --id {payment_id} to pay only once.")
@@ -81,6 +83,19 @@ async def _send(options: argparse.Namespace) -> int:
         raise PaymentFailed(view.sentence)
     tell(options, view, show.payment_sheet(view))
     return 0 if view.state == "sent" else PaymentFailed.exit_code
+
+
+async def _paid(options: argparse.Namespace, args: SendArgs) -> PaymentView:
+    """The payment once it is final. What makes it wait is said on standard error meanwhile."""
+    async with (
+        connect(control_socket(data_dir(options.data_dir))) as client,
+        aclosing(client.stream("send", args)) as items,
+    ):
+        async for item in items:
+            if isinstance(item, PaymentView):
+                return item
+            show.say_waiting(show.console(sys.stderr), item.why)
+    raise DaemonUnreachable("the daemon gave no answer")
 
 
 async def _history(options: argparse.Namespace) -> int:

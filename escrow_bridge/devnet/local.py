@@ -16,6 +16,8 @@ from protocol.units import QubicId, Tick
 class LocalChain:
     """A Chain that can be cut off (`reachable`) and that can lose transactions (`loses`)."""
 
+    name = "the devnet"
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.reachable = True

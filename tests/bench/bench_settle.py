@@ -132,7 +132,7 @@ async def _event_lags() -> list[float]:
             view = await buying.open_escrow(order, b"", Store().save)
             nursery.start_soon(_redeem_again_and_again, selling, caller, view.escrow_id)
             paid = 0
-            async with aclosing(buying.watch(view.escrow_id, view.open_tick)) as changes:
+            async with aclosing(buying.reader.watch(view.escrow_id, view.open_tick)) as changes:
                 async for change in changes:
                     assert change is not None
                     if change.paid > paid:

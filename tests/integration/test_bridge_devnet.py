@@ -109,7 +109,7 @@ async def by_provider(market: Market, escrow: EscrowView) -> None:
     assert view is not None and view.paid == 100
     settled = await provider.close(closing(escrow, 400), b"", Store().save)
     assert settled == Settled(Qu(400), Qu(600), certain=True)
-    assert await market.bridge(CALLER).how_it_ended(escrow) == settled
+    assert await market.bridge(CALLER).reader.how_it_ended(escrow) == settled
 
 
 async def by_caller(market: Market, escrow: EscrowView) -> None:
@@ -118,14 +118,14 @@ async def by_caller(market: Market, escrow: EscrowView) -> None:
     assert closing_view is not None and closing_view.close_tick > 0
     await market.bridge(PROVIDER).redeem(voucher(escrow, 250), b"", Store().save)
     await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
-    assert await caller.how_it_ended(escrow) == Settled(Qu(250), Qu(750), certain=True)
+    assert await caller.reader.how_it_ended(escrow) == Settled(Qu(250), Qu(750), certain=True)
 
 
 async def by_expiry(market: Market, escrow: EscrowView) -> None:
-    async for view in market.bridge(CALLER).watch(escrow.escrow_id, escrow.open_tick):
+    async for view in market.bridge(CALLER).reader.watch(escrow.escrow_id, escrow.open_tick):
         if view is None:
             break
-    assert await market.bridge(CALLER).how_it_ended(escrow) == Settled(Qu(0), DEPOSIT, certain=True)
+    assert await market.bridge(CALLER).reader.how_it_ended(escrow) == Settled(Qu(0), DEPOSIT, certain=True)
 
 
 async def test_many_orders_at_once_share_a_connection(market: Market) -> None:

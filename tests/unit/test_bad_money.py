@@ -125,7 +125,7 @@ async def test_the_contract_itself_refuses_too(world: World, autojump_clock: Moc
         "other": replace(good, signature=world.voucher(EscrowId(bytes(32)), 500).signature),
     }
     await by_force(world, orders[wrong])
-    view = await world.bridge(world.provider).read(escrow.escrow_id)
+    view = await world.bridge(world.provider).reader.read(escrow.escrow_id)
     assert view is not None and view.paid == 0
     lost = FUNDS - world.balance(world.provider)
     assert lost == (0 if wrong == "above" else layout.SIGNATURE_BOND)
