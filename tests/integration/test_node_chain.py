@@ -126,6 +126,14 @@ async def test_a_broken_node_ends_in_one_sentence_and_two_others_do_without_it(
             await wait_for_tick(chain.tick_info, FIRST_TICK + 3)
 
 
+async def test_a_refused_connection_has_a_sentence() -> None:
+    async with serving(silent) as gone:
+        pass
+    async with open_node_chain(gone, BRISK) as chain:
+        with pytest.raises(ChainUnreachable, match=f"all attempts to connect to {gone[0]} failed"):
+            await chain.tick_info()
+
+
 async def test_replies_out_of_order_reach_whom_they_are_for() -> None:
     engine = engine_at()
     async with (
