@@ -42,8 +42,8 @@ def control_server(path: Path, replies: Replies) -> Iterator[list[Any]]:
                         return
                     writer.write(control.pack({"id": request.id, **reply}))
                     await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # asyncio would log a cancellation as an error
         finally:
             writer.close()
 
