@@ -102,3 +102,18 @@ async def test_a_process_that_goes_while_it_is_looked_at_is_not_paused(
     monkeypatch.setattr("qubixd.runner.process._job_process", lambda begun: gone)
     assert (await bench.runner.status(spec.lease_id)).state is JobState.RUNNING
     monkeypatch.undo()
+
+
+async def test_an_end_that_cannot_be_written_down_yet_is_not_lost(bench: Bench) -> None:
+    spec = bench.spec("echo ready; until [ -e go ]; do sleep 0.05; done; exit 7")
+    await bench.runner.start(spec)
+    await bench.until_said(spec.lease_id, "ready")
+    pids = record(bench, spec.lease_id)
+    in_the_way = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "exit.part"
+    in_the_way.mkdir()
+    (bench.workspace / "go").touch()
+    await until_gone(pids["pid"])
+    assert (await bench.runner.status(spec.lease_id)).state is JobState.RUNNING
+    in_the_way.rmdir()
+    with trio.fail_after(LIMIT_SECONDS):
+        assert (await bench.runner.wait(spec.lease_id)).code == 7
