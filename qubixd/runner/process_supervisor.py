@@ -47,7 +47,13 @@ def _supervise(directory: Path, order: dict[str, Any]) -> None:
     job = _start(order)
     assert job.stdout is not None
     started_ms = _now_ms()
-    _write(directory / "started", {"pid": job.pid, "supervisor_pid": os.getpid(), "started_at": started_ms})
+    try:
+        _write(
+            directory / "started", {"pid": job.pid, "supervisor_pid": os.getpid(), "started_at": started_ms}
+        )
+    except OSError:
+        os.killpg(job.pid, signal.SIGKILL)  # nobody would ever know of it, and the next try runs it again
+        raise
     with suppress(OSError):  # the daemon may be gone by now; the job is not
         os.write(1, b"started\n")
     _let_go_of_the_daemon()

@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import trio
 
+from protocol.errors import StartFailed
 from protocol.units import LeaseId
 from qubixd.runner import ExitReason, JobState
 from qubixd.runner.process import ProcessRunner
@@ -117,3 +119,20 @@ async def test_an_end_that_cannot_be_written_down_yet_is_not_lost(bench: Bench) 
     in_the_way.rmdir()
     with trio.fail_after(LIMIT_SECONDS):
         assert (await bench.runner.wait(spec.lease_id)).code == 7
+
+
+async def test_a_start_that_cannot_be_written_down_leaves_no_process(bench: Bench) -> None:
+    spec = bench.spec("echo $$ > pid; sleep 600")
+    in_the_way = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "started.part"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(StartFailed, match=r"started\.part"):
+        await bench.runner.start(spec)
+    with trio.fail_after(LIMIT_SECONDS):
+        while any(_works_in(process, bench.workspace) for process in psutil.process_iter()):
+            await trio.sleep(0.02)
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    with suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder)
+    return False
