@@ -24,8 +24,9 @@ from escrow_bridge.orders import OpenOrder as OpenOrder
 from escrow_bridge.orders import RedeemOrder as RedeemOrder
 from escrow_bridge.orders import RequestCloseOrder as RequestCloseOrder
 from escrow_bridge.pace import ALLOWED_TICK_OFFSETS
-from escrow_bridge.qubic import Wallet, parse_transaction, verify
+from escrow_bridge.qubic import Wallet, parse_transaction
 from escrow_bridge.reader import Reader
+from escrow_bridge.redeeming import Redeemer, check_voucher, refused
 from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
 from escrow_bridge.transfer import TransferOrder, Transferred, transfer
 from escrow_bridge.waiting import Waiting
@@ -82,6 +83,7 @@ class Bridge:
             waiting=self.waiting,
         )
         self.reader = Reader(chain, contract_index, self._sender, poll_seconds)
+        self._redeemer = Redeemer(self._sender, self.reader)
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -195,18 +197,9 @@ class Bridge:
         """Cash a voucher; returns the channel with at least that much paid, None if it is gone.
 
         Raises VoucherInvalid (wrong, above the deposit or too late), BalanceTooLow (an empty wallet
-        can send nothing), ChainUnreachable (while nothing is on its way).
+        can send nothing), ChainUnreachable (while nothing is on its way). See escrow_bridge.redeeming.
         """
-
-        def prepare(view: EscrowView, tick: Tick) -> tuple[Qu, bytes]:
-            self._check_voucher(order, view, tick)
-            return order.cumulative, layout.pay_input(order.escrow_id, order.cumulative, order.signature)
-
-        def is_done(view: EscrowView | None) -> bool:
-            return view is None or view.paid >= order.cumulative
-
-        plan = _Plan(order.escrow_id, order.opened, Procedure.REDEEM, is_done, prepare)
-        return (await self._carry_out(plan, load_scratch(scratch), save))[1].view
+        return await self._redeemer.redeem(order, scratch, save)
 
     async def close(self, order: CloseOrder, scratch: bytes, save: Save) -> Settled | None:
         """Provider: take the last voucher and refund the rest at once; how the money was divided.
@@ -218,7 +211,7 @@ class Bridge:
         def prepare(view: EscrowView, tick: Tick) -> tuple[Qu, bytes]:
             if order.cumulative <= view.paid or tick >= view.last_tick:
                 return view.paid, layout.pay_input(order.escrow_id, view.paid, layout.NO_SIGNATURE)
-            self._check_voucher(order, view, tick)
+            check_voucher(order, view, tick)
             return order.cumulative, layout.pay_input(order.escrow_id, order.cumulative, order.signature)
 
         plan = _Plan(order.escrow_id, order.opened, Procedure.CLOSE, lambda view: view is None, prepare)
@@ -298,8 +291,7 @@ class Bridge:
 
     async def _attempt(self, plan: _Plan, state: Scratch, view: EscrowView, save: Save) -> Scratch:
         # A signature to check needs a bond, which comes back.
-        redeems = plan.procedure in (Procedure.REDEEM, Procedure.CLOSE)
-        bond = layout.SIGNATURE_BOND if redeems else Qu(0)
+        bond = layout.SIGNATURE_BOND if plan.procedure is Procedure.CLOSE else Qu(0)
         await self._sender.check_balance(bond)
         tick = await self._sender.next_tick()
         cumulative, payload = plan.prepare(view, tick)
@@ -307,27 +299,8 @@ class Bridge:
         return await self._sender.prepare(state, tick, bond, plan.procedure, payload, save)
 
     def _refused(self, plan: _Plan, view: EscrowView) -> VoucherInvalid | ChainDisagrees:
-        action = plan.procedure.name.lower().replace("_", " ")
-        sentence = (
-            f"the contract did not {action} escrow {view.escrow_id.hex()}: it came too late, or the "
-            "contract is out of fuel"
-        )
-        if plan.procedure in (Procedure.REDEEM, Procedure.CLOSE):
-            return VoucherInvalid(sentence)
-        return ChainDisagrees(sentence)
-
-    def _check_voucher(self, order: RedeemOrder | CloseOrder, view: EscrowView, tick: Tick) -> None:
-        if tick >= view.last_tick:
-            raise VoucherInvalid(
-                f"the voucher comes too late: the escrow takes none from tick {view.last_tick} on"
-            )
-        if order.cumulative > view.deposit:
-            raise VoucherInvalid(
-                f"the voucher is for {order.cumulative} QU and the escrow holds {view.deposit} QU"
-            )
-        digest = layout.voucher_digest(order.escrow_id, order.cumulative)
-        if not verify(view.caller, digest, order.signature):
-            raise VoucherInvalid("the voucher is not signed by the caller of this escrow")
+        error = refused(plan.procedure, view)
+        return error if plan.procedure is Procedure.CLOSE else ChainDisagrees(str(error))
 
 
 def _settled(saved: tuple[int, int, bool]) -> Settled:

@@ -175,11 +175,17 @@ class Sender:
     ) -> Scratch:
         """Sign the next attempt, to the contract if no other account is named, and save it; `follow` sends
         it."""
-        destination = contract_id(self._contract_index) if to is None else to
-        raw = sign_transaction(self._wallet, destination, amount, tick, procedure, payload)
+        raw = self.sign(tick, amount, procedure, payload, to=to)
         scratch = replace(scratch, ticks=(*scratch.ticks, tick), transaction=raw)
         await save(dump_scratch(scratch))
         return scratch
+
+    def sign(
+        self, tick: Tick, amount: Qu, procedure: int, payload: bytes, *, to: QubicId | None = None
+    ) -> bytes:
+        """A transaction that is neither saved nor sent. `to` as for `prepare`."""
+        destination = contract_id(self._contract_index) if to is None else to
+        return sign_transaction(self._wallet, destination, amount, tick, procedure, payload)
 
     async def follow(self, scratch: Scratch) -> Outcome:
         """Send the last attempt, again in every tick until its own, and wait for what became of it:

@@ -51,6 +51,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             state TEXT NOT NULL, sentence TEXT NOT NULL, scratch BLOB NOT NULL,
             created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # One transaction may be about several leases: vouchers are cashed together.
+        "ALTER TABLE transactions RENAME TO transactions_before",
+        """CREATE TABLE transactions (
+            digest BLOB NOT NULL, about BLOB NOT NULL, action TEXT NOT NULL, tick INTEGER NOT NULL,
+            amount INTEGER NOT NULL, destination BLOB NOT NULL, at_ms INTEGER NOT NULL,
+            PRIMARY KEY (digest, about)) STRICT, WITHOUT ROWID""",
+        "INSERT INTO transactions SELECT * FROM transactions_before",
+        "DROP TABLE transactions_before",
+        "CREATE INDEX transactions_by_subject ON transactions (about)",
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 """Every transaction this node has signed: what may be on the chain although nothing else remembers it.
 
-Written before the transaction is sent, so an entry does not say that it was. Times are Unix milliseconds.
+Written before the transaction is sent, so an entry does not say that it was. One that is about several leases
+has an entry for each. Times are Unix milliseconds.
 """
 
 from __future__ import annotations

@@ -128,13 +128,6 @@ class Life:
         )
 
 
-def sent_by(world: World, wallet: Wallet, since: Tick) -> list[bytes]:
-    """The wallet's transactions in the ticks from `since` on."""
-    engine = world.chain.engine
-    ticks = (engine.past(Tick(tick)) or {} for tick in range(since, engine.tick_info().tick))
-    return [raw for included in ticks for raw in included.values() if raw.startswith(wallet.public_key)]
-
-
 async def heal(twins: Twins, after_ticks: int) -> None:
     """The late node catches up."""
     await trio.sleep(after_ticks * TICK_SECONDS)

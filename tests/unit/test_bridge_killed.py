@@ -19,7 +19,8 @@ from escrow_bridge.transfer import TransferOrder, Transferred
 from protocol.errors import BalanceTooLow
 from protocol.units import LeaseId, Qu, Tick, net_of
 from tests.support.chains import FUNDS, TICK_SECONDS, Crash, World, wallet_of
-from tests.support.mortal import Disk, Life, Twins, heal, sent_by
+from tests.support.many_leases import ManyLeases, sent_by
+from tests.support.mortal import Disk, Life, Twins, heal
 
 LAG = 12
 """Ticks: the late node does not even know the escrow's opening."""
@@ -110,7 +111,7 @@ async def test_killed_at_each_step_it_happens_once(
                 deaths += 1
             await _next_life(world, wallet, disk, do, late=late)
             assert is_done(), f"killed at step {dies_at} it did not happen"
-            sent = sent_by(world, wallet, since)
+            sent = sent_by(world.chain.engine, wallet, since)
             assert len(sent) == 1, f"killed at step {dies_at} it was sent {len(sent)} times"
             ticking.cancel_scope.cancel()
         if life.steps < dies_at:
@@ -194,3 +195,41 @@ async def test_a_transfer_of_long_ago_is_not_sent_again(autojump_clock: MockCloc
         assert is_done() and len(world.chain.broadcasts) == sent
         assert isinstance(result, Transferred) and not result.certain
         ticking.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("loses_first", [False, True])
+async def test_killed_at_each_step_of_a_shared_transaction_each_voucher_is_paid_once(
+    autojump_clock: MockClock, loses_first: bool
+) -> None:
+    """The orders know of the transaction, or not, each by itself; and each goes on by itself."""
+    for dies_at in count(1):
+        many = ManyLeases(World(Twins(LAG)), 3)
+        world = many.world
+        async with trio.open_nursery() as ticking:
+            ticking.start_soon(world.tick_for_ever)
+            await many.open()
+            world.chain.loses = losing_the_first() if loses_first else lambda transaction: False
+            since, whole, life = world.chain.engine.tick_info().tick, Disk(), Life(dies_at)
+            disks = [Disk() for _ in range(many.count)]
+            try:
+                await _cash(many, disks, life, whole, late=False)
+            except* Crash:
+                pass
+            await _cash(many, disks, Life(), whole, late=True)
+            many.check_cashed(since, most=2)
+            ticking.cancel_scope.cancel()
+        if life.steps < dies_at:
+            break
+    assert dies_at > 10
+
+
+async def _cash(many: ManyLeases, disks: list[Disk], life: Life, whole: Disk, *, late: bool) -> None:
+    twins = many.world.chain
+    assert isinstance(twins, Twins)
+    bridge = life.bridge(many.world, many.world.provider, whole, late=late)
+    async with trio.open_nursery() as nursery:
+        for number, disk in enumerate(disks):
+            save = life.saver(disk, whole)
+            nursery.start_soon(bridge.redeem, many.voucher(number), disk.scratch, save)
+        if late:
+            await heal(twins, HEALS_AFTER)
