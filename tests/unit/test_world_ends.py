@@ -19,6 +19,8 @@ from protocol.units import net_of
 from tests.support.rental import due, rental
 from tests.support.world_jobs import job
 
+pytestmark = pytest.mark.timeout(300)  # some play an hour, tick by tick
+
 Clock = trio.testing.MockClock
 
 
