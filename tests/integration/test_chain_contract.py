@@ -17,6 +17,7 @@ from escrow_bridge.escrow import read_info, read_reading
 from escrow_bridge.node import open_node_chain
 from escrow_bridge.qubic import contract_id, sign_transaction
 from escrow_bridge.rpc import SETTLED_TICKS, open_rpc_chain
+from escrow_bridge.rpc_quorum import open_rpc_chains
 from protocol.errors import ChainUnreachable
 from protocol.units import EscrowId, Qu, Tick
 from tests.support.chains import wallet_of
@@ -52,7 +53,23 @@ async def rpc(engine: Engine) -> AsyncIterator[Chain]:
         yield chain
 
 
-OPENERS: dict[str, Opener] = {"local": local, "node": one_node, "nodes": three_nodes, "rpc": rpc}
+@asynccontextmanager
+async def three_rpcs(engine: Engine) -> AsyncIterator[Chain]:
+    handlers = [RpcServer(engine).handle for _ in range(3)]
+    async with (
+        serving(*handlers) as addresses,
+        open_rpc_chains([f"rpc+http://{one}" for one in addresses], FAST) as chain,
+    ):
+        yield chain
+
+
+OPENERS: dict[str, Opener] = {
+    "local": local,
+    "node": one_node,
+    "nodes": three_nodes,
+    "rpc": rpc,
+    "rpcs": three_rpcs,
+}
 LATER = 1 + ARCHIVE_LAG_TICKS + SETTLED_TICKS
 """So many ticks after a tick, everybody knows what was in it."""
 

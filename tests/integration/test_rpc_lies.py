@@ -16,8 +16,9 @@ from escrow_bridge.devnet.engine import Engine
 from escrow_bridge.devnet.rpc_server import ARCHIVE, LIVE, RpcServer
 from escrow_bridge.qubic import sign_transaction, transaction_hash
 from escrow_bridge.rpc import SETTLED_TICKS, open_rpc_chain
+from escrow_bridge.rpc_quorum import open_rpc_chains
 from escrow_bridge.transfer import TransferOrder, Transferred
-from protocol.errors import ChainDisagrees
+from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid
 from protocol.units import Qu, Tick
 from tests.support.chains import Store
 from tests.support.nodes import FAST, OTHER, RICH, engine_at, never_sent, serving
@@ -141,6 +142,90 @@ async def test_an_account_record_from_before_the_tick_says_nothing() -> None:
             assert await chain.outcome(never_sent(TICK)) is Outcome.PENDING
             stale = False
             assert await chain.outcome(never_sent(TICK)) is Outcome.MISSED
+
+
+ALL = tuple(LIES)
+"""Hidden everywhere alike: no contradiction is left."""
+
+
+@asynccontextmanager
+async def three_operators(engine: Engine, *lies_in: tuple[str, ...]) -> AsyncIterator[Chain]:
+    servers = [Hiding(engine) for _ in range(3)]
+    for server, lies in zip(servers, lies_in, strict=False):
+        server.lies_in = lies
+    async with (
+        serving(*(server.handle for server in servers)) as addresses,
+        open_rpc_chains([f"rpc+http://{one}" for one in addresses], FAST) as chain,
+    ):
+        yield chain
+
+
+@pytest.mark.attack
+async def test_a_single_operator_that_lies_about_everything_is_believed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As docs/chains.md says; for that there are several."""
+    engine, raw = one_sent(beside_another=True)
+    server = Hiding(engine)
+    server.lies_in = ALL
+    async with (
+        serving(server.handle) as addresses,
+        open_rpc_chains([f"rpc+http://{addresses[0]}"], FAST) as chain,
+    ):
+        assert await chain.outcome(raw) is Outcome.MISSED
+    assert "only one Qubic RPC is configured" in caplog.text
+
+
+@pytest.mark.attack
+async def test_one_of_three_operators_that_lies_about_everything_changes_nothing() -> None:
+    engine, raw = one_sent(beside_another=True)
+    async with three_operators(engine, ALL) as chain:
+        for _ in range(3):
+            assert await chain.outcome(raw) is Outcome.INCLUDED
+            assert raw in (await chain.transactions(TICK) or ())
+
+
+@pytest.mark.attack
+async def test_two_operators_that_differ_decide_nothing() -> None:
+    engine, raw = one_sent(beside_another=True)
+    async with three_operators(engine, ALL, (), (DATA,)) as chain:
+        with pytest.raises(ChainDisagrees, match=r"RPCs do not agree on the outcome .* says missed"):
+            await chain.outcome(raw)
+
+
+@pytest.mark.attack
+async def test_one_of_three_operators_that_is_down_is_done_without() -> None:
+    engine, raw = one_sent(beside_another=False)
+    async with serving(Hiding(engine).handle) as gone:
+        pass
+    async with serving(Hiding(engine).handle, Hiding(engine).handle) as addresses:
+        urls = [f"rpc+http://{one}" for one in (*gone, *addresses)]
+        async with open_rpc_chains(urls, FAST) as chain:
+            assert await chain.outcome(raw) is Outcome.INCLUDED
+            await chain.broadcast(never_sent(engine.tick_info().tick))
+        async with open_rpc_chains(urls[:2], FAST) as chain:
+            with pytest.raises(ChainUnreachable, match=f"1 of 2 Qubic RPCs answer .*{gone[0]}"):
+                await chain.tick_info()
+        with pytest.raises(ConfigInvalid, match="named twice"):
+            async with open_rpc_chains([urls[0], urls[0] + "/"], FAST):
+                pass
+
+
+@pytest.mark.attack
+async def test_a_transfer_is_sent_once_although_one_operator_lies_about_everything() -> None:
+    engine = engine_at(5)
+    async with three_operators(engine, ALL) as chain, trio.open_nursery() as ticking:
+        ticking.start_soon(_tick, engine)
+        bridge = Bridge(chain, RICH, CONTRACT_INDEX, tick_offset=12, poll_seconds=0.02)
+        sent = await bridge.transfer(TransferOrder(OTHER.public_key, Qu(300)), b"", Store().save)
+        ticking.cancel_scope.cancel()
+    assert sent.certain and len(_of_rich(engine)) == 1 and engine.balance(OTHER.public_key) == 300
+
+
+async def _tick(engine: Engine) -> None:
+    while True:
+        await trio.sleep(0.05)
+        engine.advance()
 
 
 @pytest.mark.attack
