@@ -24,8 +24,9 @@ from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scra
 from protocol.errors import BalanceTooLow, QubixError, VoucherInvalid
 from protocol.units import Qu, Tick
 
+GATHER_TICKS: Final = 2
 GATHER_SECONDS: Final = 2.0
-"""How long the first voucher waits for others. A provider cashes every twenty minutes."""
+"""How long the first voucher waits for others, at most. A provider cashes every twenty minutes."""
 
 
 @dataclass(eq=False)
@@ -91,7 +92,8 @@ class Redeemer:
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(self._sender.turn())
-                await trio.sleep(GATHER_SECONDS)
+                await self._sender.patiently(self._sender.tick_info)
+                await trio.sleep(min(GATHER_SECONDS, GATHER_TICKS * self._sender.tick_seconds))
             except BaseException:
                 wish.leads = True
                 self._leave(wish)

@@ -133,6 +133,11 @@ class Sender:
         self._pace.saw(info, trio.current_time())
         return info
 
+    @property
+    def tick_seconds(self) -> float:
+        """How long a tick lasts, as seen."""
+        return self._pace.tick_ms / 1_000
+
     async def next_tick(self) -> Tick:
         """The tick that a transaction signed now should name."""
         tick = (await self.tick_info()).tick
