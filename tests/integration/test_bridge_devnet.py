@@ -42,8 +42,8 @@ class Market:
         return Bridge(self.chain, wallet, self.contract_index, tick_offset=6, poll_seconds=TICK_SECONDS / 2)
 
     async def open(self, terms: int, deadline_ticks: int = 2_000) -> EscrowView:
-        # A challenge of three seconds: on a slow machine a voucher may need some tries to be in time.
-        order = OpenOrder(PROVIDER.public_key, LeaseId(bytes([terms] * 32)), DEPOSIT, deadline_ticks, 30)
+        # A challenge of eight seconds: a slow machine may need some tries to bring a voucher in time.
+        order = OpenOrder(PROVIDER.public_key, LeaseId(bytes([terms] * 32)), DEPOSIT, deadline_ticks, 80)
         return await self.bridge(CALLER).open_escrow(order, b"", Store().save)
 
     async def balances(self) -> tuple[int, int, int]:
