@@ -12,6 +12,10 @@ constexpr uint32 QUBIX_SHARES = 676;
 constexpr sint64 QUBIX_MIN_DEPOSIT = 1;
 constexpr sint64 QUBIX_MAX_DEPOSIT = 1000000000000000; // the most one transfer can carry
 
+// The more places are taken, the more a new lease must deposit: twice as much after each 256. So small
+// leases are welcome, and filling all 4,096 places locks 16,776,960 QU.
+constexpr uint64 QUBIX_CROWD = 256;
+
 // A tick lasts 0.2 to 1.5 s. In the last tick of a window the leader of the tick orders its calls, so
 // both windows must be several ticks wide. 8,000,000 ticks are at least 18 days.
 constexpr uint32 QUBIX_MIN_DEADLINE_TICKS = 32;
@@ -28,8 +32,10 @@ constexpr sint64 QUBIX_MIN_STAKE = 1000000;
 constexpr uint32 QUBIX_REPORTER_PERCENT = 25; // of a slashed stake; the rest is burned
 
 // A lease that paid so much counts as completed and gives its caller a ticket: the right to one rating
-// and one dispute, until the end of the next epoch. A purchase gives one too, as its proof.
+// and one dispute, until the end of the next epoch. A purchase gives one too, as its proof. Those are kept
+// apart, so that nobody can buy all the tickets of others' leases away.
 constexpr uint64 QUBIX_TICKETS = 1024;
+constexpr uint64 QUBIX_PURCHASES = 1024;
 constexpr sint64 QUBIX_MIN_TICKET = 10000;
 constexpr uint32 QUBIX_ROYALTY_PERCENT = 2;
 constexpr uint64 QUBIX_LEASE_TICKET = 1;
@@ -219,6 +225,7 @@ struct QUBIX : public ContractBase
         HashMap<id, Channel, QUBIX_CAPACITY> channels;
         HashMap<id, Provider, QUBIX_PROVIDERS> providers;
         HashMap<id, Ticket, QUBIX_TICKETS> tickets;
+        HashMap<id, Ticket, QUBIX_PURCHASES> purchases;
         HashMap<id, DisputeCase, QUBIX_DISPUTES> disputes; // by escrow
         Array<id, 4> arbiters;
         Array<Rotation, 4> rotations;
@@ -614,29 +621,18 @@ protected:
     struct CheckOpen_input
     {
         Lease lease;
-        id escrow;
         uint64 network;
+        uint64 before; // leases that the same call opens before this one
     };
     struct CheckOpen_output
     {
         uint32 code;
     };
-    struct CheckOpen_locals
-    {
-        TicketOf_input ticketOf;
-        TicketOf_output ticketKey;
-    };
+    // All that can be said of a lease without hashing anything, so that a refusal costs little.
     // A contract can be no party: nobody holds its key, and for some such ids signatures can be forged.
     // So every payment goes to a user, no code of others runs within ours.
-    // An id that left a ticket is used up: a second lease under it, possible in the same tick only, would be
-    // rated and disputed again, over what the first one's dispute still holds.
-    PRIVATE_FUNCTION_WITH_LOCALS(CheckOpen)
+    PRIVATE_FUNCTION(CheckOpen)
     {
-        locals.ticketOf.kind = QUBIX_LEASE_TICKET;
-        locals.ticketOf.subject = input.escrow;
-        locals.ticketOf.holder = qpi.invocator();
-        locals.ticketOf.provider = input.lease.provider;
-        CALL(TicketOf, locals.ticketOf, locals.ticketKey);
         output.code = QUBIX_OK;
         if (input.network != state.get().network)
         {
@@ -665,31 +661,34 @@ protected:
         {
             output.code = QUBIX_BAD_BURN;
         }
-        else if (state.get().channels.contains(input.escrow)
-            || state.get().tickets.contains(locals.ticketKey.key))
-        {
-            output.code = QUBIX_ALREADY_OPEN;
-        }
-        else if (state.get().channels.population() >= QUBIX_CAPACITY)
+        else if (state.get().channels.population() + input.before >= QUBIX_CAPACITY
+            || input.lease.deposit < QUBIX_MIN_DEPOSIT
+                << div<uint64>(state.get().channels.population() + input.before, QUBIX_CROWD))
         {
             output.code = QUBIX_FULL;
         }
     }
 
-    struct EscrowOf_input
+    struct NewEscrow_input
     {
         id provider;
         id terms;
     };
-    struct EscrowOf_output
+    struct NewEscrow_output
     {
         id escrow;
+        uint32 code;
     };
-    struct EscrowOf_locals
+    struct NewEscrow_locals
     {
         EscrowKey key;
+        TicketOf_input ticketOf;
+        TicketOf_output ticketKey;
     };
-    PRIVATE_FUNCTION_WITH_LOCALS(EscrowOf)
+    // The id of a lease that opens now, if it is free. One that left a ticket is used up: a second lease
+    // under it, possible in the same tick only, would be rated and disputed again, over what the first one's
+    // dispute still holds.
+    PRIVATE_FUNCTION_WITH_LOCALS(NewEscrow)
     {
         locals.key.caller = qpi.invocator();
         locals.key.provider = input.provider;
@@ -697,6 +696,13 @@ protected:
         locals.key.contractIndex = SELF_INDEX;
         locals.key.openTick = qpi.tick();
         output.escrow = qpi.K12(locals.key);
+        locals.ticketOf.kind = QUBIX_LEASE_TICKET;
+        locals.ticketOf.subject = output.escrow;
+        locals.ticketOf.holder = qpi.invocator();
+        locals.ticketOf.provider = input.provider;
+        CALL(TicketOf, locals.ticketOf, locals.ticketKey);
+        output.code = state.get().channels.contains(output.escrow)
+            || state.get().tickets.contains(locals.ticketKey.key) ? QUBIX_ALREADY_OPEN : QUBIX_OK;
     }
 
     struct PutChannel_input
@@ -867,10 +873,10 @@ public:
 
     struct Open_locals
     {
-        EscrowOf_input key;
-        EscrowOf_output escrow;
         CheckOpen_input check;
         CheckOpen_output checked;
+        NewEscrow_input key;
+        NewEscrow_output fresh;
         PutChannel_input put;
         PutChannel_output done;
         ReturnReward_input none;
@@ -885,21 +891,23 @@ public:
         locals.put.lease.deadlineTick = input.deadlineTick;
         locals.put.lease.challengeTicks = input.challengeTicks;
         locals.put.lease.burnBasisPoints = input.burnBasisPoints;
-        locals.key.provider = input.provider;
-        locals.key.terms = input.terms;
-        CALL(EscrowOf, locals.key, locals.escrow);
-        locals.put.escrow = locals.escrow.escrow;
-
         locals.check.lease = locals.put.lease;
-        locals.check.escrow = locals.put.escrow;
         locals.check.network = input.network;
         CALL(CheckOpen, locals.check, locals.checked);
         output.code = locals.checked.code;
+        if (output.code == QUBIX_OK)
+        {
+            locals.key.provider = input.provider;
+            locals.key.terms = input.terms;
+            CALL(NewEscrow, locals.key, locals.fresh);
+            output.code = locals.fresh.code;
+        }
         if (output.code != QUBIX_OK)
         {
             CALL(ReturnReward, locals.none, locals.nothing);
             return;
         }
+        locals.put.escrow = locals.fresh.escrow;
         CALL(PutChannel, locals.put, locals.done);
         output.escrow = locals.put.escrow;
     }
@@ -907,10 +915,10 @@ public:
     struct OpenMany_locals
     {
         Array<id, 8> escrows;
-        EscrowOf_input key;
-        EscrowOf_output escrow;
         CheckOpen_input check;
         CheckOpen_output checked;
+        NewEscrow_input key;
+        NewEscrow_output fresh;
         PutChannel_input put;
         PutChannel_output done;
         ReturnReward_input none;
@@ -922,40 +930,37 @@ public:
     // All leases or none. The attached amount is the sum of the deposits, exactly.
     PUBLIC_PROCEDURE_WITH_LOCALS(OpenMany)
     {
-        output.code = QUBIX_OK;
-        if (input.count < 1 || input.count > QUBIX_BATCH_OPEN)
-        {
-            output.code = QUBIX_BAD_COUNT;
-        }
-        else if (state.get().channels.population() + input.count > QUBIX_CAPACITY)
-        {
-            output.code = QUBIX_FULL;
-        }
+        output.code = input.count < 1 || input.count > QUBIX_BATCH_OPEN ? QUBIX_BAD_COUNT : QUBIX_OK;
         locals.check.network = input.network;
         locals.left = qpi.invocationReward();
         for (locals.index = 0; locals.index < input.count && output.code == QUBIX_OK; ++locals.index)
         {
             locals.check.lease = input.leases.get(locals.index);
-            locals.key.provider = locals.check.lease.provider;
-            locals.key.terms = locals.check.lease.terms;
-            CALL(EscrowOf, locals.key, locals.escrow);
-            locals.check.escrow = locals.escrow.escrow;
+            locals.check.before = locals.index;
             CALL(CheckOpen, locals.check, locals.checked);
             output.code = locals.checked.code;
             output.refused = locals.index;
-            for (locals.other = 0; locals.other < locals.index; ++locals.other)
-            {
-                if (locals.escrows.get(locals.other) == locals.check.escrow)
-                {
-                    output.code = QUBIX_ALREADY_OPEN;
-                }
-            }
-            locals.escrows.set(locals.index, locals.check.escrow);
             locals.left -= output.code == QUBIX_OK ? locals.check.lease.deposit : 0;
         }
         if (output.code == QUBIX_OK && locals.left != 0)
         {
             output.code = QUBIX_BAD_DEPOSIT;
+        }
+        for (locals.index = 0; locals.index < input.count && output.code == QUBIX_OK; ++locals.index)
+        {
+            locals.key.provider = input.leases.get(locals.index).provider;
+            locals.key.terms = input.leases.get(locals.index).terms;
+            CALL(NewEscrow, locals.key, locals.fresh);
+            output.code = locals.fresh.code;
+            output.refused = locals.index;
+            for (locals.other = 0; locals.other < locals.index; ++locals.other)
+            {
+                if (locals.escrows.get(locals.other) == locals.fresh.escrow)
+                {
+                    output.code = QUBIX_ALREADY_OPEN;
+                }
+            }
+            locals.escrows.set(locals.index, locals.fresh.escrow);
         }
         if (output.code != QUBIX_OK)
         {
@@ -1670,11 +1675,11 @@ public:
         {
             output.code = QUBIX_BAD_DEPOSIT;
         }
-        else if (state.get().tickets.contains(locals.ticketKey.key))
+        else if (state.get().purchases.contains(locals.ticketKey.key))
         {
             output.code = QUBIX_ALREADY_DONE;
         }
-        else if (state.get().tickets.population() >= QUBIX_TICKETS)
+        else if (state.get().purchases.population() >= QUBIX_PURCHASES)
         {
             output.code = QUBIX_FULL;
         }
@@ -1690,7 +1695,7 @@ public:
         }
         locals.ticket.amount = qpi.invocationReward();
         locals.ticket.epoch = qpi.epoch();
-        state.mut().tickets.set(locals.ticketKey.key, locals.ticket);
+        state.mut().purchases.set(locals.ticketKey.key, locals.ticket);
         state.mut().totals.feesUndistributed += locals.royalty;
         state.mut().totals.feesCollected += locals.royalty;
     }
@@ -1773,7 +1778,8 @@ public:
         locals.ticketOf.holder = input.holder;
         locals.ticketOf.provider = input.provider;
         CALL(TicketOf, locals.ticketOf, locals.ticketKey);
-        output.exists = state.get().tickets.get(locals.ticketKey.key, output.ticket) ? 1 : 0;
+        output.exists = state.get().tickets.get(locals.ticketKey.key, output.ticket)
+            || state.get().purchases.get(locals.ticketKey.key, output.ticket) ? 1 : 0;
         output.tick = qpi.tick();
     }
 
@@ -1914,6 +1920,16 @@ public:
             locals.index = state.get().tickets.nextElementIndex(locals.index);
         }
         state.mut().tickets.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
+        locals.index = state.get().purchases.nextElementIndex(NULL_INDEX);
+        while (locals.index != NULL_INDEX)
+        {
+            if (state.get().purchases.value(locals.index).epoch < qpi.epoch())
+            {
+                state.mut().purchases.removeByIndex(locals.index);
+            }
+            locals.index = state.get().purchases.nextElementIndex(locals.index);
+        }
+        state.mut().purchases.cleanupIfNeeded(QUBIX_CLEANUP_PERCENT);
         locals.burned = div<sint64>(state.get().totals.feesUndistributed * QUBIX_BURN_PERCENT, 100);
         if (locals.burned > 0 && qpi.burn(locals.burned) >= 0)
         {

@@ -8,16 +8,15 @@ itself. Whether an order is done is read from the contract, not from the transac
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
 
 from escrow_bridge import layout
-from escrow_bridge.chain import Chain, Outcome, TickInfo
-from escrow_bridge.escrow import Settled, find_opening, how_it_ended, read_info, read_reading
+from escrow_bridge.chain import Chain, Outcome
+from escrow_bridge.escrow import Settled, find_opening, read_info
 from escrow_bridge.layout import EscrowReading, EscrowView, Procedure
 from escrow_bridge.orders import CloseOrder as CloseOrder
 from escrow_bridge.orders import FinalizeOrder as FinalizeOrder
@@ -25,10 +24,13 @@ from escrow_bridge.orders import OpenOrder as OpenOrder
 from escrow_bridge.orders import RedeemOrder as RedeemOrder
 from escrow_bridge.orders import RequestCloseOrder as RequestCloseOrder
 from escrow_bridge.pace import ALLOWED_TICK_OFFSETS
-from escrow_bridge.qubic import Wallet, parse_transaction, verify
+from escrow_bridge.qubic import Wallet, parse_transaction
+from escrow_bridge.reader import Reader
+from escrow_bridge.redeeming import Redeemer, check_voucher, refused
 from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
 from escrow_bridge.transfer import TransferOrder, Transferred, transfer
-from protocol.errors import ChainDisagrees, ChainUnreachable, FundingFailed, VoucherInvalid
+from escrow_bridge.waiting import Waiting
+from protocol.errors import ChainDisagrees, FundingFailed, VoucherInvalid
 from protocol.units import EscrowId, Qu, Tick
 
 _LOG: Final = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class _Plan:
     """How an order that moves no money of the sender's is carried out."""
 
     escrow_id: EscrowId
+    opened: Tick
     procedure: Procedure
     is_done: Callable[[EscrowView | None], bool]
     prepare: Callable[[EscrowView, Tick], tuple[Qu, bytes]]
@@ -57,16 +60,18 @@ class Bridge:
         tick_offset: int | None = None,
         one_pending: bool = False,
         poll_seconds: float = DEFAULT_POLL_SECONDS,
+        signed_until: Tick = Tick(0),
     ) -> None:
         """`tick_offset`: how many ticks ahead transactions aim, 3 to 31; None: so many that a few seconds
-        remain. `one_pending`: have at most one transaction of this wallet under way."""
+        remain. `one_pending`: have at most one transaction of this wallet under way. `signed_until`: the
+        newest tick that one was ever signed for; an older balance of the wallet is not believed."""
         if tick_offset is not None and tick_offset not in ALLOWED_TICK_OFFSETS:
             raise ValueError(f"transactions can aim {ALLOWED_TICK_OFFSETS} ticks ahead, not {tick_offset}")
         self._chain = chain
         self._wallet = wallet
         self._index = contract_index
         self._poll_seconds = poll_seconds
-        self._newest = Tick(0)
+        self.waiting = Waiting()
         self._sender = Sender(
             chain,
             wallet,
@@ -74,7 +79,11 @@ class Bridge:
             tick_offset=tick_offset,
             one_pending=one_pending,
             poll_seconds=poll_seconds,
+            signed_until=signed_until,
+            waiting=self.waiting,
         )
+        self.reader = Reader(chain, contract_index, self._sender, poll_seconds)
+        self._redeemer = Redeemer(self._sender, self.reader)
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -103,7 +112,7 @@ class Bridge:
     async def opened_in(self, order: OpenOrder, ticks: Iterable[int]) -> EscrowView | None:
         """The open channel of this order if it was opened in one of these ticks. Raises like `read`."""
         for tick in ticks:
-            view = await self.read(self._id_of(order, Tick(tick)))
+            view = await self.reader.read(self._id_of(order, Tick(tick)))
             if view is not None:
                 return view
         return None
@@ -151,7 +160,7 @@ class Bridge:
         """The channel that one of the attempts opened; None if all of them have been missed."""
         # Whatever the outcome says, no second deposit is sent before the contract was asked.
         for tick in reversed(state.ticks):
-            reading = await self._read_after(self._id_of(order, Tick(tick)), state.tick)
+            reading = await self.reader.reading_for_sure(self._id_of(order, Tick(tick)), after=state.tick)
             if reading.view is not None:
                 return reading.view
         if outcome is Outcome.MISSED:
@@ -188,33 +197,24 @@ class Bridge:
         """Cash a voucher; returns the channel with at least that much paid, None if it is gone.
 
         Raises VoucherInvalid (wrong, above the deposit or too late), BalanceTooLow (an empty wallet
-        can send nothing), ChainUnreachable (while nothing is on its way).
+        can send nothing), ChainUnreachable (while nothing is on its way). See escrow_bridge.redeeming.
         """
-
-        def prepare(view: EscrowView, tick: Tick) -> tuple[Qu, bytes]:
-            self._check_voucher(order, view, tick)
-            return order.cumulative, layout.pay_input(order.escrow_id, order.cumulative, order.signature)
-
-        def is_done(view: EscrowView | None) -> bool:
-            return view is None or view.paid >= order.cumulative
-
-        plan = _Plan(order.escrow_id, Procedure.REDEEM, is_done, prepare)
-        return (await self._carry_out(plan, load_scratch(scratch), save))[1].view
+        return await self._redeemer.redeem(order, scratch, save)
 
     async def close(self, order: CloseOrder, scratch: bytes, save: Save) -> Settled | None:
         """Provider: take the last voucher and refund the rest at once; how the money was divided.
 
         When the voucher comes too late, closes with what was paid before. None: the channel was gone
-        before anything was sent; `how_it_ended` may know more. Raises like `redeem`.
+        before anything was sent; `Reader.how_it_ended` may know more. Raises like `redeem`.
         """
 
         def prepare(view: EscrowView, tick: Tick) -> tuple[Qu, bytes]:
             if order.cumulative <= view.paid or tick >= view.last_tick:
                 return view.paid, layout.pay_input(order.escrow_id, view.paid, layout.NO_SIGNATURE)
-            self._check_voucher(order, view, tick)
+            check_voucher(order, view, tick)
             return order.cumulative, layout.pay_input(order.escrow_id, order.cumulative, order.signature)
 
-        plan = _Plan(order.escrow_id, Procedure.CLOSE, lambda view: view is None, prepare)
+        plan = _Plan(order.escrow_id, order.opened, Procedure.CLOSE, lambda view: view is None, prepare)
         state = load_scratch(scratch)
         if state.settled is not None:
             return _settled(state.settled)
@@ -233,13 +233,14 @@ class Bridge:
         if outcome is Outcome.INCLUDED and state.tick < seen.last_tick:
             # Until then nobody but the provider could have removed it.
             return expected
-        ended = await self._sender.patiently(lambda: self.how_it_ended(seen))
+        ended = await self._sender.patiently(lambda: self.reader.how_it_ended(seen))
         return ended or replace(expected, certain=False)
 
     async def request_close(self, order: RequestCloseOrder, scratch: bytes, save: Save) -> EscrowView | None:
         """Caller: open the challenge window; the channel with its close tick, None if it is gone."""
         plan = _Plan(
             order.escrow_id,
+            order.opened,
             Procedure.REQUEST_CLOSE,
             lambda view: view is None or view.close_tick > 0,
             lambda view, tick: (Qu(0), layout.escrow_input(order.escrow_id)),
@@ -249,12 +250,13 @@ class Bridge:
     async def finalize(self, order: FinalizeOrder, scratch: bytes, save: Save) -> None:
         """Refund what is left once nothing can be redeemed any more; waits until then."""
         while True:
-            view = await self.read(order.escrow_id)
+            view = await self.reader.read(order.escrow_id, opened=order.opened)
             if view is None or await self._sender.next_tick() >= view.last_tick:
                 break
             await trio.sleep(self._poll_seconds)
         plan = _Plan(
             order.escrow_id,
+            order.opened,
             Procedure.FINALIZE,
             lambda view: view is None,
             lambda view, tick: (Qu(0), layout.escrow_input(order.escrow_id)),
@@ -284,13 +286,12 @@ class Bridge:
 
     async def _reading_for(self, plan: _Plan, state: Scratch) -> EscrowReading:
         if state.ticks:
-            return await self._read_after(plan.escrow_id, state.tick)
-        return await self._read(plan.escrow_id)
+            return await self.reader.reading_for_sure(plan.escrow_id, after=max(state.tick, plan.opened))
+        return await self.reader.reading(plan.escrow_id, after=plan.opened)
 
     async def _attempt(self, plan: _Plan, state: Scratch, view: EscrowView, save: Save) -> Scratch:
         # A signature to check needs a bond, which comes back.
-        redeems = plan.procedure in (Procedure.REDEEM, Procedure.CLOSE)
-        bond = layout.SIGNATURE_BOND if redeems else Qu(0)
+        bond = layout.SIGNATURE_BOND if plan.procedure is Procedure.CLOSE else Qu(0)
         await self._sender.check_balance(bond)
         tick = await self._sender.next_tick()
         cumulative, payload = plan.prepare(view, tick)
@@ -298,98 +299,8 @@ class Bridge:
         return await self._sender.prepare(state, tick, bond, plan.procedure, payload, save)
 
     def _refused(self, plan: _Plan, view: EscrowView) -> VoucherInvalid | ChainDisagrees:
-        action = plan.procedure.name.lower().replace("_", " ")
-        sentence = (
-            f"the contract did not {action} escrow {view.escrow_id.hex()}: it came too late, or the "
-            "contract is out of fuel"
-        )
-        if plan.procedure in (Procedure.REDEEM, Procedure.CLOSE):
-            return VoucherInvalid(sentence)
-        return ChainDisagrees(sentence)
-
-    def _check_voucher(self, order: RedeemOrder | CloseOrder, view: EscrowView, tick: Tick) -> None:
-        if tick >= view.last_tick:
-            raise VoucherInvalid(
-                f"the voucher comes too late: the escrow takes none from tick {view.last_tick} on"
-            )
-        if order.cumulative > view.deposit:
-            raise VoucherInvalid(
-                f"the voucher is for {order.cumulative} QU and the escrow holds {view.deposit} QU"
-            )
-        digest = layout.voucher_digest(order.escrow_id, order.cumulative)
-        if not verify(view.caller, digest, order.signature):
-            raise VoucherInvalid("the voucher is not signed by the caller of this escrow")
-
-    # --- reading ------------------------------------------------------------------------------
-
-    async def read(self, escrow_id: EscrowId, *, opened: Tick = Tick(0)) -> EscrowView | None:
-        """The open channel now, None if there is none. Raises ChainUnreachable, ChainDisagrees.
-
-        `opened`: the tick it is known to have opened in; a node that is not past it yet is waited for.
-        """
-        self._ignore_before(Tick(opened + 1))
-        return (await self._read(escrow_id)).view
-
-    async def how_it_ended(self, seen: EscrowView) -> Settled | None:
-        """How a channel ended that was last seen so; None if it has not, or if that can no longer be
-        read. Top-ups since then are not counted. Raises ChainUnreachable, ChainDisagrees."""
-        self._ignore_before(Tick(seen.as_of + 1))
-        reading = await self._read(seen.escrow_id)
-        if reading.view is not None:
-            return None
-        return await how_it_ended(self._chain, self._index, seen, reading.tick, self._poll_seconds)
-
-    def _ignore_before(self, tick: Tick) -> None:
-        """After a restart nothing was read yet, but some things are known to have been seen."""
-        self._newest = max(self._newest, tick)
-
-    async def _read(self, escrow_id: EscrowId) -> EscrowReading:
-        """A reading no older than any before it: a lagging node must not undo what was seen."""
-        while True:
-            reading = await read_reading(self._chain, self._index, escrow_id)
-            if reading.tick >= self._newest:
-                self._newest = reading.tick
-                return reading
-            await trio.sleep(self._poll_seconds)
-
-    async def _read_after(self, escrow_id: EscrowId, tick: Tick) -> EscrowReading:
-        """A reading that contains all that ran in `tick`."""
-        while True:
-            reading = await self._sender.patiently(lambda: self._read(escrow_id))
-            if reading.tick > tick:
-                return reading
-            await trio.sleep(self._poll_seconds)
-
-    async def ticks(self) -> AsyncGenerator[TickInfo, None]:
-        """Each tick seen, once, rising; silent while the chain cannot be reached."""
-        last = Tick(0)
-        while True:
-            try:
-                info = await self._sender.tick_info()
-            except (ChainUnreachable, ChainDisagrees) as error:
-                _LOG.debug("no tick: %s", error)
-            else:
-                if info.tick > last:
-                    last = info.tick
-                    yield info
-            await trio.sleep(self._poll_seconds)
-
-    async def watch(self, escrow_id: EscrowId, opened: Tick) -> AsyncGenerator[EscrowView | None, None]:
-        """The channel as it is now and in every later tick; None: it is not in the contract any more.
-        The last one seen is where `how_it_ended` has to begin, and nodes soon forget their ticks.
-        `opened`: its tick, so that a node that is behind does not pass for its end.
-
-        Never ends by itself; like `ticks`, to be used with `contextlib.aclosing`.
-        """
-        self._ignore_before(Tick(opened + 1))
-        async with aclosing(self.ticks()) as ticks:
-            async for _ in ticks:
-                try:
-                    view = await self.read(escrow_id)
-                except ChainUnreachable as error:
-                    _LOG.debug("escrow not read: %s", error)
-                    continue
-                yield view
+        error = refused(plan.procedure, view)
+        return error if plan.procedure is Procedure.CLOSE else ChainDisagrees(str(error))
 
 
 def _settled(saved: tuple[int, int, bool]) -> Settled:

@@ -44,6 +44,11 @@ class Outcome(enum.Enum):
 
 
 class Chain(Protocol):
+    @property
+    def name(self) -> str:
+        """For sentences: "tick 7 is the newest at NAME"."""
+        ...
+
     async def tick_info(self) -> TickInfo: ...
 
     async def balance(self, owner: QubicId) -> Balance: ...
@@ -52,8 +57,8 @@ class Chain(Protocol):
         """Hand a signed transaction to the network. Nothing is acknowledged; see `outcome`."""
         ...
 
-    async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
-        """`transaction_digest` = K12 of the whole transaction, 32 bytes; `tick` the one it names."""
+    async def outcome(self, transaction: bytes) -> Outcome:
+        """What became of a whole signed transaction, in the tick that it names."""
         ...
 
     async def query(

@@ -17,8 +17,8 @@ import trio
 from escrow_bridge import wire_format as wire
 from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
 from escrow_bridge.node_peer import Address, NoAnswer, Peer, Timing
-from escrow_bridge.node_quorum import Answer, Quorum
-from escrow_bridge.qubic import identity_of, k12, parse_transaction, transaction_digest
+from escrow_bridge.node_quorum import Answer, Quorum, contract_answer, shown
+from escrow_bridge.qubic import identity_of, parse_transaction, transaction_digest
 from escrow_bridge.shared import Shared
 from escrow_bridge.wire_format import Kind, Message
 from protocol.errors import ChainUnreachable, ConfigInvalid, MessageInvalid
@@ -27,8 +27,6 @@ from protocol.units import QubicId, Tick
 _LOG: Final = logging.getLogger(__name__)
 EMPTY_TICK_TRUSTED: Final = range(2, 50)
 """Age in ticks at which "no data" means an empty tick; nodes forget ticks from an age of about 100."""
-SHOWN_DIGEST_BYTES: Final = 4
-TICK_BYTES: Final = 4
 
 
 def parse_address(text: str) -> Address:
@@ -50,6 +48,10 @@ class NodeChain:
         self._peers = [Peer(address, timing, lot.unpark_all) for address in parsed]
         self._quorum = Quorum(self._peers, timing, lot)
         self._tick_info = Shared(self._ask_tick_info)
+
+    @property
+    def name(self) -> str:
+        return f"the Qubic node{'s'[: len(self._peers) - 1]} {', '.join(peer.name for peer in self._peers)}"
 
     async def tick_info(self) -> TickInfo:
         return await self._tick_info()
@@ -77,18 +79,19 @@ class NodeChain:
 
         async def attempt(peer: Peer) -> Answer[bytes]:
             replies = await peer.ask(Kind.REQUEST_FUNCTION, request, frozenset({Kind.FUNCTION}))
-            return _contract_answer(replies[-1].payload, tick_at)
+            return contract_answer(replies[-1].payload, tick_at)
 
         what = f"the answer of function {input_type} of contract {contract_index}"
         return await self._quorum.ask(attempt, what)
 
-    async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
+    async def outcome(self, transaction: bytes) -> Outcome:
+        tick = parse_transaction(transaction).tick
         if (await self.tick_info()).tick <= tick:
             return Outcome.PENDING
         known = await self._tick(tick)
         if isinstance(known, Outcome):
             return known
-        return Outcome.INCLUDED if transaction_digest in known else Outcome.MISSED
+        return Outcome.INCLUDED if transaction_digest(transaction) in known else Outcome.MISSED
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
         if (await self.tick_info()).tick <= tick:
@@ -110,7 +113,7 @@ class NodeChain:
                 data = await _own_tick_data(peer, tick)
                 if data is None:
                     return Answer(outcome, outcome, f"it has none ({outcome.value})")
-            return Answer(data.digests, data.digests, _shown(b"".join(data.digests)))
+            return Answer(data.digests, data.digests, shown(b"".join(data.digests)))
 
         return await self._quorum.ask(attempt, f"the transactions in tick {tick}")
 
@@ -132,18 +135,6 @@ class NodeChain:
         async with trio.open_nursery() as nursery:
             for peer in self._peers:
                 nursery.start_soon(peer.run, random.Random())
-
-
-def _contract_answer(output: bytes, tick_at: int | None) -> Answer[bytes]:
-    if tick_at is None or len(output) < tick_at + TICK_BYTES:
-        return Answer(output, output, _shown(output))
-    tick = Tick(int.from_bytes(output[tick_at : tick_at + TICK_BYTES], "little"))
-    claim = output[:tick_at] + output[tick_at + TICK_BYTES :]
-    return Answer(output, claim, _shown(claim), tick)
-
-
-def _shown(data: bytes) -> str:
-    return f"{len(data)} bytes ({k12(data, SHOWN_DIGEST_BYTES).hex()})"
 
 
 async def _own_tick_info(peer: Peer) -> TickInfo:

@@ -1,4 +1,4 @@
-"""What several nodes, none of them trusted, say together: an answer counts when two nodes give it.
+"""What several nodes or RPCs, none of them trusted, say together: an answer counts when two of them give it.
 
 Up to three are asked at once and the first two that agree decide; whoever fails or differs is replaced
 by the next one. Honest nodes are a little apart in time, so answers carry the tick they were given in:
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import trio
 
-from escrow_bridge.node_peer import NoAnswer, Peer, Timing
+from escrow_bridge.node_peer import NoAnswer, Timing
+from escrow_bridge.qubic import k12
 from protocol.errors import ChainDisagrees, ChainUnreachable, MessageInvalid
 from protocol.units import Tick
 
@@ -27,7 +28,23 @@ ROUNDS: Final = 2
 FIRST_PAUSE_SECONDS: Final = 0.05
 SUSPECT_SECONDS: Final = 30.0
 """How long a node that failed or differed is asked only after all others."""
+TICK_BYTES: Final = 4
+SHOWN_DIGEST_BYTES: Final = 4
 T = TypeVar("T")
+
+
+class Source(Protocol):
+    """A node or an RPC that can be asked."""
+
+    name: str
+    trouble: str
+    """Why it is not connected."""
+
+    @property
+    def connected(self) -> bool: ...
+
+
+S = TypeVar("S", bound=Source)
 
 
 @dataclass(frozen=True)
@@ -41,20 +58,34 @@ class Answer(Generic[T]):
     """When it was given; None if it does not depend on that."""
 
 
-Attempt = Callable[[Peer], Awaitable[Answer[T]]]
-"""Puts a question to one node; may raise NoAnswer and MessageInvalid."""
+Attempt = Callable[[S], Awaitable[Answer[T]]]
+"""Puts a question to one of them; may raise NoAnswer and MessageInvalid."""
+
+
+def contract_answer(output: bytes, tick_at: int | None) -> Answer[bytes]:
+    """A contract function's output; `tick_at` as in Chain.query."""
+    if tick_at is None or len(output) < tick_at + TICK_BYTES:
+        return Answer(output, output, shown(output))
+    tick = Tick(int.from_bytes(output[tick_at : tick_at + TICK_BYTES], "little"))
+    claim = output[:tick_at] + output[tick_at + TICK_BYTES :]
+    return Answer(output, claim, shown(claim), tick)
+
+
+def shown(data: bytes) -> str:
+    """Bytes for people."""
+    return f"{len(data)} bytes ({k12(data, SHOWN_DIGEST_BYTES).hex()})"
 
 
 @dataclass
-class Round(Generic[T]):
+class Round(Generic[S, T]):
     """What was heard so far of one question."""
 
     needed: int
     newest: Tick
-    answers: list[tuple[Peer, Answer[T]]] = field(default_factory=list)
+    answers: list[tuple[S, Answer[T]]] = field(default_factory=list)
     troubles: dict[str, str] = field(default_factory=dict)
 
-    def add(self, peer: Peer, heard: Answer[T] | str) -> None:
+    def add(self, peer: S, heard: Answer[T] | str) -> None:
         if isinstance(heard, str):
             self.troubles[peer.name] = heard
         elif self.needed > 1 and heard.tick is not None and heard.tick + MAX_LAG_TICKS < self.newest:
@@ -62,7 +93,7 @@ class Round(Generic[T]):
         else:
             self.answers.append((peer, heard))
 
-    def agreed(self) -> tuple[Answer[T], frozenset[Peer]] | None:
+    def agreed(self) -> tuple[Answer[T], frozenset[S]] | None:
         """The answer that enough nodes gave, and those nodes."""
         for group in combinations(self.answers, self.needed):
             answers = [answer for _, answer in group]
@@ -75,17 +106,24 @@ def _same(one: Answer[T], other: Answer[T]) -> bool:
     return one.claim == other.claim and abs((one.tick or 0) - (other.tick or 0)) <= MAX_LAG_TICKS
 
 
-class Quorum:
-    def __init__(self, peers: Sequence[Peer], timing: Timing, changed: trio.lowlevel.ParkingLot) -> None:
-        """`changed` is unparked whenever a node has been connected."""
+class Quorum(Generic[S]):
+    def __init__(
+        self,
+        peers: Sequence[S],
+        timing: Timing,
+        changed: trio.lowlevel.ParkingLot,
+        kind: str = "Qubic node",
+    ) -> None:
+        """`changed` is unparked whenever one has been connected. `kind`: what they are, for sentences."""
+        self._kind = kind
         self._peers = tuple(peers)
         self._timing = timing
         self._changed = changed
         self._needed = min(NEEDED, len(peers))
         self._newest = Tick(0)
-        self._suspect_until: dict[Peer, float] = {}
+        self._suspect_until: dict[S, float] = {}
 
-    async def ask(self, attempt: Attempt[T], what: str) -> T:
+    async def ask(self, attempt: Attempt[S, T], what: str) -> T:
         """The result that enough nodes agree on; `what` is asked for, in words.
 
         Raises ChainUnreachable, ChainDisagrees.
@@ -103,11 +141,11 @@ class Quorum:
                 if not rounds:
                     raise self._unreachable(heard.troubles)
             elif trio.current_time() + pause > give_up:
-                raise _disagreement(heard, what)
+                raise _disagreement(heard, what, self._kind)
             await trio.sleep(pause)
             pause *= 2
 
-    def _take(self, heard: Round[T], answer: Answer[T], agreeing: frozenset[Peer]) -> T:
+    def _take(self, heard: Round[S, T], answer: Answer[T], agreeing: frozenset[S]) -> T:
         self._newest = max(self._newest, answer.tick or self._newest)
         until = trio.current_time() + SUSPECT_SECONDS
         differing = {peer for peer, _ in heard.answers} - agreeing
@@ -118,11 +156,11 @@ class Quorum:
                 self._suspect_until[peer] = until
         return answer.result
 
-    async def _round(self, attempt: Attempt[T]) -> Round[T]:
+    async def _round(self, attempt: Attempt[S, T]) -> Round[S, T]:
         """Ask the best nodes, and further ones where it takes them, until enough agree or none is left."""
         waiting = list(await self.connected(self._needed))
-        heard = Round[T](self._needed, self._newest)
-        into, out = trio.open_memory_channel[tuple[Peer, Answer[T] | str]](len(waiting))
+        heard = Round[S, T](self._needed, self._newest)
+        into, out = trio.open_memory_channel[tuple[S, Answer[T] | str]](len(waiting))
         async with trio.open_nursery() as nursery:
             running, panel = 0, PANEL if self._needed > 1 else 1
             while True:
@@ -140,7 +178,7 @@ class Quorum:
             nursery.cancel_scope.cancel()
         return heard
 
-    async def first(self, attempt: Callable[[Peer], Awaitable[T]]) -> T:
+    async def first(self, attempt: Callable[[S], Awaitable[T]]) -> T:
         """The result of the first node with which `attempt` works: for what proves itself."""
         troubles: dict[str, str] = {}
         for peer in await self.connected(1):
@@ -150,7 +188,7 @@ class Quorum:
                 troubles[peer.name] = str(error)
         raise self._unreachable(troubles)
 
-    async def connected(self, least: int) -> list[Peer]:
+    async def connected(self, least: int) -> list[S]:
         """Connected nodes, the best first; waits a little until there are `least`.
 
         Raises ChainUnreachable.
@@ -168,15 +206,15 @@ class Quorum:
         failing = [peer for peer in self._peers if peer.name in troubles or not peer.connected]
         why = "; ".join(f"{peer.name}: {troubles.get(peer.name, peer.trouble)}" for peer in failing)
         if self._needed == 1 or len(failing) == len(self._peers):
-            return ChainUnreachable(f"no Qubic node answers ({why}); check that it runs")
+            return ChainUnreachable(f"no {self._kind} answers ({why}); check that it runs")
         return ChainUnreachable(
-            f"{len(self._peers) - len(failing)} of {len(self._peers)} Qubic nodes answer and {NEEDED} must "
+            f"{len(self._peers) - len(failing)} of {len(self._peers)} {self._kind}s answer and {NEEDED} must "
             f"say the same ({why}); check that they run"
         )
 
 
 async def _ask_one(
-    peer: Peer, attempt: Attempt[T], into: trio.MemorySendChannel[tuple[Peer, Answer[T] | str]]
+    peer: S, attempt: Attempt[S, T], into: trio.MemorySendChannel[tuple[S, Answer[T] | str]]
 ) -> None:
     heard: Answer[T] | str
     try:
@@ -186,11 +224,9 @@ async def _ask_one(
     into.send_nowait((peer, heard))
 
 
-def _disagreement(heard: Round[T], what: str) -> ChainDisagrees:
+def _disagreement(heard: Round[S, T], what: str, kind: str) -> ChainDisagrees:
     said = ", ".join(
         f"{peer.name} says {answer.says}" + (f" at tick {answer.tick}" if answer.tick is not None else "")
         for peer, answer in sorted(heard.answers, key=lambda pair: pair[0].name)
     )
-    return ChainDisagrees(
-        f"the Qubic nodes do not agree on {what}: {said}; leave out the wrong one or name more nodes"
-    )
+    return ChainDisagrees(f"the {kind}s do not agree on {what}: {said}; leave out the wrong one or name more")

@@ -1,10 +1,14 @@
-"""What the bridge can be told to do with money, as plain data."""
+"""What the bridge can be told to do with money, as plain data.
+
+`opened`: the tick in which an escrow is known to have opened. A node that is not past it yet knows of no such
+escrow, which must not pass for its end.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.units import EscrowId, LeaseId, Qu, QubicId
+from protocol.units import EscrowId, LeaseId, Qu, QubicId, Tick
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class RedeemOrder:
     escrow_id: EscrowId
     cumulative: Qu
     signature: bytes
+    opened: Tick = Tick(0)
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,16 @@ class CloseOrder:
     escrow_id: EscrowId
     cumulative: Qu
     signature: bytes
+    opened: Tick = Tick(0)
 
 
 @dataclass(frozen=True)
 class RequestCloseOrder:
     escrow_id: EscrowId
+    opened: Tick = Tick(0)
 
 
 @dataclass(frozen=True)
 class FinalizeOrder:
     escrow_id: EscrowId
+    opened: Tick = Tick(0)

@@ -1,8 +1,9 @@
 """Chain over Qubic's public HTTP RPC: the Live service for now, the Archive service for past ticks.
 
-One operator answers all of it and is believed, as a single node is; what can be checked is: every
-transaction of a past tick must have the hash that its tick lists. The archive lags behind the network,
-so it is asked how far it has come before anything else: what it does not know yet says nothing.
+One operator answers all of it. What it says has to fit together: every transaction of a past tick must
+have a hash that its tick lists, and that one of ours was not in its tick counts only when four answers of
+both services say so (`_missed`). The archive lags behind the network, so it is asked how far it has come
+before anything else: what it does not know yet says nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import binascii
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
+from escrow_bridge import rpc_records as answers
 from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
 from escrow_bridge.node_peer import Timing
 from escrow_bridge.qubic import (
@@ -25,10 +27,11 @@ from escrow_bridge.qubic import (
     parse_identity,
     parse_transaction,
     transaction_digest,
+    transaction_hash,
 )
 from escrow_bridge.shared import Shared
-from protocol.errors import ChainUnreachable, ConfigInvalid, MessageInvalid, UsageError
-from protocol.units import MAX_QU, Qu, QubicId, Tick
+from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid, MessageInvalid, UsageError
+from protocol.units import Qu, QubicId, Tick
 
 SCHEMES: Final = ("rpc+http://", "rpc+https://")
 LIVE: Final = "/live/v1"
@@ -40,9 +43,10 @@ MAX_CONNECTIONS: Final = 16
 POOL_WAITS: Final = 4
 """How many answers' time a request waits until one of the connections is free."""
 INVALID_ARGUMENT: Final = 3
-U32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-U16 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)]
-Amount = Annotated[int, msgspec.Meta(ge=0, le=MAX_QU)]
+NOT_FOUND: Final = 5
+SETTLED_TICKS: Final = 3
+"""How far beyond a tick the archive must have come before that tick counts as empty or skipped: its parts
+are not written at one moment."""
 T = TypeVar("T")
 
 
@@ -54,77 +58,6 @@ class _Refused(Exception):
         self.code = code
 
 
-class _Record(msgspec.Struct, rename="camel"):
-    """A JSON object of the service. Integers may come as strings; unknown fields are ignored."""
-
-
-class _TickInfo(_Record):
-    tick: U32
-    epoch: U16
-    initial_tick: U32
-    duration: U32 = 0
-
-
-class _TickInfoAnswer(_Record):
-    tick_info: _TickInfo
-
-
-class _Balance(_Record):
-    id: str
-    balance: Amount
-    valid_for_tick: U32
-
-
-class _BalanceAnswer(_Record):
-    balance: _Balance
-
-
-class _ContractAnswer(_Record):
-    response_data: str = ""
-
-
-class _LastProcessed(_Record):
-    tick_number: U32
-
-
-class _Interval(_Record):
-    first_tick: U32
-    last_tick: U32
-
-
-class _Intervals(_Record):
-    processed_tick_intervals: list[_Interval] = []
-
-
-class _TickData(_Record):
-    tick_number: U32
-    transaction_hashes: list[str] = []
-
-
-class _TickDataAnswer(_Record):
-    tick_data: _TickData | None = None
-
-
-class _Transaction(_Record):
-    source: str
-    destination: str
-    amount: Amount
-    tick_number: U32
-    signature: str
-    input_type: U16 = 0
-    input_size: U16 = 0
-    input_data: str = ""
-
-
-class _Transactions(_Record):
-    transactions: list[_Transaction] = []
-
-
-class _Error(_Record):
-    code: int = 0
-    message: str = ""
-
-
 class RpcChain:
     """Obtained from `open_rpc_chain`."""
 
@@ -133,24 +66,32 @@ class RpcChain:
         self._base = base
         self._tick_info = Shared(self._ask_tick_info)
 
+    @property
+    def name(self) -> str:
+        return f"the Qubic RPC {self._base}"
+
     async def tick_info(self) -> TickInfo:
         return await self._tick_info()
 
     async def _ask_tick_info(self) -> TickInfo:
-        info = (await self._get(f"{LIVE}/tick-info", _TickInfoAnswer)).tick_info
+        info = (await self._get(f"{LIVE}/tick-info", answers.TickInfoAnswer)).tick_info
         return TickInfo(Tick(info.tick), info.epoch, Tick(info.initial_tick), info.duration)
 
     async def balance(self, owner: QubicId) -> Balance:
+        known = await self._account(owner)
+        return Balance(Qu(known.balance), Tick(known.valid_for_tick))
+
+    async def _account(self, owner: QubicId) -> answers.BalanceRecord:
         identity = identity_of(owner)
-        known = (await self._get(f"{LIVE}/balances/{identity}", _BalanceAnswer)).balance
+        known = (await self._get(f"{LIVE}/balances/{identity}", answers.BalanceAnswer)).balance
         if known.id != identity:
             raise self._garbled("a balance of somebody else")
-        return Balance(Qu(known.balance), Tick(known.valid_for_tick))
+        return known
 
     async def broadcast(self, transaction: bytes) -> None:
         body = {"encodedTransaction": base64.b64encode(transaction).decode()}
         try:
-            await self._post(f"{LIVE}/broadcast-transaction", body, _Record)
+            await self._post(f"{LIVE}/broadcast-transaction", body, answers.Record)
         except _Refused as error:
             # Dropped, as nodes drop in silence what they do not like: `outcome` will tell.
             if error.code != INVALID_ARGUMENT:
@@ -166,45 +107,44 @@ class RpcChain:
             "requestData": base64.b64encode(payload).decode(),
         }
         try:
-            answer = await self._post(f"{LIVE}/querySmartContract", body, _ContractAnswer)
+            answer = await self._post(f"{LIVE}/querySmartContract", body, answers.ContractAnswer)
         except _Refused as error:
             raise self._refused(error) from error
         return self._decoded(answer.response_data)
 
-    async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
-        if (await self.tick_info()).tick <= tick or not await self._processed(tick):
+    async def outcome(self, transaction: bytes) -> Outcome:
+        tick = parse_transaction(transaction).tick
+        if (await self.tick_info()).tick <= tick:
+            return Outcome.PENDING
+        listed = await self._listed(tick)
+        if isinstance(listed, Outcome):
+            return listed
+        if transaction_digest(transaction) in listed:
+            return Outcome.INCLUDED
+        return await self._missed(transaction, listed)
+
+    async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
+        listed = await self._listed(tick)
+        return None if isinstance(listed, Outcome) else await self._in_tick(tick, listed)
+
+    async def _listed(self, tick: Tick) -> tuple[bytes, ...] | Outcome:
+        """The digests of a tick's transactions in slot order, none if it was empty or the network skipped
+        it; PENDING or UNKNOWN if the archive cannot say."""
+        last = (await self._get(f"{ARCHIVE}/getLastProcessedTick", answers.LastProcessed)).tick_number
+        if last < tick:
             return Outcome.PENDING
         try:
             digests = await self._digests(tick)
         except _Refused as error:
-            return await self._why_not_there(tick, error)
-        return Outcome.INCLUDED if transaction_digest in digests else Outcome.MISSED
-
-    async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
-        if not await self._processed(tick):
-            return None
-        try:
-            digests = await self._digests(tick)
-            if not digests:
-                return ()
-            answer = await self._post(
-                f"{ARCHIVE}/getTransactionsForTick", {"tickNumber": tick}, _Transactions
-            )
-        except _Refused as error:
-            return () if await self._why_not_there(tick, error) is Outcome.MISSED else None
-        found = {transaction_digest(raw): raw for raw in map(self._raw, answer.transactions)}
-        if not set(digests) <= found.keys():
-            raise self._garbled(f"not all transactions of tick {tick}")
-        return tuple(found[digest] for digest in digests)
-
-    async def _processed(self, tick: Tick) -> bool:
-        """Whether the archive has come as far as `tick`."""
-        last = await self._get(f"{ARCHIVE}/getLastProcessedTick", _LastProcessed)
-        return tick <= last.tick_number
+            outcome = await self._why_refused(tick, error)
+            if outcome is not Outcome.MISSED:
+                return outcome
+            digests = ()
+        return digests if digests or last >= tick + SETTLED_TICKS else Outcome.PENDING
 
     async def _digests(self, tick: Tick) -> tuple[bytes, ...]:
-        """Of the transactions of a processed tick, in slot order; none if the tick was empty."""
-        answer = await self._post(f"{ARCHIVE}/getTickData", {"tickNumber": tick}, _TickDataAnswer)
+        """As a processed tick lists them."""
+        answer = await self._post(f"{ARCHIVE}/getTickData", {"tickNumber": tick}, answers.TickDataAnswer)
         data = answer.tick_data
         if data is None:
             return ()
@@ -215,11 +155,11 @@ class RpcChain:
         except UsageError:
             raise self._garbled("a transaction hash that is none") from None
 
-    async def _why_not_there(self, tick: Tick, error: _Refused) -> Outcome:
+    async def _why_refused(self, tick: Tick, error: _Refused) -> Outcome:
         """What the refusal of a processed tick means: skipped by the network, or before the archive."""
         if error.code != INVALID_ARGUMENT:
             raise self._refused(error) from error
-        answer = await self._get(f"{ARCHIVE}/getProcessedTickIntervals", _Intervals)
+        answer = await self._get(f"{ARCHIVE}/getProcessedTickIntervals", answers.Intervals)
         intervals = answer.processed_tick_intervals
         if not any(interval.first_tick <= tick for interval in intervals):
             return Outcome.UNKNOWN
@@ -227,7 +167,50 @@ class RpcChain:
             return Outcome.PENDING
         return Outcome.MISSED
 
-    def _raw(self, record: _Transaction) -> bytes:
+    async def _in_tick(self, tick: Tick, listed: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """The transactions of a processed tick, which must be exactly those that it lists."""
+        try:
+            answer = await self._post(
+                f"{ARCHIVE}/getTransactionsForTick", {"tickNumber": tick}, answers.Transactions
+            )
+        except _Refused as error:
+            if listed or error.code != INVALID_ARGUMENT:
+                raise self._refused(error) from error
+            return ()  # of a tick that the network skipped
+        found = {transaction_digest(raw): raw for raw in map(self._raw, answer.transactions)}
+        if not set(listed) <= found.keys():
+            raise self._garbled(f"not all transactions of tick {tick}")
+        if len(found) > len(listed):
+            raise self._contradiction(tick, "it has transactions of it that the tick does not list")
+        return tuple(found[digest] for digest in listed)
+
+    async def _missed(self, transaction: bytes, listed: tuple[bytes, ...]) -> Outcome:
+        """A tick that does not list one of our transactions, held against all else that the operator says:
+        the tick's transactions, the index by hash, and the live service's record of our account."""
+        ours = parse_transaction(transaction)
+        others = await self._in_tick(ours.tick, listed)
+        if await self._knows(transaction):
+            raise self._contradiction(ours.tick, "it knows a transaction of it that the tick does not list")
+        account = await self._account(ours.source)
+        if account.valid_for_tick <= ours.tick:
+            return Outcome.PENDING
+        if account.latest_outgoing_transfer_tick == ours.tick and not _has_of(ours.source, others):
+            raise self._contradiction(
+                ours.tick, "our account sent something in it and the tick lists nothing"
+            )
+        return Outcome.MISSED
+
+    async def _knows(self, transaction: bytes) -> bool:
+        body = {"hash": transaction_hash(transaction)}
+        try:
+            answer = await self._post(f"{ARCHIVE}/getTransactionByHash", body, answers.TransactionAnswer)
+        except _Refused as error:
+            if error.code != NOT_FOUND:
+                raise self._refused(error) from error
+            return False
+        return answer.transaction is not None
+
+    def _raw(self, record: answers.TransactionRecord) -> bytes:
         """The bytes of a transaction; its digest tells whether they are right."""
         payload, signature = self._decoded(record.input_data), self._decoded(record.signature)
         try:
@@ -284,9 +267,9 @@ class RpcChain:
 
     def _error(self, status: int, content: bytes) -> _Refused | ChainUnreachable:
         try:
-            error = msgspec.json.decode(content, type=_Error, strict=False)
+            error = msgspec.json.decode(content, type=answers.ErrorObject, strict=False)
         except (msgspec.DecodeError, RecursionError):
-            error = _Error()
+            error = answers.ErrorObject()
         if not error.code:
             return ChainUnreachable(f"the Qubic RPC at {self._base} answers with HTTP status {status}")
         return _Refused(error.code, _printable(error.message))
@@ -297,9 +280,18 @@ class RpcChain:
     def _garbled(self, what: str) -> ChainUnreachable:
         return ChainUnreachable(f"the Qubic RPC at {self._base} answers with {what}; it is not usable")
 
+    def _contradiction(self, tick: Tick, what: str) -> ChainDisagrees:
+        return ChainDisagrees(
+            f"the Qubic RPC at {self._base} contradicts itself about tick {tick}: {what}; take another one"
+        )
+
 
 _NUMBERS: Final = struct.Struct("<qIHH")
 """Amount, tick, input type and input size of a transaction, between its keys and its input."""
+
+
+def _has_of(source: QubicId, transactions: tuple[bytes, ...]) -> bool:
+    return any(parse_transaction(raw).source == source for raw in transactions)
 
 
 def _printable(text: str) -> str:

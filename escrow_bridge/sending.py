@@ -6,23 +6,22 @@ without it may another be sent in its place.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 import trio
 
 from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
 from escrow_bridge.pace import Pace, offset_for
-from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction, transaction_digest
-from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, LedgerBroken
+from escrow_bridge.qubic import Wallet, contract_id, parse_transaction, sign_transaction
+from escrow_bridge.waiting import Waiting
+from protocol.errors import BalanceTooLow, LedgerBroken
 from protocol.units import Qu, QubicId, Tick
 
-_LOG: Final = logging.getLogger(__name__)
 Save = Callable[[bytes], Awaitable[None]]
 """Keeps the scratch of an order where a crash does not reach it; returns when it is safe."""
 T = TypeVar("T")
@@ -81,9 +80,13 @@ class Sender:
         tick_offset: int | None,
         one_pending: bool,
         poll_seconds: float,
+        signed_until: Tick,
+        waiting: Waiting,
     ) -> None:
         """`tick_offset`: always aim so many ticks ahead; None: as the ticks come. `one_pending`: one
-        transaction after the other, for networks where a newer one takes the older one's place."""
+        transaction after the other, for networks where a newer one takes the older one's place.
+        `signed_until`: the newest tick that a transaction was signed for before this process began."""
+        self.waiting = waiting
         self._chain = chain
         self._wallet = wallet
         self._contract_index = contract_index
@@ -92,7 +95,7 @@ class Sender:
         self._pace = Pace()
         self._transferring = trio.Lock()
         self._reserved = Qu(0)
-        self._included_in = Tick(0)
+        self._ran_until = signed_until
         """The newest tick that has a transaction of ours, or may have: nobody can say any more."""
         self._turns = trio.CapacityLimiter(1 if one_pending else math.inf)
 
@@ -130,6 +133,11 @@ class Sender:
         self._pace.saw(info, trio.current_time())
         return info
 
+    @property
+    def tick_seconds(self) -> float:
+        """How long a tick lasts, as seen."""
+        return self._pace.tick_ms / 1_000
+
     async def next_tick(self) -> Tick:
         """The tick that a transaction signed now should name."""
         tick = (await self.tick_info()).tick
@@ -148,11 +156,16 @@ class Sender:
     async def _balance(self) -> Balance:
         """The wallet's, after all of ours that has run: a node may be a little behind, and what was
         already spent would cover a second transaction."""
-        while True:
-            balance = await self._chain.balance(self._wallet.public_key)
-            if balance.as_of > self._included_in:
-                return balance
-            await trio.sleep(self._poll_seconds)
+        with self.waiting.reasons() as because:
+            while True:
+                balance = await self._chain.balance(self._wallet.public_key)
+                if balance.as_of > self._ran_until:
+                    return balance
+                because(
+                    f"the wallet is shown as of tick {balance.as_of} at {self._chain.name}, and its last "
+                    f"transaction is for tick {self._ran_until}"
+                )
+                await trio.sleep(self._poll_seconds)
 
     async def prepare(
         self,
@@ -167,41 +180,52 @@ class Sender:
     ) -> Scratch:
         """Sign the next attempt, to the contract if no other account is named, and save it; `follow` sends
         it."""
-        destination = contract_id(self._contract_index) if to is None else to
-        raw = sign_transaction(self._wallet, destination, amount, tick, procedure, payload)
+        raw = self.sign(tick, amount, procedure, payload, to=to)
         scratch = replace(scratch, ticks=(*scratch.ticks, tick), transaction=raw)
         await save(dump_scratch(scratch))
         return scratch
 
+    def sign(
+        self, tick: Tick, amount: Qu, procedure: int, payload: bytes, *, to: QubicId | None = None
+    ) -> bytes:
+        """A transaction that is neither saved nor sent. `to` as for `prepare`."""
+        destination = contract_id(self._contract_index) if to is None else to
+        return sign_transaction(self._wallet, destination, amount, tick, procedure, payload)
+
     async def follow(self, scratch: Scratch) -> Outcome:
         """Send the last attempt, again in every tick until its own, and wait for what became of it:
         INCLUDED, MISSED or UNKNOWN. An unreachable chain is waited for: the money may be on its way."""
-        sent_in = Tick(0)
+        told_in = Tick(0)
         while True:
             info = await self.patiently(self.tick_info)
             if info.tick > scratch.tick:
-                outcome = await self.patiently(self._outcome(scratch))
+                return await self._what_became_of(scratch)
+            if info.tick != told_in:
+                told_in = info.tick
+                await self.patiently(lambda: self._chain.broadcast(scratch.transaction))
+            await self._next_after(info.tick, scratch)
+
+    async def _next_after(self, tick: Tick, scratch: Scratch) -> None:
+        """Return as soon as a later tick is seen."""
+        with self.waiting.reasons() as because:
+            while (await self.patiently(self.tick_info)).tick <= tick:
+                because(
+                    f"tick {tick} is the newest at {self._chain.name}; the transaction is for tick "
+                    f"{scratch.tick}"
+                )
+                await trio.sleep(self._poll_seconds)
+
+    async def _what_became_of(self, scratch: Scratch) -> Outcome:
+        with self.waiting.reasons() as because:
+            while True:
+                outcome = await self.patiently(lambda: self._chain.outcome(scratch.transaction))
                 if outcome in (Outcome.INCLUDED, Outcome.UNKNOWN):
-                    self._included_in = max(self._included_in, scratch.tick)
+                    self._ran_until = max(self._ran_until, scratch.tick)
                 if outcome is not Outcome.PENDING:
                     return outcome
-            elif info.tick != sent_in:
-                sent_in = info.tick
-                await self.patiently(lambda: self._chain.broadcast(scratch.transaction))
-            await trio.sleep(self._poll_seconds)
-
-    def _outcome(self, scratch: Scratch) -> Callable[[], Awaitable[Outcome]]:
-        return lambda: self._chain.outcome(transaction_digest(scratch.transaction), scratch.tick)
+                because(f"what was in tick {scratch.tick} is not known yet at {self._chain.name}")
+                await trio.sleep(self._poll_seconds)
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a read or a broadcast until the chain answers, and answers sensibly: once something
-        was sent, a node that is down or confused must not decide what became of the money."""
-        warned = False
-        while True:
-            try:
-                return await call()
-            except (ChainUnreachable, ChainDisagrees) as error:
-                if not warned:
-                    _LOG.warning("waiting for the chain: %s", error)
-                warned = True
-                await trio.sleep(self._poll_seconds)
+        """See Waiting.patiently."""
+        return await self.waiting.patiently(call, self._poll_seconds)

@@ -52,6 +52,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             created_ms INTEGER NOT NULL, updated_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
     ),
     (
+        # One transaction may be about several leases: vouchers are cashed together.
+        "ALTER TABLE transactions RENAME TO transactions_before",
+        """CREATE TABLE transactions (
+            digest BLOB NOT NULL, about BLOB NOT NULL, action TEXT NOT NULL, tick INTEGER NOT NULL,
+            amount INTEGER NOT NULL, destination BLOB NOT NULL, at_ms INTEGER NOT NULL,
+            PRIMARY KEY (digest, about)) STRICT, WITHOUT ROWID""",
+        "INSERT INTO transactions SELECT * FROM transactions_before",
+        "DROP TABLE transactions_before",
+        "CREATE INDEX transactions_by_subject ON transactions (about)",
+    ),
+    (
         # Callers' signed words on leases that are over. proof, paid, opened_ms: what the chain said of it.
         """CREATE TABLE receipts (
             lease_id BLOB PRIMARY KEY, provider BLOB NOT NULL, record BLOB NOT NULL,

@@ -1,6 +1,7 @@
 """Every transaction this node has signed: what may be on the chain although nothing else remembers it.
 
-Written before the transaction is sent, so an entry does not say that it was. Times are Unix milliseconds.
+Written before the transaction is sent, so an entry does not say that it was. One that is about several leases
+has an entry for each. Times are Unix milliseconds.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ async def note(store: Store, one: SignedTransaction) -> None:
     """Keep it; no error if it is there already. DiskFull."""
     sql = "INSERT OR IGNORE INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?)"
     await store.write(lambda db: db.execute(sql, astuple(one)), "transactions.note")
+
+
+async def last_tick(store: Store) -> int:
+    """The newest tick that one was signed for; 0 if none ever was."""
+    (tick,) = await store.read(lambda db: db.execute("SELECT max(tick) FROM transactions").fetchone())
+    return tick or 0
 
 
 async def about(store: Store, subject: bytes) -> tuple[SignedTransaction, ...]:

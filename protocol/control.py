@@ -99,7 +99,8 @@ class WalletArgs:
 
 @dataclass(frozen=True)
 class SendArgs:
-    """Pay an account; the answer comes when it is final. Asked again with the same id it pays once."""
+    """Pay an account; the answer comes when it is final. Asked again with the same id it pays once.
+    Events are WaitingEvent, where it takes unusually long."""
 
     payment_id: Annotated[str, Meta(min_length=1, max_length=64)]
     identity: Annotated[str, Meta(max_length=60)]
@@ -241,6 +242,14 @@ class RunEvent:
     lease: LeaseView | None
     quote: QuoteView | None = None
     """What is about to be signed; comes once, before there is a lease."""
+    waiting: str = ""
+    """Why it takes unusually long, in a sentence, while it is the chain that is waited for."""
+
+
+@dataclass(frozen=True)
+class WaitingEvent:
+    why: str
+    """Why the chain has to be waited for, in a sentence; empty when it goes on."""
 
 
 @dataclass(frozen=True)
@@ -327,7 +336,13 @@ ANSWERS: Final[dict[str, type]] = {
     "history": HistoryView,
     "shutdown": Done,
 }
-EVENTS: Final[dict[str, type]] = {"run": RunEvent, "logs": LogChunk, "wait": RunEvent}
+EVENTS: Final[dict[str, type]] = {
+    "run": RunEvent,
+    "logs": LogChunk,
+    "wait": RunEvent,
+    "send": WaitingEvent,
+    "stake": WaitingEvent,
+}
 """What a verb answers with, and what the events before the answer are."""
 
 

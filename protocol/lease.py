@@ -21,6 +21,9 @@ from protocol.units import Qu, Seconds, amount_due
 
 TABLES: Final = {Role.CALLER: lease_caller.TABLE, Role.PROVIDER: lease_provider.TABLE}
 
+CASHING_SECONDS: Final = 60
+"""In which a voucher is cashed as good as certainly, also if several transactions are lost on the way."""
+
 
 def step(lease: Lease, event: Event) -> tuple[Lease, tuple[Effect, ...]]:
     """What an event makes of a lease, and what is to be done about it."""
@@ -33,6 +36,18 @@ def step(lease: Lease, event: Event) -> tuple[Lease, tuple[Effect, ...]]:
 def max_loss(role: Role, terms: Terms) -> Qu:
     """The most one side can lose if the other vanishes at the worst moment, in QU."""
     due = amount_due(terms.price_qu_per_hour, Seconds(_seconds_at_risk(role, terms)))
+    return Qu(min(due, terms.deposit))
+
+
+def max_loss_if_gone(terms: Terms) -> Qu:
+    """The most of what its job has earned that a provider loses if its own daemon never comes back, in QU.
+
+    What it earned from one cashing to the next, which may come as late as a voucher does, and while the
+    transaction of that one was under way. Nobody pays for what the job does after that death.
+    """
+    seconds = lease_provider.REDEEM_EVERY_MS // 1_000 + CASHING_SECONDS
+    seconds += 3 * _seconds_at_risk(Role.PROVIDER, terms)
+    due = amount_due(terms.price_qu_per_hour, Seconds(min(seconds, terms.max_seconds)))
     return Qu(min(due, terms.deposit))
 
 

@@ -21,6 +21,7 @@ from escrow_bridge import rpc
 from escrow_bridge.chain import Chain
 from escrow_bridge.node import open_node_chain
 from escrow_bridge.qubic import Wallet
+from escrow_bridge.rpc_quorum import open_rpc_chains
 from ledger.store import Store, open_store
 from protocol.errors import ConfigInvalid, EngineUnreachable, PortBusy, QubixError
 from protocol.signing import NodeKey
@@ -153,10 +154,11 @@ async def _open_chain(config: Config) -> AsyncIterator[Chain]:
     if config.chain.startswith(NODE_SCHEME):
         opened = open_node_chain(config.chain.removeprefix(NODE_SCHEME).split(","))
     elif config.chain.startswith(rpc.SCHEMES):
-        opened = rpc.open_rpc_chain(config.chain)
+        opened = open_rpc_chains(config.chain.split(","))
     else:
         raise ConfigInvalid(
-            "--chain must be node://HOST:PORT[,HOST:PORT...], rpc+https://HOST or rpc+http://HOST:PORT, "
+            "--chain must be node://HOST:PORT[,HOST:PORT...], rpc+https://HOST or rpc+http://HOST:PORT "
+            "(several with commas between), "
             f"not {config.chain!r}"
         )
     async with opened as chain:

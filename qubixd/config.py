@@ -43,7 +43,8 @@ class Config:
     """HOST:PORT of the libp2p listener; port 0 takes a free one."""
     bootstrap: tuple[str, ...] = ()
     chain: str = ""
-    """node://HOST:PORT[,HOST:PORT...], rpc+http://HOST:PORT or rpc+https://HOST; see docs/chains.md."""
+    """node://HOST:PORT[,HOST:PORT...], or rpc+http://HOST:PORT or rpc+https://HOST or several of them with
+    commas between; see docs/chains.md."""
     contract_index: int = 0
     network: str = "devnet"
     """Name of the Qubic network; part of every lease's terms."""

@@ -30,7 +30,7 @@ from protocol.errors import (
     WireError,
 )
 from protocol.lease import max_loss_words
-from protocol.lease_state import TERMINAL, Lease, Role
+from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
 from qubixd import market_desk, stake_desk, wallet_desk
@@ -47,6 +47,7 @@ MAX_REQUESTS_AT_ONCE: Final = 64
 """Of one connection; more are read when some have been answered."""
 MAX_UNIX_PATH_BYTES: Final = 100
 """The system's limit is 104 to 108."""
+WAITS_FOR_CHAIN: Final = (Phase.FUNDING, Phase.SETTLING)
 Emit = Callable[[object], Awaitable[None]]
 """Sends one event of the request being served."""
 
@@ -202,7 +203,7 @@ async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent
         raise MessageInvalid("base_dir and output_dir must be absolute paths")
     lease = await _hire(node, args, job, where, order, emit)
     if args.detach:
-        return _run_event(lease)
+        return _run_event(node, lease)
     return await _follow(node, lease, emit)
 
 
@@ -272,11 +273,11 @@ async def _follow(node: Node, lease: Lease, emit: Emit) -> control.RunEvent:
     while True:
         with node.leases.listen(lease.lease_id) as changes, contextlib.suppress(trio.EndOfChannel):
             lease = await node.leases.get(lease.lease_id)
-            await emit(_run_event(lease))
+            await emit(_run_event(node, lease))
             while lease.phase not in TERMINAL:
                 lease = await changes.receive()
-                await emit(_run_event(lease))
-            return _run_event(lease)
+                await emit(_run_event(node, lease))
+            return _run_event(node, lease)
 
 
 async def ps(node: Node, args: control.PsArgs, emit: Emit) -> control.PsView:
@@ -318,7 +319,7 @@ async def _logs_from_provider(
 
 async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEvent:
     lease = await find_lease(node, args.lease)
-    return _run_event(await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms())))
+    return _run_event(node, await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms())))
 
 
 async def wallet(node: Node, args: control.WalletArgs, emit: Emit) -> control.WalletView:
@@ -326,7 +327,7 @@ async def wallet(node: Node, args: control.WalletArgs, emit: Emit) -> control.Wa
 
 
 async def send(node: Node, args: control.SendArgs, emit: Emit) -> control.PaymentView:
-    return await wallet_desk.send(node, args)
+    return await wallet_desk.send(node, args, emit)
 
 
 async def history(node: Node, args: control.HistoryArgs, emit: Emit) -> control.HistoryView:
@@ -351,9 +352,10 @@ async def find_lease(node: Node, prefix: str) -> Lease:
     return found[0]
 
 
-def _run_event(lease: Lease) -> control.RunEvent:
+def _run_event(node: Node, lease: Lease) -> control.RunEvent:
     detail = lease.sentence if lease.phase in TERMINAL else PHASE_WORDS[lease.phase]
-    return control.RunEvent(lease.phase, detail, lease_view(lease))
+    waiting = node.waiting.why if lease.phase in WAITS_FOR_CHAIN else ""
+    return control.RunEvent(lease.phase, detail, lease_view(lease), waiting=waiting)
 
 
 Verb = Callable[[Node, Any, Emit], Awaitable[object]]

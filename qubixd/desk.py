@@ -30,7 +30,7 @@ from protocol.errors import (
     StreamBroken,
     VoucherInvalid,
 )
-from protocol.lease import max_loss_words
+from protocol.lease import max_loss_if_gone, max_loss_words
 from protocol.lease_model import Event
 from protocol.lease_state import BEFORE_RUNNING, TERMINAL, Lease, Role
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, Ack
@@ -101,10 +101,11 @@ class Desk:
     async def quote(self, signed: Signed) -> object:
         terms = quotes.make_terms(self.house(), signed.message, signed.signer, self.now_ms())
         log.info(
-            "quote for %s: %d QU per hour; you can lose %s",
+            "quote for %s: %d QU per hour; you can lose %s, or %d QU if this node never comes back",
             signed.signer.hex()[:12],
             terms.price_qu_per_hour,
             max_loss_words(Role.PROVIDER, terms),
+            max_loss_if_gone(terms),
         )
         return terms
 

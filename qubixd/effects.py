@@ -8,39 +8,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from escrow_bridge import layout
-from escrow_bridge.bridge import Bridge, CloseOrder, RedeemOrder, RequestCloseOrder
-from escrow_bridge.layout import EscrowView
+from escrow_bridge.bridge import Bridge
 from escrow_bridge.qubic import Wallet
-from escrow_bridge.sending import Save, saved_transaction
-from ledger import transactions
 from ledger.store import Store
 from protocol import lease_model as m
 from protocol import messages
 from protocol.errors import (
-    BalanceTooLow,
     ChainDisagrees,
+    ChainUnreachable,
     DiskFull,
     FilesInvalid,
-    FundingFailed,
     ImageUnavailable,
     JobMissing,
     MessageInvalid,
     PeerRefused,
     QubixError,
     StartFailed,
-    VoucherInvalid,
 )
 from protocol.lease_model import Effect, Event
 from protocol.lease_state import Lease, Role
 from protocol.messages import MAX_MESSAGE_BYTES
 from protocol.signing import NodeKey, Signed
-from qubixd.escrows import objection_to, open_order, signed_transaction
+from qubixd import cashier
 from qubixd.jobfiles import MIB, JobFiles
 from qubixd.leases import Clock, Task
 from qubixd.runner import JobState, Runner, RunSpec
@@ -58,10 +52,6 @@ from qubixd.wire import Stream, Wire
 log = logging.getLogger("qubix.effects")
 
 STOP_GRACE_S: Final = 10.0
-LATE_OPENING_MS: Final = 60_000
-"""A deposit that is to be locked so long after the lease was made: the ledger may have been put back."""
-USUAL_LEAD_TICKS: Final = range(-10, 61)
-"""How far the tick of an announced escrow may be ahead of the one our own node is at."""
 MAX_RESULT_BYTES: Final = 1 << 30
 """How much log a caller takes from a provider."""
 FOR_NOW: Final = ("disk.", "ledger.", "machine.", "runner.", "chain.", "internal.")
@@ -89,7 +79,14 @@ class Performer:
 
     async def __call__(self, task: Task) -> Event | None:
         effect: Any = task.effect
-        return await PERFORMERS[type(effect)](self, task, effect)
+        waits = (task.lease.lease_id, type(effect))
+        try:
+            event = await PERFORMERS[type(effect)](self, task, effect)
+        except (ChainUnreachable, ChainDisagrees) as error:
+            self.bridge.waiting.because(waits, str(error))
+            raise
+        self.bridge.waiting.over(waits)
+        return event
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -170,72 +167,6 @@ class Performer:
         )
         await self.tell(task.lease, message)
         return None
-
-    # --- money --------------------------------------------------------------------------------
-
-    async def chain_open(self, task: Task, effect: m.ChainOpen) -> Event | None:
-        late = self.now_ms() - task.lease.opened_at > LATE_OPENING_MS
-        try:
-            order = open_order(task.lease, look_back=late)
-            view = await self.bridge.open_escrow(order, task.scratch, self._saving(task, "open"))
-        except (BalanceTooLow, FundingFailed, ChainDisagrees) as error:
-            return m.ChainOpenFailed(error.code, str(error), self.now_ms())
-        return m.ChainOpened(view.escrow_id, view.open_tick, view.deadline_tick, self.now_ms())
-
-    async def chain_verify(self, task: Task, effect: m.ChainVerify) -> Event | None:
-        view = await self._read_patiently(effect)
-        objection = objection_to(view, effect, task.lease)
-        if objection or view is None:
-            return m.ChainOpenFailed("lease.escrow_wrong", objection, self.now_ms())
-        return m.ChainOpened(view.escrow_id, view.open_tick, view.deadline_tick, self.now_ms())
-
-    async def _read_patiently(self, claim: m.ChainVerify) -> EscrowView | None:
-        """The caller's node may be ahead of ours. A claim of a far tick is a lie, and waiting for it would
-        keep the vouchers, whose turn in this lane comes after, from being cashed."""
-        async with aclosing(self.bridge.ticks()) as ticks:
-            async for info in ticks:
-                view = await self.bridge.read(claim.escrow_id)
-                if view is not None or claim.open_tick - info.tick not in USUAL_LEAD_TICKS:
-                    return view
-        raise AssertionError("ticks never end")
-
-    async def chain_close(self, task: Task, effect: m.ChainClose) -> Event | None:
-        order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature)
-        settled = await self.bridge.close(order, task.scratch, self._saving(task, "close"))
-        if settled is None:
-            return None  # it was gone before; the escrow's watcher tells how it ended
-        return m.ChainClosed(settled.paid, settled.refunded, self.now_ms())
-
-    async def chain_redeem(self, task: Task, effect: m.ChainRedeem) -> Event | None:
-        order = RedeemOrder(effect.escrow_id, effect.cumulative, effect.signature)
-        try:
-            await self.bridge.redeem(order, task.scratch, self._saving(task, "redeem"))
-        except (VoucherInvalid, BalanceTooLow) as error:
-            # Nothing is lost: the end of the lease, for which this must not be in the way, cashes it too.
-            log.warning("lease %s: voucher not cashed yet: %s", task.lease.lease_id.hex()[:12], error)
-        return None
-
-    async def chain_request_close(self, task: Task, effect: m.ChainRequestClose) -> Event | None:
-        save = self._saving(task, "request_close")
-        await self.bridge.request_close(RequestCloseOrder(effect.escrow_id), task.scratch, save)
-        return None
-
-    def _saving(self, task: Task, action: str) -> Save:
-        """Before a transaction is saved with its effect, and so before it is sent, the ledger has it for
-        good: effects are forgotten once they are done."""
-        noted = saved_transaction(task.scratch)
-
-        async def save(scratch: bytes) -> None:
-            nonlocal noted
-            raw = saved_transaction(scratch)
-            if raw and raw != noted:
-                await transactions.note(
-                    self.store, signed_transaction(raw, task.lease.lease_id, action, self.now_ms())
-                )
-            noted = raw
-            await task.save(scratch)
-
-        return save
 
     # --- jobs ---------------------------------------------------------------------------------
 
@@ -382,11 +313,11 @@ PERFORMERS: Final[dict[type[Effect], Do]] = {
     m.SendVoucher: Performer.send_voucher,
     m.SendStop: Performer.send_stop,
     m.SendExited: Performer.send_exited,
-    m.ChainOpen: Performer.chain_open,
-    m.ChainVerify: Performer.chain_verify,
-    m.ChainClose: Performer.chain_close,
-    m.ChainRedeem: Performer.chain_redeem,
-    m.ChainRequestClose: Performer.chain_request_close,
+    m.ChainOpen: cashier.chain_open,
+    m.ChainVerify: cashier.chain_verify,
+    m.ChainClose: cashier.chain_close,
+    m.ChainRedeem: cashier.chain_redeem,
+    m.ChainRequestClose: cashier.chain_request_close,
     m.RunPull: Performer.run_pull,
     m.RunStart: Performer.run_start,
     m.RunPause: Performer.run_pause,

@@ -22,7 +22,7 @@ from ledger import journal
 from ledger.journal import OutboxItem, PendingEffect
 from ledger.store import Store
 from protocol import lease_model as m
-from protocol.errors import DiskFull, LeaseUnknown, LedgerBroken, QubixError
+from protocol.errors import ChainUnreachable, DiskFull, LeaseUnknown, LedgerBroken, QubixError
 from protocol.lease import step
 from protocol.lease_model import EFFECTS, EVENTS, REPLACEABLE, Effect, Event
 from protocol.lease_state import STATES, TERMINAL, Lease
@@ -185,6 +185,12 @@ class Leases:
             )
         return pending
 
+    def announce_again(self) -> None:
+        """Tell whoever listens to a lease its present state once more: something beside it has changed."""
+        for entry in self._entries.values():
+            if entry.lease.lease_id in self._listeners:
+                self._announce(entry.lease)
+
     def _announce(self, lease: Lease) -> None:
         for notice in self.on_change:
             notice(lease)
@@ -264,7 +270,10 @@ class Leases:
         try:
             event = await self._perform(Task(lease, effect, item.scratch, save))
         except (QubixError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            log.info("lease %s: %s will be tried again: %s", lease.lease_id.hex()[:12], item.kind, error)
+            # What the chain makes wait is told by the bridge, less often.
+            level = logging.DEBUG if isinstance(error, ChainUnreachable) else logging.INFO
+            short = lease.lease_id.hex()[:12]
+            log.log(level, "lease %s: %s will be tried again: %s", short, item.kind, error)
             return False
         except OSError as error:  # a file that is gone or closed to us must not take all leases down
             log.warning("lease %s: %s failed here: %s", lease.lease_id.hex()[:12], item.kind, error)

@@ -17,14 +17,15 @@ from escrow_bridge import layout
 from escrow_bridge.bridge import Bridge
 from escrow_bridge.chain import Chain
 from escrow_bridge.qubic import Wallet
-from ledger import journal
+from escrow_bridge.waiting import Waiting
+from ledger import journal, transactions
 from ledger.store import RunSync, Store
 from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid
 from protocol.images import LocalImage
 from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.messages import Offer
 from protocol.signing import NodeKey
-from protocol.units import Qu, Seconds, UnixMs
+from protocol.units import Qu, Seconds, Tick, UnixMs
 from qubixd.book import OfferBook
 from qubixd.choosing import Chooser
 from qubixd.config import Config
@@ -105,6 +106,7 @@ class Node:
     reconciler: Reconciler
     payments: Payments
     trust: Trust
+    waiting: Waiting
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
@@ -138,6 +140,7 @@ async def run_node(
         config.contract_index,
         one_pending=config.one_pending_per_source,
         poll_seconds=parts.poll_seconds,
+        signed_until=Tick(await transactions.last_tick(parts.store)),
     )
     watchers = Watchers(leases, bridge, parts.runner, parts.now_ms)
     files = JobFiles(config.root, parts.in_thread)
@@ -206,6 +209,7 @@ async def run_node(
             Reconciler(leases, parts.store, bridge, parts.now_ms),
             Payments(parts.store, bridge, parts.now_ms),
             trust,
+            bridge.waiting,
             stop_soon=asked_to_stop.set,
         )
         nursery.start_soon(_leave_when_asked, node, asked_to_stop, nursery.cancel_scope)
@@ -257,6 +261,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     """Order matters: the chain is compared with what the ledger said
     before anybody changed it, watchers need leases in memory, peers are answered once both are there."""
     await node.files.forget_unfinished()
+    node.waiting.on_change.append(node.leases.announce_again)
     ready = trio.Event()
     node.leases.on_change.append(_after_change(node, ready))
     await nursery.start(node.trust.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -14,7 +15,7 @@ from escrow_bridge.transfer import PLAIN, TransferOrder
 from ledger import payments, transactions
 from ledger.payments import PENDING, PaymentRow
 from ledger.store import Store
-from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable, FundingFailed, UsageError
+from protocol.errors import BalanceTooLow, FundingFailed, UsageError
 from protocol.units import Qu, QubicId
 from qubixd.escrows import signed_transaction
 from qubixd.leases import Clock
@@ -25,6 +26,8 @@ SENT: Final = "sent"
 FAILED: Final = "failed"
 UNKNOWN: Final = "unknown"
 RETRY_S: Final = 2.0
+Report = Callable[[str], Awaitable[None]]
+"""Takes why something waits, in a sentence; "" when it goes on."""
 
 
 class Payments:
@@ -32,7 +35,10 @@ class Payments:
         self._store = store
         self._bridge = bridge
         self._now_ms = now_ms
-        self._under_way: dict[str, trio.Event] = {}
+        self._under_way: set[str] = set()
+        self._news = trio.lowlevel.ParkingLot()
+        """Unparked when a payment is final, and when the reason to wait is another."""
+        bridge.waiting.on_change.append(self._news.unpark_all)
         self._nursery: trio.Nursery
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -45,10 +51,17 @@ class Payments:
             await trio.sleep_forever()
 
     async def send(
-        self, payment_id: str, to: QubicId, amount: Qu, procedure: int = PLAIN, payload: bytes = b""
+        self,
+        payment_id: str,
+        to: QubicId,
+        amount: Qu,
+        report: Report,
+        procedure: int = PLAIN,
+        payload: bytes = b"",
     ) -> PaymentRow:
         """Pay (or call the contract) once, however often this is called with that id; the payment once it
-        is final. That a call is in its tick does not say that the contract took it.
+        is final. That a call is in its tick does not say that the contract took it. Meanwhile `report` is
+        told why it waits, if it does so unusually long.
 
         UsageError if the id belongs to another payment.
         """
@@ -56,32 +69,30 @@ class Payments:
         row = await payments.begin(self._store, payment_id, to, amount, self._now_ms(), *call)
         if (row.destination, row.amount, row.procedure, row.payload) != (to, amount, *call):
             raise UsageError(f"the id {payment_id} belongs to another payment; choose a new one")
-        if row.state == PENDING:
-            await self._begin(row).wait()
-            done = await payments.get(self._store, payment_id)
-            assert done is not None, "payments are never deleted"
-            return done
-        return row
+        if row.state != PENDING:
+            return row
+        self._begin(row)
+        told = ""
+        while payment_id in self._under_way:
+            if (why := self._bridge.waiting.why) != told:
+                await report(told := why)
+            else:
+                await self._news.park()
+        done = await payments.get(self._store, payment_id)
+        assert done is not None, "payments are never deleted"
+        return done
 
-    def _begin(self, row: PaymentRow) -> trio.Event:
-        over = self._under_way.get(row.payment_id)
-        if over is None:
-            over = self._under_way[row.payment_id] = trio.Event()
-            self._nursery.start_soon(self._carry_out, row, over)
-        return over
+    def _begin(self, row: PaymentRow) -> None:
+        if row.payment_id not in self._under_way:
+            self._under_way.add(row.payment_id)
+            self._nursery.start_soon(self._carry_out, row)
 
-    async def _carry_out(self, row: PaymentRow, over: trio.Event) -> None:
-        while True:
-            try:
-                state, sentence = await self._try(row)
-                break
-            except (ChainUnreachable, ChainDisagrees) as error:
-                log.info("payment %s will be tried again: %s", row.payment_id, error)
-                await trio.sleep(RETRY_S)
+    async def _carry_out(self, row: PaymentRow) -> None:
+        state, sentence = await self._bridge.waiting.patiently(lambda: self._try(row), RETRY_S)
         await payments.finish(self._store, row.payment_id, state, sentence, self._now_ms())
         log.info("payment %s of %d QU: %s", row.payment_id, row.amount, sentence)
-        del self._under_way[row.payment_id]
-        over.set()
+        self._under_way.remove(row.payment_id)
+        self._news.unpark_all()
 
     async def _try(self, row: PaymentRow) -> tuple[str, str]:
         async def save(scratch: bytes) -> None:

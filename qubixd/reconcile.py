@@ -225,8 +225,8 @@ class Reconciler:
     async def _on_chain(self, lease: Lease) -> OnChain:
         if not lease.escrow_id:
             return OnChain(await self._opened_unknown(lease), None)
-        view = await self._bridge.read(lease.escrow_id, opened=lease.open_tick)
-        ended = None if view else await self._bridge.how_it_ended(seen_by(lease))
+        view = await self._bridge.reader.read(lease.escrow_id, opened=lease.open_tick)
+        ended = None if view else await self._bridge.reader.how_it_ended(seen_by(lease))
         return OnChain(view, ended)
 
     async def _opened_unknown(self, lease: Lease) -> EscrowView | None:

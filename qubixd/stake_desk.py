@@ -18,18 +18,19 @@ from escrow_bridge.layout import Function, Procedure
 from escrow_bridge.layout_registry import MIN_STAKE, ProviderView
 from escrow_bridge.qubic import contract_id
 from ledger import payments, transactions
+from protocol.control import WaitingEvent
 from protocol.control_market import StakeArgs, StakeView
 from protocol.errors import ChainDisagrees, NotFound, PaymentFailed, Refused, UsageError
 from protocol.units import MAX_QU, Qu, Tick
 from qubixd.config import Config
 from qubixd.node import Node
-from qubixd.payments import SENT
+from qubixd.payments import SENT, Report
 
 POLL_S: Final = 0.25
 
 
 async def silent(event: object) -> None:
-    """For who wants the answer only: this verb has no events."""
+    """For who wants the answer only."""
 
 
 async def stake(node: Node, args: StakeArgs, emit: Callable[[object], Awaitable[None]] = silent) -> StakeView:
@@ -39,27 +40,35 @@ async def stake(node: Node, args: StakeArgs, emit: Callable[[object], Awaitable[
     """
     if args.leave and args.add is not None:
         raise UsageError("either add to the stake or leave, not both")
+
+    async def report(why: str) -> None:
+        await emit(WaitingEvent(why))
+
     _, record = await _read(node)
     if args.leave:
-        record = await _leave(node, args.payment_id, record)
+        record = await _leave(node, args.payment_id, record, report)
     elif args.add is not None:
-        record = await _add(node, args.payment_id, Qu(args.add), record)
+        record = await _add(node, args.payment_id, Qu(args.add), record, report)
     return _view(node, record)
 
 
-async def _leave(node: Node, payment_id: str, record: ProviderView | None) -> ProviderView | None:
+async def _leave(
+    node: Node, payment_id: str, record: ProviderView | None, report: Report
+) -> ProviderView | None:
     if record is None:
         raise NotFound("this wallet is not in the contract's registry; there is nothing to leave")
     if record.exit_epoch:
         return record
     payload = layout_registry.exit_input(await _network(node))
-    record = await _call(node, payment_id, Procedure.EXIT, Qu(0), payload)
+    record = await _call(node, payment_id, Procedure.EXIT, Qu(0), payload, report)
     if record is not None and not record.exit_epoch:
         raise PaymentFailed("the contract did not take it, it may be out of fuel; try again later")
     return record
 
 
-async def _add(node: Node, payment_id: str, amount: Qu, record: ProviderView | None) -> ProviderView:
+async def _add(
+    node: Node, payment_id: str, amount: Qu, record: ProviderView | None, report: Report
+) -> ProviderView:
     _check(node, amount, record)
     peer, metadata = node.parts.key.public, metadata_of(node.config)
     if record and not amount and (record.peer_key, record.metadata) == (peer, metadata):
@@ -69,7 +78,7 @@ async def _add(node: Node, payment_id: str, amount: Qu, record: ProviderView | N
     if before := await payments.get(node.parts.store, payment_id):
         # Asked for again: the same call, although the record is there by now.
         procedure, payload = before.procedure, before.payload
-    after = await _call(node, payment_id, procedure, amount, payload)
+    after = await _call(node, payment_id, procedure, amount, payload, report)
     if after is None or (after.peer_key, after.metadata) != (peer, metadata):
         raise PaymentFailed(
             "the contract gave the stake back: its registry is full, or it is out of fuel; try again later"
@@ -92,13 +101,13 @@ def _check(node: Node, amount: Qu, record: ProviderView | None) -> None:
 
 
 async def _call(
-    node: Node, payment_id: str, procedure: int, amount: Qu, payload: bytes
+    node: Node, payment_id: str, procedure: int, amount: Qu, payload: bytes, report: Report
 ) -> ProviderView | None:
     """Call the contract once for that id; the record as it is after the call has run."""
     if not (payment_id.isascii() and payment_id.isprintable() and payment_id):
         raise UsageError("the id of a payment consists of letters, digits and signs")
     to = contract_id(node.config.contract_index)
-    row = await node.payments.send(payment_id, to, amount, procedure, payload)
+    row = await node.payments.send(payment_id, to, amount, report, procedure, payload)
     if row.state != SENT:
         raise PaymentFailed(row.sentence)
     signed = await transactions.about(node.parts.store, payment_id.encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from escrow_bridge.qubic import identity_of, parse_identity
 from ledger import payments, transactions
@@ -24,7 +24,9 @@ async def wallet(node: Node) -> control.WalletView:
     return wallet_view(node.parts.wallet.identity, balance.amount, tick, await node.all_leases())
 
 
-async def send(node: Node, args: control.SendArgs) -> control.PaymentView:
+async def send(
+    node: Node, args: control.SendArgs, emit: Callable[[object], Awaitable[None]]
+) -> control.PaymentView:
     if not (args.payment_id.isascii() and args.payment_id.isprintable()):
         raise UsageError("the id of a payment consists of letters, digits and signs")
     to = parse_identity(args.identity)
@@ -32,7 +34,11 @@ async def send(node: Node, args: control.SendArgs) -> control.PaymentView:
         raise UsageError("this is the identity of this very wallet")
     if args.amount > MAX_QU:
         raise UsageError(f"a payment is at most {MAX_QU} QU")
-    row = await node.payments.send(args.payment_id, to, Qu(args.amount))
+
+    async def report(why: str) -> None:
+        await emit(control.WaitingEvent(why))
+
+    row = await node.payments.send(args.payment_id, to, Qu(args.amount), report)
     return await _payment_view(node.parts.store, row)
 
 

@@ -109,7 +109,7 @@ class Watchers:
 
     async def _watch_escrow(self, lease: Lease) -> None:
         seen = seen_by(lease)
-        async with aclosing(self._bridge.watch(lease.escrow_id, lease.open_tick)) as views:
+        async with aclosing(self._bridge.reader.watch(lease.escrow_id, lease.open_tick)) as views:
             async for view in views:
                 if view is None:
                     break
@@ -121,7 +121,8 @@ class Watchers:
         await self._leases.feed(lease.lease_id, event)
 
     async def _how_it_ended(self, lease: Lease, seen: EscrowView) -> Settled:
-        ended = await self._bridge.how_it_ended(seen)
+        bridge = self._bridge
+        ended = await bridge.waiting.patiently(lambda: bridge.reader.how_it_ended(seen), RETRY_S)
         if ended is not None:
             return ended
         promised = max(seen.paid, (await self._leases.get(lease.lease_id)).promised)
@@ -134,7 +135,7 @@ class Watchers:
         return Settled(promised, Qu(lease.terms.deposit - promised), certain=False)
 
     async def _follow_ticks(self) -> None:
-        async with aclosing(self._bridge.ticks()) as ticks:
+        async with aclosing(self._bridge.reader.ticks()) as ticks:
             async for info in ticks:
                 self.tick = info
                 self._pace.saw(info, trio.current_time())

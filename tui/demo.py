@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from protocol.control_market import MarketArgs, MarketView, OfferView
-from protocol.errors import EngineUnreachable, ImageUnavailable, NoOffer, QubixError
+from protocol.errors import DaemonUnreachable, EngineUnreachable, ImageUnavailable, NoOffer, QubixError
 from tui import demo_job, show
 from tui.client import Client, connect
 from tui.demo_chain import Foreign, foreign_of, give_back, lend
@@ -139,14 +139,22 @@ async def _while_alive(children: list[Child], work: Coroutine[Any, Any, T]) -> T
     task = asyncio.create_task(work)
     try:
         while not task.done():
-            dead = next((child for child in children if child.process.poll() is not None), None)
-            if dead:
-                raise last_words(dead.name, dead.log, dead.process.returncode)
+            _all_alive(children)
             await asyncio.wait({task}, timeout=ALIVE_SECONDS)
+        if isinstance(task.exception(), DaemonUnreachable):
+            await asyncio.sleep(ALIVE_SECONDS)  # a connection breaks before its process is seen to have ended
+            _all_alive(children)
         return task.result()
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _all_alive(children: list[Child]) -> None:
+    """The last words of a process that has died, raised."""
+    for child in children:
+        if child.process.poll() is not None:
+            raise last_words(child.name, child.log, child.process.returncode)
 
 
 async def _choose_runner(wanted: str, screen: Screen) -> tuple[str, str]:

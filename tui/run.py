@@ -153,13 +153,18 @@ class Follower:
         self._phase = self._asked = ""
         self._since = time.monotonic()
         self._spinner: Status | None = None
+        self._waiting = ""
 
     def take(self, event: RunEvent) -> None:
         """An event; the answer comes last and looks the same."""
         self.lease = event.lease or self.lease
         if self._json:
             show.print_json({"event": event})
-        elif event.quote:
+            return
+        if event.waiting != self._waiting:
+            self._waiting = event.waiting
+            show.say_waiting(self._console, event.waiting)
+        if event.quote:
             self._quote(event.quote)
         elif self._live:
             self._progress(event)

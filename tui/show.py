@@ -30,6 +30,12 @@ def console(file: TextIO) -> Console:
     return Console(file=file, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
+def say_waiting(screen: Console, why: str) -> None:
+    """Why a transaction takes unusually long; `why` "" = it goes on."""
+    words = f"Waiting for the chain: {safe_line(why, 500)}" if why else "The chain goes on."
+    screen.print(Text(words, BUSY), soft_wrap=True)
+
+
 def print_json(value: object) -> None:
     """One JSON document on one line of standard output. Dataclasses become objects."""
     sys.stdout.write(json.dumps(msgspec.to_builtins(value)) + "\n")

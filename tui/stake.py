@@ -13,7 +13,7 @@ from protocol.control_market import StakeArgs, StakeView
 from protocol.errors import DaemonUnreachable, UsageError
 from tui import show
 from tui.safe import safe_line
-from tui.verbs import ask, tell
+from tui.verbs import ask_patiently, tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ async def stake(options: argparse.Namespace) -> int:
     changes = options.leave or add is not None
     payment_id = (options.id or os.urandom(8).hex()) if changes else ""
     try:
-        view: StakeView = await ask(options, "stake", StakeArgs(payment_id, add, options.leave))
+        view: StakeView = await ask_patiently(options, "stake", StakeArgs(payment_id, add, options.leave))
     except DaemonUnreachable:
         if changes:
             show.console(sys.stderr).print(

@@ -22,9 +22,10 @@ from protocol.control import (
     StatusArgs,
     StatusView,
     StopArgs,
+    WaitingEvent,
 )
 from protocol.control_market import OfferAnswer, OfferArgs
-from protocol.errors import ConfigInvalid, LeaseUnknown
+from protocol.errors import ConfigInvalid, DaemonUnreachable, LeaseUnknown
 from protocol.lease_state import TERMINAL
 from tui import market_screens, show
 from tui.client import connect
@@ -36,6 +37,19 @@ async def ask(options: argparse.Namespace, verb: str, args: object) -> Any:
     """One question to the daemon of this node."""
     async with connect(control_socket(data_dir(options.data_dir))) as client:
         return await client.call(verb, args)
+
+
+async def ask_patiently(options: argparse.Namespace, verb: str, args: object) -> Any:
+    """The same for what takes a while. What makes it wait is said on standard error meanwhile."""
+    async with (
+        connect(control_socket(data_dir(options.data_dir))) as client,
+        aclosing(client.stream(verb, args)) as items,
+    ):
+        async for item in items:
+            if not isinstance(item, WaitingEvent):
+                return item
+            show.say_waiting(show.console(sys.stderr), item.why)
+    raise DaemonUnreachable("the daemon gave no answer")
 
 
 def tell(options: argparse.Namespace, answer: object, screen: RenderableType) -> int:

@@ -12,7 +12,6 @@ from rich.text import Text
 from protocol.control import (
     HistoryArgs,
     HistoryView,
-    PaymentView,
     SendArgs,
     WalletArgs,
     WalletView,
@@ -21,7 +20,7 @@ from protocol.errors import DaemonUnreachable, PaymentFailed, UsageError
 from tui import show
 from tui.places import data_dir
 from tui.processes import module_command
-from tui.verbs import ask, tell
+from tui.verbs import ask, ask_patiently, tell
 
 KEY_ACTIONS = ("new", "import", "export")
 ACTIONS = ("balance", *KEY_ACTIONS, "send", "history")
@@ -71,7 +70,7 @@ async def _send(options: argparse.Namespace) -> int:
         raise UsageError(f"{options.amount[:64]!r} is not a whole number of QU above 0")
     payment_id = options.id or os.urandom(8).hex()
     try:
-        view: PaymentView = await ask(options, "send", SendArgs(payment_id, options.to, int(digits)))
+        view = await ask_patiently(options, "send", SendArgs(payment_id, options.to, int(digits)))
     except DaemonUnreachable:
         show.console(sys.stderr).print(
             Text(f"Whether it was sent is not known here; ask again with --id {payment_id} to pay only once.")

@@ -11,16 +11,40 @@ inline K12Function k12Function = nullptr;
 inline VerifyFunction verifyFunction = nullptr;
 inline thread_local Machine* running = nullptr; // whose state mut() marks as changed
 
+// Takes what has passed since then out of the time of the code that is running. That time is added when
+// the code returns: until then the number may lie below zero, which unsigned arithmetic bears.
+uint64 leaveOut(uint64 begun)
+{
+    const uint64 passed = nanosecondsNow() - begun;
+    running->cost.nanoseconds -= passed;
+    return passed;
+}
+
 id k12(const void* data, uint64 size)
 {
     id digest;
+    const uint64 begun = nanosecondsNow();
     k12Function(static_cast<const uint8*>(data), static_cast<unsigned>(size), digest.bytes, sizeof digest);
+    Cost& cost = running->cost;
+    cost.hashes++;
+    cost.hashedBytes += size;
+    cost.hashNanoseconds += leaveOut(begun);
     return digest;
 }
 
 bool verify(const id& signer, const id& digest, const void* signature)
 {
-    return verifyFunction(signer.bytes, digest.bytes, static_cast<const uint8*>(signature));
+    const uint64 begun = nanosecondsNow();
+    const bool valid = verifyFunction(signer.bytes, digest.bytes, static_cast<const uint8*>(signature));
+    running->cost.signatures++;
+    leaveOut(begun);
+    return valid;
+}
+
+void start(Machine& machine)
+{
+    running = &machine;
+    machine.cost = {};
 }
 
 void touch(uint32 index) { running->find(index)->changed = true; }
@@ -259,34 +283,36 @@ HOST_API int host_changed(host::Machine* machine, uint32_t index)
 
 HOST_API void host_begin_tick(host::Machine* machine, uint32_t tick, uint64_t time)
 {
-    host::running = machine;
+    host::start(*machine);
     machine->beginTick(tick, time);
 }
 
 HOST_API int host_apply(host::Machine* machine, const QPI::id* source, const QPI::id* destination, int64_t amount,
                         uint16_t type, const void* input, uint64_t size)
 {
-    host::running = machine;
+    host::start(*machine);
     return machine->apply(*source, *destination, amount, type, input, size);
 }
 
 HOST_API void host_end_tick(host::Machine* machine)
 {
-    host::running = machine;
+    host::start(*machine);
     machine->endTick();
 }
 
 HOST_API void host_change_epoch(host::Machine* machine)
 {
-    host::running = machine;
+    host::start(*machine);
     machine->changeEpoch();
 }
 
 HOST_API int host_query(host::Machine* machine, uint32_t index, uint16_t type, const void* input, uint64_t size)
 {
-    host::running = machine;
+    host::start(*machine);
     return machine->query(index, type, input, size);
 }
+
+HOST_API void host_cost(const host::Machine* machine, host::Cost* result) { *result = machine->cost; }
 
 // Output of the last host_apply or host_query; valid until the next one.
 HOST_API const void* host_output(host::Machine* machine, uint64_t* size)

@@ -4,8 +4,24 @@
 
 #include "qpi.h"
 
+#include <time.h>
+
 namespace host
 {
+inline uint64 nanosecondsNow()
+{
+    timespec now;
+    timespec_get(&now, TIME_UTC);
+    return static_cast<uint64>(now.tv_sec) * 1000000000ULL + static_cast<uint64>(now.tv_nsec);
+}
+
+// What contracts used since the host was last told to run something. Nothing here depends on it.
+struct Cost
+{
+    uint64 nanoseconds; // in the code of contracts, hashing and checks of signatures left out
+    uint64 hashes, hashedBytes, hashNanoseconds, signatures;
+};
+
 constexpr sint64 MAX_TRANSFER = 1000000000000000;
 constexpr sint64 REFUSED_AMOUNT = -MAX_TRANSFER - 1;
 
@@ -97,6 +113,8 @@ struct Machine
     uint64 tickTime; // the time of this tick
     sint64 destroyed;
     bool inIncomingTransfer;
+    Cost cost;
+    uint32 depth; // of entries that run within each other: the outermost is timed
     Spectrum spectrum;
     uint8* output; // of the last procedure or function called from outside
     uint64 outputSize;
@@ -175,7 +193,9 @@ struct Machine
         auto* const memory = static_cast<uint8*>(calloc(1, localsAt + aligned(entry.localsSize)));
         if (!memory) abort();
         if (size) memcpy(memory + inputAt, input, size < entry.inputSize ? size : entry.inputSize);
+        const uint64 begun = depth++ ? 0 : nanosecondsNow();
         entry.code(frame, find(frame.index)->state, memory + inputAt, memory, memory + localsAt);
+        if (!--depth) cost.nanoseconds += nanosecondsNow() - begun;
         return memory;
     }
 

@@ -22,7 +22,7 @@ from escrow_bridge.devnet.compiler import QUBIX_HEADER, compile_contracts
 from protocol.errors import MachineError
 from protocol.units import MAX_QU, QubicId
 
-__all__ = ["QUBIX_HEADER", "Entity", "Host", "contract_id"]
+__all__ = ["QUBIX_HEADER", "Cost", "Entity", "Host", "contract_id"]
 
 ID_BYTES: Final = 32
 DEFAULT_RESERVE: Final = 1_000_000_000
@@ -52,6 +52,19 @@ class Entity:
     @property
     def balance(self) -> int:
         return self.incoming - self.outgoing
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What contracts used in one call of the host, those included that money reached on its way."""
+
+    nanoseconds: int
+    """Of this machine's clock in their code, hashing and checks of signatures left out."""
+    hashes: int
+    hashed_bytes: int
+    hash_nanoseconds: int
+    signatures: int
+    """Checked, right or wrong."""
 
 
 class _RawEntity(ctypes.Structure):
@@ -204,6 +217,12 @@ class Host:
             return b""
         return self._output()
 
+    def cost(self) -> Cost:
+        """Of the last begin_tick, apply, call, end_tick, change_epoch or query."""
+        raw = (ctypes.c_uint64 * 5)()
+        self._library.host_cost(self._machine, raw)
+        return Cost(*raw)
+
     def snapshot(self) -> bytes:
         """The whole chain; for `restore` into a host with the same contracts."""
         size = self._library.host_snapshot_size(self._machine)
@@ -258,6 +277,7 @@ def _load(path: Path) -> ctypes.CDLL:
         "host_end_tick": (None, (machine,)),
         "host_change_epoch": (None, (machine,)),
         "host_query": (flag, (machine, u32, u16, blob, u64)),
+        "host_cost": (None, (machine, size)),
         "host_output": (ctypes.c_void_p, (machine, size)),
         "host_state": (ctypes.c_void_p, (machine, u32, size)),
         "host_snapshot_size": (u64, (machine,)),

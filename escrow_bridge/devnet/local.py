@@ -8,13 +8,15 @@ import trio
 
 from escrow_bridge.chain import Balance, Outcome, TickInfo
 from escrow_bridge.devnet.engine import Engine
-from escrow_bridge.qubic import Transaction, parse_transaction
+from escrow_bridge.qubic import Transaction, parse_transaction, transaction_digest
 from protocol.errors import ChainUnreachable
 from protocol.units import QubicId, Tick
 
 
 class LocalChain:
     """A Chain that can be cut off (`reachable`) and that can lose transactions (`loses`)."""
+
+    name = "the devnet"
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -48,9 +50,9 @@ class LocalChain:
         if not self.loses(parse_transaction(transaction)):
             self.engine.submit(transaction)
 
-    async def outcome(self, transaction_digest: bytes, tick: Tick) -> Outcome:
+    async def outcome(self, transaction: bytes) -> Outcome:
         await self._reach()
-        return self.engine.outcome(transaction_digest, tick)
+        return self.engine.outcome(transaction_digest(transaction), parse_transaction(transaction).tick)
 
     async def query(
         self, contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None

@@ -110,6 +110,15 @@ class RpcServer:
             raise _Refused(INVALID_ARGUMENT, f"invalid tick number: {tick} is not in the archive")
         return Tick(tick), included
 
+    def find(self, digest: bytes) -> bytes | None:
+        """A transaction in one of the ticks that are processed."""
+        last = self.last_processed
+        for tick in range(last, last - self.engine.rules.keep_ticks, -1):
+            raw = (self.engine.past(Tick(tick)) or {}).get(digest)
+            if raw is not None:
+                return raw
+        return None
+
 
 class _Exchange:
     """One connection's requests and answers."""
@@ -287,6 +296,16 @@ def _transactions_for_tick(server: RpcServer, request: Body) -> Body:
     return {"transactions": [_transaction(raw) for _, raw in sorted(included.items())]}
 
 
+def _transaction_by_hash(server: RpcServer, request: Body) -> Body:
+    try:
+        raw = server.find(parse_identity(str(request.get("hash")).upper()))
+    except UsageError:
+        raise _Refused(INVALID_ARGUMENT, "invalid hash") from None
+    if raw is None:
+        raise _Refused(NOT_FOUND, "transaction not found")
+    return {"transaction": _transaction(raw)}
+
+
 def _transaction(raw: bytes) -> Body:
     transaction = parse_transaction(raw)
     return {
@@ -312,4 +331,5 @@ _HANDLERS: Final[dict[tuple[str, str], Callable[[RpcServer, Body], Body]]] = {
     ("GET", f"{ARCHIVE}/getProcessedTickIntervals"): _intervals,
     ("POST", f"{ARCHIVE}/getTickData"): _tick_data,
     ("POST", f"{ARCHIVE}/getTransactionsForTick"): _transactions_for_tick,
+    ("POST", f"{ARCHIVE}/getTransactionByHash"): _transaction_by_hash,
 }

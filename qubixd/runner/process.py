@@ -98,9 +98,7 @@ class ProcessRunner:
         started_at = UnixMs(begun["started_at"])
         if self._ended(lease_id) is not None:
             return JobStatus(JobState.EXITED, started_at)
-        job = _job_process(begun)
-        paused = job is not None and job.status() == psutil.STATUS_STOPPED
-        return JobStatus(JobState.PAUSED if paused else JobState.RUNNING, started_at)
+        return JobStatus(JobState.PAUSED if _is_stopped(begun) else JobState.RUNNING, started_at)
 
     async def wait(self, lease_id: LeaseId) -> JobExit:
         self._existing(lease_id)
@@ -274,6 +272,14 @@ def _job_process(begun: dict[str, Any]) -> psutil.Process | None:
         right = abs(process.create_time() - begun["started_at"] / 1000) < START_TIME_TOLERANCE_SECONDS
         return process if right and process.status() != psutil.STATUS_ZOMBIE else None
     return None
+
+
+def _is_stopped(begun: dict[str, Any]) -> bool:
+    """Whether the job's first process is there and stopped; it may end while it is looked at."""
+    with suppress(psutil.Error):
+        job = _job_process(begun)
+        return job is not None and job.status() == psutil.STATUS_STOPPED
+    return False
 
 
 def _is_locked(path: Path) -> bool:

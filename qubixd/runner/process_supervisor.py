@@ -24,6 +24,7 @@ from typing import IO, Any, Final
 LOG_BYTES_MAX: Final = 16 << 20
 LOG_CUT_NOTE: Final = b"\n[the log ends here: it reached its largest size]\n"
 CHUNK_BYTES: Final = 65_536
+RETRY_SECONDS: Final = 0.5
 
 
 def main(directory: Path) -> None:
@@ -46,7 +47,13 @@ def _supervise(directory: Path, order: dict[str, Any]) -> None:
     job = _start(order)
     assert job.stdout is not None
     started_ms = _now_ms()
-    _write(directory / "started", {"pid": job.pid, "supervisor_pid": os.getpid(), "started_at": started_ms})
+    try:
+        _write(
+            directory / "started", {"pid": job.pid, "supervisor_pid": os.getpid(), "started_at": started_ms}
+        )
+    except OSError:
+        os.killpg(job.pid, signal.SIGKILL)  # nobody would ever know of it, and the next try runs it again
+        raise
     with suppress(OSError):  # the daemon may be gone by now; the job is not
         os.write(1, b"started\n")
     _let_go_of_the_daemon()
@@ -57,10 +64,8 @@ def _supervise(directory: Path, order: dict[str, Any]) -> None:
     with suppress(OSError):
         os.killpg(job.pid, signal.SIGKILL)  # what the script left behind ends with it
     copier.join(timeout=5)
-    _write(
-        directory / "exit",
-        {"code": code if code >= 0 else 128 - code, "started_at": started_ms, "finished_at": finished_ms},
-    )
+    code = code if code >= 0 else 128 - code
+    _write_patiently(directory / "exit", {"code": code, "started_at": started_ms, "finished_at": finished_ms})
 
 
 def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -112,6 +117,15 @@ def _write(path: Path, content: dict[str, int]) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+def _write_patiently(path: Path, content: dict[str, int]) -> None:
+    """Also where the disk is full for a while: without its record a job that has ended passes for lost."""
+    while path.parent.exists():
+        with suppress(OSError):
+            _write(path, content)
+            return
+        time.sleep(RETRY_SECONDS)
 
 
 def _now_ms() -> int:

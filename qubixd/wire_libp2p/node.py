@@ -192,17 +192,18 @@ class Libp2pWire:
         else:
             self._counters.streams_refused += 1
 
-    def _on_handler_error(self, peer: ID, stream: INetStream, error: Exception) -> None:
+    def _on_handler_error(self, peer: ID, stream: INetStream, errors: ExceptionGroup[Exception]) -> None:
         """Trouble with a peer is expected; a bug of ours is a warning; garbage counts against the peer."""
         protocol = stream.get_protocol()
-        if _broken_stream(error) or (protocol in self._served and _expected(error)):
-            log.debug("stream %s of peer %s: %r", protocol, peer, error)
+        unexpected = errors.split(_expected if protocol in self._served else _broken_stream)[1]
+        if unexpected is None:
+            log.debug("stream %s of peer %s: %r", protocol, peer, errors.exceptions)
             return
         self._counters.handler_errors += 1
         if protocol in self._served:
-            log.warning("the handler of %s failed for peer %s", protocol, peer, exc_info=error)
+            log.warning("the handler of %s failed for peer %s", protocol, peer, exc_info=unexpected)
         else:
-            log.info("peer %s broke the rules of %s: %r", peer, protocol or "a new stream", error)
+            log.info("peer %s broke the rules of %s: %r", peer, protocol or "a new stream", errors.exceptions)
             self.peer_book.punish(peer, "a broken protocol")
 
     def _on_connected(self, peer: ID) -> None:
@@ -240,9 +241,7 @@ class _Notifee(INotifee):
 
 
 def _expected(error: BaseException) -> bool:
-    """Whether an error (or every one in a group) is trouble with a peer, not a bug."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_expected(inner) for inner in error.exceptions)
+    """Whether an error is trouble with a peer, not a bug."""
     return isinstance(error, QubixError) or _broken_stream(error)
 
 

@@ -95,7 +95,7 @@ class GuardedManager(TrioManager):
             try:
                 await async_fn(*args)
                 return
-            except Exception:
+            except* Exception:
                 log.warning("a libp2p task failed: %s", async_fn, exc_info=True)
             if not daemon:
                 return
@@ -157,7 +157,7 @@ class GuardedSwarm(Swarm):
     limits: Limits
     allowed: Callable[[ID], bool]
     """False for peers that are banned for now."""
-    on_handler_error: Callable[[ID, INetStream, Exception], None]
+    on_handler_error: Callable[[ID, INetStream, ExceptionGroup[Exception]], None]
     on_stream: Callable[[bool], None]
     """Called for every inbound stream: was it taken?"""
 
@@ -193,8 +193,8 @@ class GuardedSwarm(Swarm):
         try:
             await handler(stream)
             await stream.close()
-        except Exception as error:
-            self.on_handler_error(peer, stream, error)
+        except* Exception as errors:
+            self.on_handler_error(peer, stream, errors)
             await stream.reset()
 
     @replaces(Swarm, pitfall="inbound slots are freed at shutdown only; no cap on unfinished handshakes")
@@ -209,8 +209,8 @@ class GuardedSwarm(Swarm):
         raw = RawConnection(read_write_closer, False)
         try:
             await self._serve_inbound(raw, maddr, ip)
-        except Exception as error:
-            log.debug("inbound connection from %s: %r", ip, error)
+        except* Exception as errors:
+            log.debug("inbound connection from %s: %r", ip, errors.exceptions)
         finally:
             _release(self._inbound, ip)
 
@@ -277,8 +277,8 @@ class GuardedSwarm(Swarm):
         try:
             with trio.fail_after(self.limits.dial_seconds):
                 await self._dial_addr_single_attempt(address, peer_id)
-        except Exception as error:
-            log.debug("dialling %s: %r", address, error)
+        except* Exception as errors:
+            log.debug("dialling %s: %r", address, errors.exceptions)
             failed.set()
         else:
             won.cancel()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -15,6 +16,7 @@ import trio.testing
 
 from escrow_bridge import layout, qubic
 from escrow_bridge.bridge import Bridge, OpenOrder, RedeemOrder
+from escrow_bridge.chain import Chain
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, build_engine
 from escrow_bridge.devnet.engine import Engine, Rules
 from escrow_bridge.devnet.local import LocalChain
@@ -25,7 +27,7 @@ from protocol.messages import Voucher
 from protocol.signing import NodeKey
 from protocol.units import EscrowId, LeaseId, Qu, Tick, UnixMs
 from qubixd.desk import check_voucher
-from tests.support.chains import Store, World, wallet_of
+from tests.support.chains import FUNDS, TICK_SECONDS, Store, World, wallet_of
 from tests.support.lease_plan import make_terms
 from tests.support.many_leases import DEPOSIT, ManyLeases, losing
 
@@ -55,16 +57,51 @@ def paid_once() -> dict[str, object]:
 
 
 async def _paid_once() -> ManyLeases:
-    funds = [(wallet_of(0).public_key, Qu(1_000 * DEPOSIT)), (wallet_of(1).public_key, Qu(1_000_000))]
+    async with _thousand() as many:
+        await many.redeem_all(die_after_ticks=DEATHS)
+    return many
+
+
+@asynccontextmanager
+async def _thousand() -> AsyncIterator[ManyLeases]:
+    """Open leases on a network that loses a third of all further transactions."""
+    funds = [(wallet_of(0).public_key, Qu(1_000 * DEPOSIT)), (wallet_of(1).public_key, FUNDS)]
     world = World(LocalChain(build_engine(Rules(), funds)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.tick_for_ever)
         many = ManyLeases(world, LEASES)
         await many.open()
         world.chain.loses = losing(1 / 3)
-        await many.redeem_all(die_after_ticks=DEATHS)
+        yield many
         nursery.cancel_scope.cancel()
-    return many
+
+
+def cashed_together() -> dict[str, object]:
+    """1,000 vouchers cashed while their leases go on, nine in a transaction, a third of them dropped."""
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    transactions = trio.run(_cashed_together, clock=clock)
+    return {
+        "value": round(LEASES / transactions, 2),
+        "unit": "vouchers per transaction",
+        "reference": "one transaction for each voucher",
+        "detail": {
+            "paid_once": LEASES,
+            "dropped_share": 1 / 3,
+            "daemon_deaths": len(DEATHS),
+            "transactions_in_ticks": transactions,
+        },
+    }
+
+
+async def _cashed_together() -> int:
+    """Raises AssertionError unless each voucher was paid exactly once."""
+    async with _thousand() as many:
+        since = many.world.chain.engine.tick_info().tick
+        for ticks in DEATHS:
+            with trio.move_on_after(ticks * TICK_SECONDS):
+                await many.cash_all(many.bridge(many.world.provider))
+        await many.cash_all(many.bridge(many.world.provider))
+        return many.check_cashed(since, LEASES)
 
 
 def voucher_vs_raw_verify() -> dict[str, object]:
@@ -126,13 +163,13 @@ async def _event_lags() -> list[float]:
         nursery.start_soon(_make_ticks, engine, ran_at)
         port = listeners[0].socket.getsockname()[1]
         async with open_node_chain([f"127.0.0.1:{port}"]) as chain:
-            buying, selling = (Bridge(chain, wallet, CONTRACT_INDEX) for wallet in (caller, provider))
+            buying = Bridge(chain, caller, CONTRACT_INDEX)
             terms = LeaseId(hashlib.sha256(b"lag").digest())
             order = OpenOrder(provider.public_key, terms, Qu(EVENTS * 10), 50_000, challenge_ticks=16)
             view = await buying.open_escrow(order, b"", Store().save)
-            nursery.start_soon(_redeem_again_and_again, selling, caller, view.escrow_id)
+            nursery.start_soon(_redeem_again_and_again, chain, caller, provider, view.escrow_id)
             paid = 0
-            async with aclosing(buying.watch(view.escrow_id, view.open_tick)) as changes:
+            async with aclosing(buying.reader.watch(view.escrow_id, view.open_tick)) as changes:
                 async for change in changes:
                     assert change is not None
                     if change.paid > paid:
@@ -152,14 +189,18 @@ async def _make_ticks(engine: Engine, ran_at: dict[Tick, float]) -> None:
         ran_at[tick] = time.perf_counter()
 
 
-async def _redeem_again_and_again(bridge: Bridge, caller: qubic.Wallet, escrow_id: EscrowId) -> None:
+async def _redeem_again_and_again(
+    chain: Chain, caller: qubic.Wallet, provider: qubic.Wallet, escrow_id: EscrowId
+) -> None:
     """A new voucher every few ticks, each on its own way: what is measured is the watcher."""
     async with trio.open_nursery() as nursery:
         for number in range(1, EVENTS + 1):
             amount = Qu(number * 10)
             signature = caller.sign(layout.voucher_digest(escrow_id, amount))
             order = RedeemOrder(escrow_id, amount, signature)
-            nursery.start_soon(bridge.redeem, order, b"", Store().save)
+            # By a bridge of its own, else they would share transactions.
+            selling = Bridge(chain, provider, CONTRACT_INDEX)
+            nursery.start_soon(selling.redeem, order, b"", Store().save)
             await trio.sleep(0.4137)  # not in step with the ticks
 
 
@@ -177,6 +218,7 @@ def _ran(engine: Engine, ran_at: dict[Tick, float], escrow_id: EscrowId, paid: Q
 
 BENCHES: Final = {
     "settle.paid_once": paid_once,
+    "settle.cashed_together": cashed_together,
     "settle.voucher_vs_raw_verify": voucher_vs_raw_verify,
     "settle.event_lag_s": event_lag_s,
 }

@@ -7,6 +7,7 @@ library over three nodes and over the HTTP RPC.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import pytest
@@ -28,7 +29,7 @@ from tests.support.signatures import IMPLEMENTATIONS, signing_with
 FUNDS = Qu(1_000_000)
 CALLER, PROVIDER = wallet_of(0), wallet_of(1)
 DEPOSIT = Qu(1_000)
-TICK_SECONDS = 0.05
+TICK_SECONDS = 0.1
 WIDTH = {"node": 1, "nodes": 3}
 
 
@@ -40,8 +41,9 @@ class Market:
     def bridge(self, wallet: Wallet) -> Bridge:
         return Bridge(self.chain, wallet, self.contract_index, tick_offset=6, poll_seconds=TICK_SECONDS / 2)
 
-    async def open(self, terms: int, deadline_ticks: int = 400) -> EscrowView:
-        order = OpenOrder(PROVIDER.public_key, LeaseId(bytes([terms] * 32)), DEPOSIT, deadline_ticks, 20)
+    async def open(self, terms: int, deadline_ticks: int = 2_000) -> EscrowView:
+        # A challenge of eight seconds: a slow machine may need some tries to bring a voucher in time.
+        order = OpenOrder(PROVIDER.public_key, LeaseId(bytes([terms] * 32)), DEPOSIT, deadline_ticks, 80)
         return await self.bridge(CALLER).open_escrow(order, b"", Store().save)
 
     async def balances(self) -> tuple[int, int, int]:
@@ -85,13 +87,14 @@ def closing(escrow: EscrowView, cumulative: int) -> CloseOrder:
 
 
 async def test_every_ending_conserves_the_money(market: Market) -> None:
-    with trio.fail_after(60):
-        opened = [await market.open(terms, deadline) for terms, deadline in ((1, 400), (2, 400), (3, 32))]
+    paid = [Qu(400), Qu(250), Qu(0)]
+    with trio.fail_after(100):
+        opened = [await market.open(terms, deadline) for terms, deadline in ((1, 2_000), (2, 2_000), (3, 64))]
         assert await market.balances() == (FUNDS - 3 * DEPOSIT, FUNDS, 3 * DEPOSIT)
         async with trio.open_nursery() as nursery:
-            for ending, escrow in zip((by_provider, by_caller, by_expiry), opened, strict=True):
+            for ending, escrow, due in zip((by_provider, by_caller, by_expiry), opened, paid, strict=True):
                 nursery.start_soon(ending, market, escrow)
-        paid = [Qu(400), Qu(250), Qu(0)]
+                nursery.start_soon(follow, market, escrow, Settled(due, Qu(DEPOSIT - due), certain=True))
         fees = sum(fee_of(amount) for amount in paid)
         assert await market.balances() == (
             FUNDS - sum(paid),
@@ -103,13 +106,23 @@ async def test_every_ending_conserves_the_money(market: Market) -> None:
         assert (info.opened, info.closed) == (3, 3)
 
 
+async def follow(market: Market, escrow: EscrowView, ending: Settled) -> None:
+    """To its end, as a daemon does: who first looks when it is over may find that its ticks are forgotten."""
+    reader, seen = market.bridge(CALLER).reader, escrow
+    async with aclosing(reader.watch(escrow.escrow_id, escrow.open_tick)) as views:
+        async for view in views:
+            if view is None:
+                break
+            seen = view
+    assert await reader.how_it_ended(seen) == ending
+
+
 async def by_provider(market: Market, escrow: EscrowView) -> None:
     provider = market.bridge(PROVIDER)
     view = await provider.redeem(voucher(escrow, 100), b"", Store().save)
     assert view is not None and view.paid == 100
     settled = await provider.close(closing(escrow, 400), b"", Store().save)
     assert settled == Settled(Qu(400), Qu(600), certain=True)
-    assert await market.bridge(CALLER).how_it_ended(escrow) == settled
 
 
 async def by_caller(market: Market, escrow: EscrowView) -> None:
@@ -118,18 +131,14 @@ async def by_caller(market: Market, escrow: EscrowView) -> None:
     assert closing_view is not None and closing_view.close_tick > 0
     await market.bridge(PROVIDER).redeem(voucher(escrow, 250), b"", Store().save)
     await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
-    assert await caller.how_it_ended(escrow) == Settled(Qu(250), Qu(750), certain=True)
 
 
 async def by_expiry(market: Market, escrow: EscrowView) -> None:
-    async for view in market.bridge(CALLER).watch(escrow.escrow_id, escrow.open_tick):
-        if view is None:
-            break
-    assert await market.bridge(CALLER).how_it_ended(escrow) == Settled(Qu(0), DEPOSIT, certain=True)
+    """Nobody does anything."""
 
 
 async def test_many_orders_at_once_share_a_connection(market: Market) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             for terms in range(20):
                 nursery.start_soon(market.open, terms)

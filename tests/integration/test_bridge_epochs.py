@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import pytest
@@ -24,7 +24,9 @@ from tests.support.nodes import FAST
 
 FUNDS = Qu(1_000_000)
 CALLER, PROVIDER = wallet_of(0), wallet_of(1)
-TICK_SECONDS = 0.05
+TICK_SECONDS = 0.1
+HASTY = replace(FAST, connect_seconds=1.0, answer_seconds=0.5)
+"""A silence lasts less than half a second, and `insist` asks again."""
 DEALS = 6
 T = TypeVar("T")
 
@@ -68,9 +70,9 @@ async def network(request: pytest.FixtureRequest) -> AsyncIterator[Network]:
     async with devnet_process(funds, tick_seconds=TICK_SECONDS, options=options) as devnet:
         over_rpc = request.param == "rpc"
         opened = (
-            open_rpc_chain(devnet.chains["rpc"], FAST)
+            open_rpc_chain(devnet.chains["rpc"], HASTY)
             if over_rpc
-            else open_node_chain(devnet.ready["nodes"], FAST)
+            else open_node_chain(devnet.ready["nodes"], HASTY)
         )
         async with opened as chain:
             yield Network(chain, devnet.contract_index)

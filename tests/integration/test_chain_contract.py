@@ -15,12 +15,13 @@ from escrow_bridge.devnet.local import LocalChain
 from escrow_bridge.devnet.rpc_server import ARCHIVE_LAG_TICKS, RpcServer
 from escrow_bridge.escrow import read_info, read_reading
 from escrow_bridge.node import open_node_chain
-from escrow_bridge.qubic import contract_id, sign_transaction, transaction_digest
-from escrow_bridge.rpc import open_rpc_chain
+from escrow_bridge.qubic import contract_id, sign_transaction
+from escrow_bridge.rpc import SETTLED_TICKS, open_rpc_chain
+from escrow_bridge.rpc_quorum import open_rpc_chains
 from protocol.errors import ChainUnreachable
 from protocol.units import EscrowId, Qu, Tick
 from tests.support.chains import wallet_of
-from tests.support.nodes import FAST, OTHER, RICH, engine_at, node, serving
+from tests.support.nodes import FAST, OTHER, RICH, engine_at, never_sent, node, serving
 
 Opener = Callable[[Engine], AbstractAsyncContextManager[Chain]]
 
@@ -52,8 +53,24 @@ async def rpc(engine: Engine) -> AsyncIterator[Chain]:
         yield chain
 
 
-OPENERS: dict[str, Opener] = {"local": local, "node": one_node, "nodes": three_nodes, "rpc": rpc}
-LATER = 2 + ARCHIVE_LAG_TICKS
+@asynccontextmanager
+async def three_rpcs(engine: Engine) -> AsyncIterator[Chain]:
+    handlers = [RpcServer(engine).handle for _ in range(3)]
+    async with (
+        serving(*handlers) as addresses,
+        open_rpc_chains([f"rpc+http://{one}" for one in addresses], FAST) as chain,
+    ):
+        yield chain
+
+
+OPENERS: dict[str, Opener] = {
+    "local": local,
+    "node": one_node,
+    "nodes": three_nodes,
+    "rpc": rpc,
+    "rpcs": three_rpcs,
+}
+LATER = 1 + ARCHIVE_LAG_TICKS + SETTLED_TICKS
 """So many ticks after a tick, everybody knows what was in it."""
 
 
@@ -93,25 +110,24 @@ async def test_a_transaction_from_broadcast_to_its_tick(network: Network) -> Non
     tick = Tick(FIRST_TICK + 8)
     raws = [sign_transaction(RICH, OTHER.public_key, Qu(amount), tick) for amount in (300, 50, 1)]
     raws.append(sign_transaction(RICH, contract_id(CONTRACT_INDEX), Qu(0), tick, 99, bytes(range(200))))
-    digests = [transaction_digest(raw) for raw in raws]
     for raw in raws:
         await network.chain.broadcast(raw)
         await network.chain.tick_info()  # a node has read everything sent before this
-    assert await network.chain.outcome(digests[0], tick) is Outcome.PENDING
+    assert await network.chain.outcome(raws[0]) is Outcome.PENDING
     network.advance(3)
-    assert await network.chain.outcome(digests[0], tick) is Outcome.PENDING
+    assert await network.chain.outcome(raws[0]) is Outcome.PENDING
     assert await network.chain.transactions(tick) is None
     network.advance(LATER)
-    for digest in digests:
-        assert await network.chain.outcome(digest, tick) is Outcome.INCLUDED
-    assert await network.chain.outcome(bytes(32), tick) is Outcome.MISSED
+    for raw in raws:
+        assert await network.chain.outcome(raw) is Outcome.INCLUDED
+    assert await network.chain.outcome(never_sent(tick)) is Outcome.MISSED
     assert await network.chain.transactions(tick) == tuple(raws)
     assert (await network.chain.balance(OTHER.public_key)).amount == 351
 
 
 async def test_an_empty_tick(network: Network) -> None:
     network.advance(LATER)
-    assert await network.chain.outcome(bytes(32), Tick(FIRST_TICK + 5)) is Outcome.MISSED
+    assert await network.chain.outcome(never_sent(Tick(FIRST_TICK + 5))) is Outcome.MISSED
     assert await network.chain.transactions(Tick(FIRST_TICK + 5)) == ()
 
 
@@ -125,8 +141,8 @@ async def test_a_transaction_that_is_dropped_is_missed(network: Network) -> None
         await network.chain.broadcast(raw)
     await network.chain.tick_info()
     network.advance(4 + LATER)
-    for raw, at in ((forged, 8), (too_near, 6), (broke, 8)):
-        assert await network.chain.outcome(transaction_digest(raw), Tick(FIRST_TICK + at)) is Outcome.MISSED
+    for raw in (forged, too_near, broke):
+        assert await network.chain.outcome(raw) is Outcome.MISSED
     assert (await network.chain.balance(RICH.public_key)).amount == 1_000
 
 

@@ -26,7 +26,7 @@ def test_one_line_says_where_the_network_is(tmp_path: Path) -> None:
             assert info["tick"] >= info["initialTick"]
         finally:
             process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_what_makes_no_sense_is_one_sentence() -> None:

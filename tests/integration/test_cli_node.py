@@ -19,6 +19,8 @@ import pytest
 
 from tui.processes import end, module_command, start
 
+pytestmark = pytest.mark.timeout(300)  # many processes, on a machine that may be slow
+
 JOB = """name: shout
 resources: {image: none, memory: 64MB, disk: 64MB}
 file_mounts: {/workspace/data.txt: ./data.txt}
@@ -43,7 +45,7 @@ class Person:
         env |= {"QUBIX_DATA_DIR": str(self.home), "XDG_CONFIG_HOME": str(self.folder), "WORD": "s3cret"}
         command = [sys.executable, "-m", "tui.cli", *words]
         return subprocess.run(
-            command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=90, check=False
+            command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=250, check=False
         )
 
     def asks(self, *words: str) -> Any:
@@ -68,7 +70,7 @@ def market() -> Iterator[Market]:
         passphrase = secret_file(root / "passphrase", "correct horse")
         options = [word for one in seeds for word in ("--fund-seed-file", f"{one}=1000000")]
         devnet = module_command("escrow_bridge.devnet", "--tick-seconds", "0.2", "--json", *options)
-        network = asyncio.run(start("network", devnet, root / "network.log", 100))
+        network = asyncio.run(start("network", devnet, root / "network.log", 250))
         chain = ["--chain", f"node://{network.ready['nodes'][0]}", "--passphrase-file", str(passphrase)]
         chain += ["--contract-index", str(network.ready["contract_index"]), "--interval", "1"]
         provider, caller = Person(root / "p", root), Person(root / "c", root)

@@ -13,7 +13,7 @@ import trio
 
 from protocol.errors import DiskFull
 from protocol.units import fee_of
-from tests.support.daemons import FUNDS, Daemon, Refused, Town, daemons
+from tests.support.daemons import FUNDS, PATIENCE_SECONDS, Daemon, Refused, Town, daemons
 
 JOB = """
 name: sum
@@ -22,16 +22,18 @@ file_mounts: {{numbers.txt: ./numbers.txt}}
 max_hours: 0.05
 run: |
   echo begun
-  sleep {seconds}
+  {pause}
   awk '{{ s += $1 }} END {{ print s }}' numbers.txt > sum.txt
 """
+pytestmark = pytest.mark.timeout(300)  # many processes, on a machine that may be slow
+
 PROVIDER = ("--provider", "--price", "3600000", "--runner", "process", "--name", "alice")
 
 
-def job_args(folder: Path, seconds: float = 1) -> dict[str, object]:
+def job_args(folder: Path, pause: str = "sleep 1") -> dict[str, object]:
     (folder / "numbers.txt").write_text("\n".join(map(str, range(1, 1_001))))
     return {
-        "job_yaml": JOB.format(seconds=seconds),
+        "job_yaml": JOB.format(pause=pause),
         "base_dir": str(folder),
         "output_dir": str(folder / "out"),
     }
@@ -74,8 +76,10 @@ async def test_two_daemons_do_one_job(tmp_path: Path, way: str) -> None:
 async def test_sigkill_in_the_middle(tmp_path: Path, victim: str, phase: str) -> None:
     async with daemons(tmp_path) as town:
         alice, bob = await two(town)
-        lease_id = await kill_at(alice if victim == "alice" else bob, phase, bob, job_args(tmp_path, 2))
-        with trio.fail_after(60):
+        lease_id = await kill_at(
+            alice if victim == "alice" else bob, phase, bob, job_args(tmp_path, "sleep 2")
+        )
+        with trio.fail_after(PATIENCE_SECONDS):
             answer = await bob.call("wait", lease=lease_id)
         await check_books(alice, bob, answer["lease"])
         assert (tmp_path / "out" / "sum.txt").read_text().strip() == "500500"
@@ -84,7 +88,7 @@ async def test_sigkill_in_the_middle(tmp_path: Path, victim: str, phase: str) ->
 async def kill_at(victim: Daemon, phase: str, caller: Daemon, args: dict[str, object]) -> str:
     """Run a job, SIGKILL somebody as soon as the caller's lease is in `phase`, start it again."""
     async with aclosing(caller.stream("run", **args)) as events:
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_SECONDS):
             async for event in events:
                 if event["phase"] == phase:
                     break
@@ -126,20 +130,22 @@ async def test_a_disk_that_fills_up_in_the_middle(tmp_path: Path, small_disk: Pa
     async with daemons(tmp_path) as town:
         town.roots[victim] = small_disk / victim
         alice, bob = await two(town)
-        dying = {"alice": alice, "bob": bob}[victim]
-        async with aclosing(bob.stream("run", **job_args(tmp_path, 3))) as events:
+        dying, room = {"alice": alice, "bob": bob}[victim], tmp_path / "room"
+        until_room = f"until [ -e {room} ]; do sleep 0.1; done"  # for the job's own output, too
+        async with aclosing(bob.stream("run", **job_args(tmp_path, until_room))) as events:
             async for event in events:
                 if event["phase"] == "running":
                     break
         fill(small_disk / "ballast")
         assert dying.process is not None
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE_SECONDS):
             assert await dying.process.wait() == DiskFull.exit_code
         assert dying.log().strip().splitlines()[-1].endswith("[disk.full]")
         assert "Traceback" not in dying.log()
         (small_disk / "ballast").unlink()
+        room.touch()
         await dying.start()
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_SECONDS):
             answer = await bob.call("wait", lease=event["lease"]["lease_id"])
         await check_books(alice, bob, answer["lease"])
 

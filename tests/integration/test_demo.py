@@ -20,6 +20,8 @@ import pytest
 
 from tui import demo_image, demo_job
 
+pytestmark = pytest.mark.timeout(300)  # many processes, on a machine that may be slow
+
 KEYS = {
     *("ok", "runner", "lease_id", "state", "deposit", "paid", "provider_received", "fee", "refunded"),
     *("vouchers", "exit_code", "output_sha256", "seconds"),
@@ -53,7 +55,7 @@ def demo(temp: Path, *words: str, docker_host: str | None = None) -> Iterator[su
 
 def check(process: subprocess.Popen[str], temp: Path, runner: str) -> str:
     """Every promise of the demo's last line; what it showed to a person."""
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err
     assert out.count("\n") == 1
     report: dict[str, Any] = json.loads(out)
@@ -113,7 +115,7 @@ def test_on_a_chain_that_others_run(temp: Path, scheme: str) -> None:
 )
 def test_half_of_a_chain_is_refused(temp: Path, words: tuple[str, str]) -> None:
     with demo(temp, *words) as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=250)
     assert process.returncode == 2
     assert "give all of --chain" in json.loads(out)["error"]["message"]
 
@@ -127,7 +129,7 @@ def test_a_chain_on_which_the_wallet_is_empty(temp: Path) -> None:
         place = ("--chain", f"node://{net['nodes'][0]}", "--contract-index", str(net["contract_index"]))
         words = ("--runner", "process", *place, "--wallet-seed-file", str(seed))
         with demo(temp, *words) as process:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=250)
     assert process.returncode == 6, err
     assert json.loads(out)["error"]["code"] == "wallet.payment_failed"
 
@@ -144,7 +146,7 @@ def test_in_a_container(temp: Path, docker_engine: docker.DockerClient) -> None:
 
 def test_a_container_without_an_engine_is_refused(temp: Path) -> None:
     with demo(temp, "--runner", "docker", docker_host=NO_ENGINE) as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=250)
     assert process.returncode == 5
     assert json.loads(out)["error"]["code"] == "runner.engine_unreachable"
     assert not list(temp.glob("qubix-demo-*"))
@@ -157,7 +159,7 @@ def test_a_provider_that_dies_is_told_with_its_log(temp: Path) -> None:
         children = psutil.Process(process.pid).children()
         [provider] = [child for child in children if "--provider" in child.cmdline()]
         provider.kill()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=250)
     assert process.returncode == 5
     assert "the provider was killed by signal 9" in json.loads(out)["error"]["message"]
     assert "last lines of the provider's log" in err
@@ -171,7 +173,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(temp: Path, number: signal.Si
         wait_for_line(process, "│ gpu-0")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=250)
     assert process.returncode == 130
     assert (out, "Stopped" in err) == ("", True)
     assert len(children) >= 3 and gone(children)
@@ -188,7 +190,7 @@ def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
 
 def gone(children: list[psutil.Process]) -> bool:
     """Have all of them ended? Those that are only just ending get a moment."""
-    return not psutil.wait_procs(children, timeout=10)[1]
+    return not psutil.wait_procs(children, timeout=60)[1]
 
 
 @pytest.mark.docker

@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,15 +52,17 @@ async def test_a_seed_file_is_made_once_and_kept(tmp_path: Path) -> None:
 
 
 async def test_epochs_change_by_themselves_with_a_silence_that_clients_survive() -> None:
-    # Nobody answers for 0.2 s: too short for FAST, which asks twice for 0.3 s each, to give up.
-    async with devnet_process([], options=["--nodes", "3", "--epoch-ticks", "20"]) as devnet:
+    ticks = 60
+    # Nobody answers for 0.2 s, then everybody for 3 s: who asks twice for 2 s each is answered.
+    patient = replace(FAST, answer_seconds=2.0)
+    async with devnet_process([], options=["--nodes", "3", "--epoch-ticks", str(ticks)]) as devnet:
         with trio.fail_after(60):
-            async with open_node_chain(devnet.ready["nodes"], FAST) as chain:
+            async with open_node_chain(devnet.ready["nodes"], patient) as chain:
                 first = await chain.tick_info()
                 while (info := await chain.tick_info()).epoch < first.epoch + 2:
                     await trio.sleep(0.02)
     epochs = info.epoch - first.epoch
-    assert info.initial_tick - first.initial_tick == 20 * epochs
+    assert info.initial_tick - first.initial_tick == ticks * epochs
 
 
 @pytest.mark.parametrize(

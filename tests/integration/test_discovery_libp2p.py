@@ -71,14 +71,14 @@ async def town(directories: int) -> AsyncIterator[tuple[Node, Node, Node]]:
 @pytest.mark.parametrize("directories", [0, 3])
 async def test_offers_changes_and_goodbye_arrive(directories: int) -> None:
     async with town(directories) as (middle, alice, bob):
-        await until(lambda: bob.sees("alice") and middle.sees("alice"), 30)
+        await until(lambda: bob.sees("alice") and middle.sees("alice"))
         if directories:
-            await until(lambda: alice.discovery.offers.settled and bob.discovery.offers.served, 30)
+            await until(lambda: alice.discovery.offers.settled and bob.discovery.offers.served)
         alice.shop.price = 9
         alice.discovery.offers.changed()
-        await until(lambda: _price(bob) == 9, 30)
+        await until(lambda: _price(bob) == 9)
         await alice.discovery.goodbye()
-        await until(lambda: bob.sees() and middle.sees(), 30)
+        await until(lambda: bob.sees() and middle.sees())
 
 
 def _price(node: Node) -> int:
@@ -89,7 +89,7 @@ def _price(node: Node) -> int:
 @pytest.mark.parametrize("protocol", [sync.PROTOCOL, directory.PROTOCOL, discovery.RECORDS_PROTOCOL])
 async def test_ten_megabytes_of_junk_change_nothing(protocol: str) -> None:
     async with town(2) as (middle, alice, bob), open_wire(WireConfig("127.0.0.1", 0, ()), bytes(32)) as enemy:
-        await until(lambda: bob.sees("alice"), 30)
+        await until(lambda: bob.sees("alice"))
         for _ in range(3):
             stream = await enemy.open(middle.wire.peer_key, protocol, middle.wire.addresses)
             with trio.move_on_after(3), pytest.raises(trio.BrokenResourceError):
@@ -100,4 +100,4 @@ async def test_ten_megabytes_of_junk_change_nothing(protocol: str) -> None:
         assert middle.wire.counters.handler_errors == 0
         alice.shop.price = 9
         alice.discovery.offers.changed()
-        await until(lambda: _price(bob) == 9, 30)
+        await until(lambda: _price(bob) == 9)

@@ -13,14 +13,14 @@ from escrow_bridge.devnet.engine import Engine
 from escrow_bridge.devnet.server import GREETING, Server
 from escrow_bridge.layout import Function
 from escrow_bridge.node import open_node_chain
-from escrow_bridge.qubic import sign_transaction, transaction_digest
+from escrow_bridge.qubic import sign_transaction
 from escrow_bridge.wire_format import Kind, MessageReader, encode, pack_tick_info
 from protocol.errors import ChainUnreachable, ConfigInvalid
 from protocol.units import Qu, Tick
 from tests.support.chains import wallet_of
 from tests.support.devnet_process import devnet_process
 from tests.support.hostile_nodes import busy, hasty, huge, mute, noisy, reordering, rude, short, silent
-from tests.support.nodes import FAST, RICH, Handler, engine_at, node, serving
+from tests.support.nodes import BRISK, FAST, RICH, Handler, engine_at, never_sent, node, serving
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", "host:0", "host:65536", "host:x", ":1"])
@@ -60,15 +60,15 @@ async def test_what_no_data_for_a_tick_means() -> None:
             50: Outcome.UNKNOWN,
         }
         for age, outcome in expected.items():
-            assert await chain.outcome(bytes(32), Tick(now - age)) is outcome
+            assert await chain.outcome(never_sent(Tick(now - age))) is outcome
         assert await chain.transactions(Tick(now - 2)) == ()
         assert await chain.transactions(Tick(now - 1)) is None
         assert await chain.transactions(Tick(now - 50)) is None
         engine.end_epoch()
         for _ in range(3):
             engine.advance()
-        assert await chain.outcome(bytes(32), Tick(now - 1)) is Outcome.UNKNOWN
-        assert await chain.outcome(bytes(32), Tick(now + 1)) is Outcome.MISSED
+        assert await chain.outcome(never_sent(Tick(now - 1))) is Outcome.UNKNOWN
+        assert await chain.outcome(never_sent(Tick(now + 1))) is Outcome.MISSED
 
 
 async def test_a_node_that_catches_up_between_two_answers_calls_no_tick_empty() -> None:
@@ -92,7 +92,7 @@ async def test_a_node_that_catches_up_between_two_answers_calls_no_tick_empty() 
                 await stream.send_all(b"".join(server.answers(message)))
 
     async with serving(catching_up) as addresses, open_node_chain(addresses, FAST) as chain:
-        assert await chain.outcome(transaction_digest(raw), Tick(FIRST_TICK + 5)) is Outcome.INCLUDED
+        assert await chain.outcome(raw) is Outcome.INCLUDED
     assert not late
 
 
@@ -119,11 +119,19 @@ async def test_a_broken_node_ends_in_one_sentence_and_two_others_do_without_it(
 ) -> None:
     honest = engine_at(3)
     async with serving(handler, node(honest), node(honest)) as addresses:
-        async with open_node_chain(addresses[:1], FAST) as chain:
+        async with open_node_chain(addresses[:1], BRISK) as chain:
             with pytest.raises(ChainUnreachable, match=trouble):
                 await chain.tick_info()
         async with open_node_chain(addresses, FAST) as chain:
             await wait_for_tick(chain.tick_info, FIRST_TICK + 3)
+
+
+async def test_a_refused_connection_has_a_sentence() -> None:
+    async with serving(silent) as gone:
+        pass
+    async with open_node_chain(gone, BRISK) as chain:
+        with pytest.raises(ChainUnreachable, match=f"all attempts to connect to {gone[0]} failed"):
+            await chain.tick_info()
 
 
 async def test_replies_out_of_order_reach_whom_they_are_for() -> None:

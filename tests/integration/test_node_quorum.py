@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -11,11 +12,13 @@ import trio
 from escrow_bridge.chain import Chain, Outcome
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, FIRST_TICK
 from escrow_bridge.devnet.engine import Engine
-from escrow_bridge.devnet.server import Server
+from escrow_bridge.devnet.server import GREETING, Server
 from escrow_bridge.escrow import read_info
 from escrow_bridge.node import open_node_chain
+from escrow_bridge.node_peer import Timing
 from escrow_bridge.node_quorum import MAX_LAG_TICKS
 from escrow_bridge.qubic import sign_transaction, transaction_digest
+from escrow_bridge.wire_format import MessageReader
 from protocol.errors import ChainDisagrees, ChainUnreachable
 from protocol.units import Qu, Tick
 from tests.support.hostile_nodes import (
@@ -37,12 +40,12 @@ from tests.support.hostile_nodes import (
     short,
     silent,
 )
-from tests.support.nodes import FAST, OTHER, RICH, Handler, engine_at, node, serving
+from tests.support.nodes import BRISK, FAST, OTHER, RICH, Handler, engine_at, never_sent, node, serving
 
 
 @asynccontextmanager
-async def chain_over(*handlers: Handler) -> AsyncIterator[Chain]:
-    async with serving(*handlers) as addresses, open_node_chain(addresses, FAST) as chain:
+async def chain_over(*handlers: Handler, timing: Timing = FAST) -> AsyncIterator[Chain]:
+    async with serving(*handlers) as addresses, open_node_chain(addresses, timing) as chain:
         yield chain
 
 
@@ -55,8 +58,8 @@ async def all_reads(chain: Chain, engine: Engine) -> None:
     assert await chain.tick_info() == now
     assert (await chain.balance(RICH.public_key)).amount == engine.balance(RICH.public_key)
     assert (await read_info(chain, CONTRACT_INDEX)).contract_index == CONTRACT_INDEX
-    assert await chain.outcome(next(iter(digests)), tick) is Outcome.INCLUDED
-    assert await chain.outcome(bytes(32), tick) is Outcome.MISSED
+    assert await chain.outcome(next(iter(digests.values()))) is Outcome.INCLUDED
+    assert await chain.outcome(never_sent(tick)) is Outcome.MISSED
     assert await chain.transactions(tick) == tuple(digests.values())
 
 
@@ -151,14 +154,18 @@ async def test_answers_from_different_ticks_are_the_same_answer() -> None:
 async def test_nodes_that_differ_for_a_moment_are_asked_again() -> None:
     early, late = engine_at(9), engine_at(9)
     early.host.credit(OTHER.public_key, 7)
-    async with chain_over(node(early), node(late)) as chain, trio.open_nursery() as nursery:
-        nursery.start_soon(_credit_later, late)
+
+    async def lately(stream: trio.SocketStream) -> None:
+        """As `late`, which gets to know what `early` knows when it has been asked once."""
+        await stream.send_all(GREETING)
+        server, reader = Server(late), MessageReader(stream)
+        while (message := await reader.receive()) is not None:
+            await stream.send_all(b"".join(server.answers(message)))
+            if not late.balance(OTHER.public_key):
+                late.host.credit(OTHER.public_key, 7)
+
+    async with chain_over(node(early), lately, timing=replace(FAST, agree_seconds=30.0)) as chain:
         assert (await chain.balance(OTHER.public_key)).amount == 7
-
-
-async def _credit_later(engine: Engine) -> None:
-    await trio.sleep(FAST.agree_seconds / 3)
-    engine.host.credit(OTHER.public_key, 7)
 
 
 @pytest.mark.attack
@@ -168,9 +175,9 @@ async def test_a_late_node_and_a_liar_do_not_make_a_tick_empty() -> None:
     late = engine_at(tick + 1 - FIRST_TICK)
 
     async with chain_over(node(late), emptying(engine), node(engine), node(engine)) as chain:
-        digest = transaction_digest(next(iter((engine.past(tick) or {}).values())))
+        (raw,) = (engine.past(tick) or {}).values()
         for _ in range(3):
-            assert await chain.outcome(digest, tick) is Outcome.INCLUDED
+            assert await chain.outcome(raw) is Outcome.INCLUDED
 
 
 async def test_one_node_left_of_three_is_not_enough() -> None:
@@ -229,7 +236,7 @@ async def test_nodes_in_different_epochs_are_waited_for() -> None:
 
 async def test_a_silent_epoch_change_is_waited_out() -> None:
     engine = engine_at(3)
-    async with chain_over(*[Server(engine).handle for _ in range(3)]) as chain:
+    async with chain_over(*[Server(engine).handle for _ in range(3)], timing=BRISK) as chain:
         assert (await chain.tick_info()).epoch == 100
         engine.silent = True
         with pytest.raises(ChainUnreachable, match="no answer within"):

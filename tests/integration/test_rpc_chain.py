@@ -14,11 +14,12 @@ from escrow_bridge.chain import Chain, Outcome
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, FIRST_TICK
 from escrow_bridge.devnet.engine import Engine, Rules
 from escrow_bridge.devnet.rpc_server import ARCHIVE, LIVE, RpcServer
-from escrow_bridge.qubic import sign_transaction, transaction_digest
+from escrow_bridge.node_peer import Timing
+from escrow_bridge.qubic import sign_transaction
 from escrow_bridge.rpc import MAX_BODY_BYTES, open_rpc_chain, parse_url
 from protocol.errors import ChainUnreachable, ConfigInvalid
 from protocol.units import Qu, Tick
-from tests.support.nodes import FAST, OTHER, RICH, Handler, engine_at, serving
+from tests.support.nodes import BRISK, FAST, OTHER, RICH, Handler, engine_at, never_sent, serving
 
 Twist = Callable[[str, int, Any], tuple[int, Any]]
 """(path, honest status, honest answer) -> what is sent instead; bytes are sent as they are."""
@@ -34,10 +35,10 @@ class Twisted(RpcServer):
 
 
 @asynccontextmanager
-async def chain_over(handler: Handler) -> AsyncIterator[Chain]:
+async def chain_over(handler: Handler, timing: Timing = FAST) -> AsyncIterator[Chain]:
     async with (
         serving(handler) as addresses,
-        open_rpc_chain(f"rpc+http://{addresses[0]}", FAST) as chain,
+        open_rpc_chain(f"rpc+http://{addresses[0]}", timing) as chain,
     ):
         yield chain
 
@@ -97,12 +98,12 @@ def test_wrong_addresses_are_refused(url: str) -> None:
 async def test_what_the_archive_has_not_processed_says_nothing() -> None:
     engine, raw, tick = with_a_transaction()
     async with twisted(engine, lambda path, status, answer: (status, answer), lag=4) as chain:
-        assert await chain.outcome(transaction_digest(raw), tick) is Outcome.PENDING
-        assert await chain.outcome(bytes(32), tick) is Outcome.PENDING
+        assert await chain.outcome(raw) is Outcome.PENDING
+        assert await chain.outcome(never_sent(tick)) is Outcome.PENDING
         assert await chain.transactions(tick) is None
         engine.advance()
-        assert await chain.outcome(transaction_digest(raw), tick) is Outcome.INCLUDED
-        assert await chain.outcome(bytes(32), tick) is Outcome.MISSED
+        assert await chain.outcome(raw) is Outcome.INCLUDED
+        assert await chain.outcome(never_sent(tick)) is Outcome.MISSED
         assert await chain.transactions(tick) == (raw,)
 
 
@@ -112,13 +113,13 @@ async def test_a_tick_before_the_archive_is_unknown() -> None:
     for _ in range(110):
         engine.advance()
     async with chain_over(RpcServer(engine).handle) as chain:
-        assert await chain.outcome(bytes(32), Tick(FIRST_TICK + 3)) is Outcome.UNKNOWN
+        assert await chain.outcome(never_sent(Tick(FIRST_TICK + 3))) is Outcome.UNKNOWN
         assert await chain.transactions(Tick(FIRST_TICK + 3)) is None
-        assert await chain.outcome(bytes(32), Tick(FIRST_TICK + 50)) is Outcome.MISSED
+        assert await chain.outcome(never_sent(Tick(FIRST_TICK + 50))) is Outcome.MISSED
 
 
 async def test_a_tick_that_the_network_skipped_ran_nothing() -> None:
-    engine, raw, tick = with_a_transaction()
+    engine, tick = engine_at(13), Tick(FIRST_TICK + 8)
 
     def skipped(path: str, status: int, answer: Any) -> tuple[int, Any]:
         if path == f"{ARCHIVE}/getProcessedTickIntervals":
@@ -126,12 +127,14 @@ async def test_a_tick_that_the_network_skipped_ran_nothing() -> None:
             return 200, {
                 "processedTickIntervals": [{"epoch": 1, "firstTick": a, "lastTick": b} for a, b in intervals]
             }
-        return (
-            (400, {"code": 3, "message": "skipped"}) if path == f"{ARCHIVE}/getTickData" else (status, answer)
-        )
+        of_tick = (f"{ARCHIVE}/getTickData", f"{ARCHIVE}/getTransactionsForTick")
+        return (400, {"code": 3, "message": "skipped"}) if path in of_tick else (status, answer)
 
     async with twisted(engine, skipped) as chain:
-        assert await chain.outcome(transaction_digest(raw), tick) is Outcome.MISSED
+        assert await chain.outcome(never_sent(tick)) is Outcome.PENDING, "the archive is not beyond it yet"
+        assert await chain.transactions(tick) is None
+        engine.advance()
+        assert await chain.outcome(never_sent(tick)) is Outcome.MISSED
         assert await chain.transactions(tick) == ()
 
 
@@ -152,8 +155,9 @@ CALLS: dict[str, Callable[[Chain, Tick], Awaitable[object]]] = {
     f"{LIVE}/querySmartContract": lambda chain, tick: chain.query(CONTRACT_INDEX, 2, b""),
     f"{LIVE}/broadcast-transaction": lambda chain, tick: chain.broadcast(bytes(144)),
     f"{ARCHIVE}/getLastProcessedTick": lambda chain, tick: chain.transactions(tick),
-    f"{ARCHIVE}/getTickData": lambda chain, tick: chain.outcome(bytes(32), tick),
+    f"{ARCHIVE}/getTickData": lambda chain, tick: chain.outcome(never_sent(tick)),
     f"{ARCHIVE}/getTransactionsForTick": lambda chain, tick: chain.transactions(tick),
+    f"{ARCHIVE}/getTransactionByHash": lambda chain, tick: chain.outcome(never_sent(tick)),
 }
 
 
@@ -164,6 +168,7 @@ NONSENSE = {
     "tickNumber": 1.5,
     "tickData": {"tickNumber": "x"},
     "transactions": "none",
+    "transaction": [1],
 }
 BAD_ANSWERS = [
     (500, {"code": 13, "message": "database\nis down", "details": []}, r"database\?is down \(code 13\)"),
@@ -277,13 +282,7 @@ async def hangs_up(stream: trio.SocketStream) -> None:
 async def test_a_service_that_does_not_speak_http_ends_in_one_sentence(
     handler: Handler, sentence: str
 ) -> None:
-    async def quietly(stream: trio.SocketStream) -> None:
-        try:
-            await handler(stream)
-        except trio.BrokenResourceError:
-            await stream.aclose()
-
-    async with chain_over(quietly) as chain:
+    async with chain_over(handler, BRISK) as chain:
         with pytest.raises(ChainUnreachable, match=sentence) as raised:
             await chain.tick_info()
     assert "\n" not in str(raised.value)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import trio
 
+from protocol.errors import StartFailed
 from protocol.units import LeaseId
-from qubixd.runner import ExitReason
+from qubixd.runner import ExitReason, JobState
 from qubixd.runner.process import ProcessRunner
 from qubixd.runner.process_supervisor import LOG_BYTES_MAX, LOG_CUT_NOTE
-from tests.support.runners import LIMIT_SECONDS, MIB, Bench
+from tests.support.runners import LIMIT_SECONDS, MIB, Bench, until_gone
 
 
 @pytest.fixture
@@ -41,8 +44,7 @@ async def test_job_whose_supervisor_died_is_lost_and_ended(bench: Bench) -> None
     os.kill(pids["supervisor_pid"], signal.SIGKILL)
     with trio.fail_after(LIMIT_SECONDS):
         ended = await bench.runner.wait(spec.lease_id)
-        while psutil.pid_exists(pids["pid"]) and psutil.Process(pids["pid"]).status() != "zombie":
-            await trio.sleep(0.02)
+    await until_gone(pids["pid"])
     assert ended.reason is ExitReason.LOST
     bench.reopen()
     assert await bench.runner.wait(spec.lease_id) == ended
@@ -64,10 +66,7 @@ async def test_process_with_a_reused_id_is_left_alone(bench: Bench) -> None:
 async def test_what_the_script_leaves_behind_ends_with_it(bench: Bench) -> None:
     ended, said = await bench.run("sleep 600 & echo $!")
     assert ended.code == 0
-    left = int(said)
-    with trio.fail_after(LIMIT_SECONDS):
-        while psutil.pid_exists(left) and psutil.Process(left).status() != "zombie":
-            await trio.sleep(0.02)
+    await until_gone(int(said))
 
 
 async def test_secrets_are_in_no_argument_nor_file(bench: Bench) -> None:
@@ -93,3 +92,47 @@ async def test_log_is_capped_and_says_so(bench: Bench) -> None:
     ended, said = await bench.run(f"head -c {LOG_BYTES_MAX + 5 * MIB} /dev/zero | tr '\\0' x; echo end")
     assert ended.code == 0
     assert said == "x" * LOG_BYTES_MAX + LOG_CUT_NOTE.decode()
+
+
+async def test_a_process_that_goes_while_it_is_looked_at_is_not_paused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = bench.spec("echo ready; sleep 600")
+    await bench.runner.start(spec)
+    with subprocess.Popen(["/bin/sh", "-c", "exit 0"]) as child:
+        gone = psutil.Process(child.pid)
+    monkeypatch.setattr("qubixd.runner.process._job_process", lambda begun: gone)
+    assert (await bench.runner.status(spec.lease_id)).state is JobState.RUNNING
+    monkeypatch.undo()
+
+
+async def test_an_end_that_cannot_be_written_down_yet_is_not_lost(bench: Bench) -> None:
+    spec = bench.spec("echo ready; until [ -e go ]; do sleep 0.05; done; exit 7")
+    await bench.runner.start(spec)
+    await bench.until_said(spec.lease_id, "ready")
+    pids = record(bench, spec.lease_id)
+    in_the_way = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "exit.part"
+    in_the_way.mkdir()
+    (bench.workspace / "go").touch()
+    await until_gone(pids["pid"])
+    assert (await bench.runner.status(spec.lease_id)).state is JobState.RUNNING
+    in_the_way.rmdir()
+    with trio.fail_after(LIMIT_SECONDS):
+        assert (await bench.runner.wait(spec.lease_id)).code == 7
+
+
+async def test_a_start_that_cannot_be_written_down_leaves_no_process(bench: Bench) -> None:
+    spec = bench.spec("echo $$ > pid; sleep 600")
+    in_the_way = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "started.part"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(StartFailed, match=r"started\.part"):
+        await bench.runner.start(spec)
+    with trio.fail_after(LIMIT_SECONDS):
+        while any(_works_in(process, bench.workspace) for process in psutil.process_iter()):
+            await trio.sleep(0.02)
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    with suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder)
+    return False

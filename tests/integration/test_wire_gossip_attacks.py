@@ -72,7 +72,7 @@ def _long_number(enemy: Hostile, number: int) -> rpc_pb2.Message:
     "make",
     [_unsigned, _forged, _key_of_another_kind, _point_not_on_the_curve, _no_author, _huge, _long_number],
 )
-async def test_bad_messages_are_counted_and_their_bearer_is_shut_out_for_a_while(
+async def test_bad_messages_are_counted_and_their_bearer_is_shut_out(
     make: Callable[[Hostile, int], rpc_pb2.Message],
 ) -> None:
     async with arena() as at:
@@ -85,7 +85,15 @@ async def test_bad_messages_are_counted_and_their_bearer_is_shut_out_for_a_while
             assert at.node.counters.peers_dropped == 1 and at.judged(b"bad") == 0
         async with hostile(at.node) as again:
             await again.gone()
-        await trio.sleep(LIMITS.ban_seconds)
+
+
+async def test_who_was_shut_out_is_let_in_again_when_the_time_is_over() -> None:
+    limits = replace(LIMITS, ban_seconds=1.0)
+    async with arena(limits) as at:
+        async with hostile(at.node) as enemy:
+            await enemy.gossip(*(_unsigned(enemy, n) for n in range(limits.rejects_before_drop)))
+            await enemy.gone()
+        await trio.sleep(limits.ban_seconds)
         async with hostile(at.node) as forgiven:
             await forgiven.stream(ECHO)
 

@@ -17,6 +17,7 @@ from qubixd.wire_libp2p import WireConfig, open_wire, peer_id_of, peer_key_of
 from tests.support.wire_nodes import (
     ECHO,
     FAST,
+    PATIENCE_SECONDS,
     TOPIC,
     Inbox,
     assert_echoes,
@@ -129,7 +130,7 @@ async def test_closing_without_end_breaks_the_other_side() -> None:
         stream = await b.open(a.peer_key, "/reader/1", a.addresses)
         await stream.send_all(b"half of it")
         await stream.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_SECONDS):
             await broken.wait()
         assert a.counters.handler_errors == 0
         await assert_echoes(b, a)
@@ -206,14 +207,15 @@ trio.run(main)
 
 
 async def test_silent_death_is_noticed() -> None:
-    async with trio.open_nursery() as nursery, node(1) as a:
+    watchful = replace(FAST, silence_seconds=2.5)
+    async with trio.open_nursery() as nursery, node(1, limits=watchful) as a:
         child: trio.Process = await nursery.start(_start_child)
         try:
             assert child.stdout is not None
             address = (await child.stdout.receive_some()).decode().strip()
             stream = await a.open(peer_key_of(address.rsplit("/", 1)[1]), "/ipfs/ping/1.0.0", [address])
             child.send_signal(signal.SIGSTOP)
-            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+            with trio.fail_after(PATIENCE_SECONDS), pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
             await until(lambda: a.peers() == ())
         finally:

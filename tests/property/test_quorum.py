@@ -30,7 +30,7 @@ def test_one_liar_changes_nothing(
 ) -> None:
     honest = [Answer(TRUTH, TRUTH, TRUTH, Tick(NOW - lag)) for lag in lags]
     answers = [*honest, lie]
-    heard = Round[str](NEEDED, Tick(newest))
+    heard = Round[Peer, str](NEEDED, Tick(newest))
     for place in order:
         heard.add(PEERS[place], answers[place])
         agreed = heard.agreed()
@@ -49,7 +49,7 @@ def test_one_liar_changes_nothing(
 def test_nothing_counts_that_two_did_not_say_within_the_lag(
     claims: list[tuple[str, int]], newest: int
 ) -> None:
-    heard = Round[str](NEEDED, Tick(newest))
+    heard = Round[Peer, str](NEEDED, Tick(newest))
     for peer, (claim, tick) in zip(PEERS, claims, strict=False):
         heard.add(peer, Answer(claim, claim, claim, Tick(tick)))
     fresh = [(claim, tick) for claim, tick in claims if tick + MAX_LAG_TICKS >= newest]

@@ -15,6 +15,8 @@ from escrow_bridge.fourq import COFACTOR, IDENTITY, Affine, N, P
 from protocol.units import QubicId
 from tests.support.signatures import signing_with
 
+pytestmark = pytest.mark.timeout(300)  # sums on the curve, by the thousand, in Python
+
 bytes_32 = st.binary(min_size=32, max_size=32)
 seeds = st.text("abcdefghijklmnopqrstuvwxyz", min_size=55, max_size=55)
 

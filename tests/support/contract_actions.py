@@ -3,7 +3,6 @@ sides, the compiled contract and the model, and returns the code of each."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Final
 
@@ -13,9 +12,10 @@ from escrow_bridge.devnet.host import contract_id
 from escrow_bridge.layout import LeaseOrder, Procedure
 from escrow_bridge.layout_registry import Receipt
 from protocol.units import EscrowId, LeaseId, Qu, Tick
+from tests.support.contract_invariants import a_valid_voucher_is_paid_in_time
 from tests.support.contract_model import Span, Wish
 from tests.support.contract_world import INDEX, KEYS, WALLETS, World
-from tests.support.escrow import Code, net
+from tests.support.escrow import Code
 
 GPUS: Final = (b"\x61" * 32, b"\x62" * 32)
 Codes = tuple[Code, Code]
@@ -139,10 +139,9 @@ def claim(world: World) -> Codes:
     if channel is None or best <= channel.paid or world.host.tick >= channel.last_tick:
         return redeem(world)
     by, before = world.someone(), world.host.balance(KEYS[channel.provider])
-    expected = net(best, channel.burn) - net(channel.paid, channel.burn)
     code = world.call(by, Procedure.REDEEM, world.sign(world.parties[escrow][0], escrow, best), 100)
-    assert code == Code.OK, "a valid voucher was not paid"
-    assert world.host.balance(KEYS[channel.provider]) - before == expected
+    got = world.host.balance(KEYS[channel.provider]) - before
+    a_valid_voucher_is_paid_in_time(channel, best, code, got)
     return code, world.model.redeem(by, escrow, best, channel.caller, 100)
 
 
@@ -266,6 +265,7 @@ def pass_to_an_edge(world: World) -> Codes:
 
 
 def pass_months(world: World) -> Codes:
+    """Ends all leases and disputes."""
     world.leap(world.host.tick + 600_000 + world.random.randrange(32))
     return Code.OK, Code.OK
 
@@ -275,8 +275,14 @@ def change_epoch(world: World) -> Codes:
     return Code.OK, Code.OK
 
 
+def rest(world: World) -> Codes:
+    """Nobody does anything: what Hypothesis makes of a step without which a failure remains."""
+    return Code.OK, Code.OK
+
+
 Action = Callable[[World], Codes]
 ACTIONS: Final[dict[Action, int]] = {
+    rest: 1,
     open_one: 10,
     open_many: 4,
     reopen: 2,
@@ -291,7 +297,7 @@ ACTIONS: Final[dict[Action, int]] = {
     update: 2,
     leave: 1,
     rate: 6,
-    slash: 2,
+    slash: 4,
     dispute: 6,
     decide: 6,
     rotate: 2,
@@ -299,26 +305,7 @@ ACTIONS: Final[dict[Action, int]] = {
     send_for_nothing: 1,
     pass_ticks: 8,
     pass_to_an_edge: 3,
+    pass_months: 1,
     change_epoch: 1,
 }
-FAR: Final = 150
-"""One step in so many passes months, which ends all leases and disputes."""
-
-
-def play(source: random.Random, steps: int) -> dict[str, int]:
-    """One episode on a chain of its own; raises AssertionError where contract and model differ. Returns how
-    often each call succeeded."""
-    world = World(source)
-    taken: dict[str, int] = {}
-    actions, weights = list(ACTIONS), list(ACTIONS.values())
-    for step in range(steps):
-        action = pass_months if world.chance(FAR) else world.random.choices(actions, weights)[0]
-        got, expected = action(world)
-        assert got == expected, f"step {step}, {action.__name__}: {got!r}, and the model says {expected!r}"
-        taken[action.__name__] = taken.get(action.__name__, 0) + (got == Code.OK)
-        world.check()
-        if step % 20 == 0:
-            world.check_records()
-    world.check_records()
-    world.end()
-    return taken
+"""Each with its weight. The first is what others shrink to."""

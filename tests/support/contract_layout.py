@@ -16,7 +16,7 @@ from escrow_bridge.devnet.compiler import QUBIX_HEADER, compile_library
 
 GOLDEN: Final = Path(__file__).parents[1] / "vectors" / "contract_layout.json"
 HIDDEN: Final = (
-    *("FeeOf", "PartsOf", "EscrowOf", "TicketOf", "ArbiterSlot", "PutChannel", "ReturnReward"),
+    *("FeeOf", "PartsOf", "NewEscrow", "TicketOf", "ArbiterSlot", "PutChannel", "ReturnReward"),
     *("CheckOpen", "Pay", "Refund", "EndDispute", "Sweep"),
 )
 """Private procedures: their structs are nobody else's business."""

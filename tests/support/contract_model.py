@@ -15,8 +15,8 @@ from tests.support.escrow import Code, burned, fee, net
 CONTRACT: Final = "contract"
 BURNED: Final = "burned"
 BOND, STAKE, ENOUGH, DISPUTE_BOND = 100, 1_000_000, 10_000, 100_000
-DISPUTE_TICKS, SWEEP, TICKETS, DISPUTES = 600_000, 16, 1_024, 64
-SHARES: Final = 676
+DISPUTE_TICKS, SWEEP, TICKETS, PURCHASES, DISPUTES = 600_000, 16, 1_024, 1_024, 64
+PLACES, CROWD, SHARES = 4_096, 256, 676
 
 
 @dataclass
@@ -93,7 +93,13 @@ class Model:
         self.tick, self.epoch, self.arbiters = tick, epoch, list(arbiters)
         self.channels: dict[bytes, Channel] = {}
         self.providers: dict[str, Provider] = {}
-        self.tickets: dict[tuple[str, bytes, str, str], Ticket] = {}
+        self.tickets: dict[tuple[bytes, str, str], Ticket] = {}
+        """Of leases: (escrow, caller, provider)."""
+        self.purchases: dict[tuple[bytes, str, str], int] = {}
+        """(item, buyer, seller) -> epoch"""
+        self.ended: dict[bytes, int] = {}
+        """What each lease that is over paid."""
+        self.volume = 0
         self.cases: dict[bytes, Case] = {}
         self.wishes: dict[int, tuple[str, int]] = {}
         self.fees = 0
@@ -112,7 +118,8 @@ class Model:
 
     # --- channels ---------------------------------------------------------------------------------
 
-    def _objection(self, caller: str, wish: Wish) -> Code:
+    @staticmethod
+    def _objection(caller: str, wish: Wish, taken: int) -> Code:
         if wish.provider == caller:
             return Code.BAD_PARTY
         if wish.deposit < 1:
@@ -123,17 +130,18 @@ class Model:
             return Code.BAD_CHALLENGE
         if wish.burn > 10_000:
             return Code.BAD_BURN
-        ended = ("lease", wish.escrow, caller, wish.provider) in self.tickets
-        return Code.ALREADY_OPEN if ended or wish.escrow in self.channels else Code.OK
+        return Code.FULL if taken >= PLACES or wish.deposit < 2 ** (taken // CROWD) else Code.OK
 
     def open_all(self, caller: str, wishes: list[Wish], attached: int) -> Code:
         for place, wish in enumerate(wishes):
-            twice = any(earlier.escrow == wish.escrow for earlier in wishes[:place])
-            code = Code.ALREADY_OPEN if twice else self._objection(caller, wish)
+            code = self._objection(caller, wish, len(self.channels) + place)
             if code != Code.OK:
                 return code
         if sum(wish.deposit for wish in wishes) != attached:
             return Code.BAD_DEPOSIT
+        used = {*self.channels, *(escrow for escrow, _, _ in self.tickets)}
+        if len({wish.escrow for wish in wishes} - used) < len(wishes):
+            return Code.ALREADY_OPEN
         for wish in wishes:
             deadline = self.tick + wish.deadline
             self.channels[wish.escrow] = Channel(
@@ -142,7 +150,8 @@ class Model:
             self._move(caller, CONTRACT, wish.deposit)
         return Code.OK
 
-    def top_up(self, by: str, escrow: bytes, amount: int) -> Code:
+    def _objection_to(self, by: str, escrow: bytes) -> Code:
+        """Against what only the caller of a lease may do, and only while it runs."""
         channel = self.channels.get(escrow)
         if channel is None:
             return Code.UNKNOWN_ESCROW
@@ -150,13 +159,14 @@ class Model:
             return Code.NOT_CALLER
         if channel.close_tick:
             return Code.CLOSING
-        if self.tick >= channel.deadline:
-            return Code.TOO_LATE
-        if amount < 1:
-            return Code.BAD_DEPOSIT
-        channel.deposit += amount
-        self._move(by, CONTRACT, amount)
-        return Code.OK
+        return Code.TOO_LATE if self.tick >= channel.deadline else Code.OK
+
+    def top_up(self, by: str, escrow: bytes, amount: int) -> Code:
+        code = self._objection_to(by, escrow) or (Code.BAD_DEPOSIT if amount < 1 else Code.OK)
+        if code == Code.OK:
+            self.channels[escrow].deposit += amount
+            self._move(by, CONTRACT, amount)
+        return code
 
     def redeem(self, by: str, escrow: bytes, cumulative: int, signer: str, bond: int) -> Code:
         channel = self.channels.get(escrow)
@@ -178,6 +188,7 @@ class Model:
         self._move(CONTRACT, BURNED, burned(cumulative, channel.burn) - burned(before, channel.burn))
         self.fees += fee(cumulative) - fee(before)
         channel.paid = cumulative
+        self.volume += cumulative - before
         return Code.OK
 
     def close(self, by: str, escrow: bytes, cumulative: int, signer: str, bond: int) -> Code:
@@ -194,17 +205,11 @@ class Model:
         return Code.OK
 
     def request_close(self, by: str, escrow: bytes) -> Code:
-        channel = self.channels.get(escrow)
-        if channel is None:
-            return Code.UNKNOWN_ESCROW
-        if by != channel.caller:
-            return Code.NOT_CALLER
-        if channel.close_tick:
-            return Code.CLOSING
-        if self.tick >= channel.deadline:
-            return Code.TOO_LATE
-        channel.close_tick = min(self.tick + channel.challenge, channel.deadline)
-        return Code.OK
+        code = self._objection_to(by, escrow)
+        if code == Code.OK:
+            channel = self.channels[escrow]
+            channel.close_tick = min(self.tick + channel.challenge, channel.deadline)
+        return code
 
     def finalize(self, escrow: bytes) -> Code:
         channel = self.channels.get(escrow)
@@ -217,6 +222,7 @@ class Model:
 
     def _refund(self, escrow: bytes) -> None:
         channel = self.channels.pop(escrow)
+        self.ended[escrow] = channel.paid
         self._move(CONTRACT, channel.caller, channel.deposit - channel.paid)
         provider = self.providers.get(channel.provider)
         if provider is None or channel.paid < ENOUGH:
@@ -224,7 +230,7 @@ class Model:
         provider.completed += 1
         provider.volume += channel.paid
         if len(self.tickets) < TICKETS:
-            key = ("lease", escrow, channel.caller, channel.provider)
+            key = (escrow, channel.caller, channel.provider)
             self.tickets[key] = Ticket(channel.paid, self.epoch)
 
     # --- registry ---------------------------------------------------------------------------------
@@ -260,7 +266,7 @@ class Model:
     def rate(self, by: str, escrow: bytes, provider: str, stars: int) -> Code:
         if not 1 <= stars <= 5:
             return Code.BAD_STARS
-        ticket = self.tickets.get(("lease", escrow, by, provider))
+        ticket = self.tickets.get((escrow, by, provider))
         if ticket is None:
             return Code.NO_TICKET
         if ticket.rated:
@@ -295,7 +301,7 @@ class Model:
     def dispute(self, by: str, escrow: bytes, provider: str, bond: int) -> Code:
         if bond != DISPUTE_BOND:
             return Code.BAD_DEPOSIT
-        ticket = self.tickets.get(("lease", escrow, by, provider))
+        ticket = self.tickets.get((escrow, by, provider))
         if ticket is None:
             return Code.NO_TICKET
         if ticket.disputed or escrow in self.cases:
@@ -350,20 +356,20 @@ class Model:
         return Code.OK
 
     def buy(self, by: str, seller: str, item: bytes, price: int) -> Code:
-        key = ("item", item, by, seller)
+        key = (item, by, seller)
         if seller == by:
             return Code.BAD_PARTY
         if price < ENOUGH:
             return Code.BAD_DEPOSIT
-        if key in self.tickets:
+        if key in self.purchases:
             return Code.ALREADY_DONE
-        if len(self.tickets) >= TICKETS:
+        if len(self.purchases) >= PURCHASES:
             return Code.FULL
         royalty = price * 2 // 100
         self._move(by, seller, price - royalty)
         self._move(by, CONTRACT, royalty)
         self.fees += royalty
-        self.tickets[key] = Ticket(price, self.epoch)
+        self.purchases[key] = self.epoch
         return Code.OK
 
     # --- time -------------------------------------------------------------------------------------
@@ -385,6 +391,7 @@ class Model:
         for name in [name for name, one in self.providers.items() if 0 < one.exit_epoch <= self.epoch]:
             self._move(CONTRACT, name, self.providers.pop(name).stake)
         self.tickets = {key: one for key, one in self.tickets.items() if one.epoch == self.epoch}
+        self.purchases = {key: epoch for key, epoch in self.purchases.items() if epoch == self.epoch}
         fifth = self.fees * 20 // 100
         shared = (self.fees - fifth) // SHARES * SHARES
         self._move(CONTRACT, BURNED, fifth + shared)

@@ -1,8 +1,8 @@
 """Random callers, providers, arbiters, ticks and epochs against the compiled contract and its model.
 
-A `World` is one chain with its model. contract_actions.py acts on both; after every step balances, totals
-and records must agree. Wallets sign when asked, and everybody does whatever anybody could do: who is right
-is what the model says.
+A `World` is one chain with its model. contract_actions.py acts on both, contract_invariants.py says what must
+hold after every step, contract_play.py plays. Wallets sign when asked, and everybody does whatever anybody
+could do: who is right is what the model says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from escrow_bridge.devnet.host import QUBIX_HEADER, Host, contract_id
 from escrow_bridge.layout import Function, Procedure
 from escrow_bridge.qubic import Wallet
 from protocol.units import EscrowId, Qu, QubicId
-from tests.support.contract_model import BURNED, CONTRACT, Model, Span
+from tests.support.contract_model import Model, Span
 from tests.support.escrow import Code
 from tests.support.guild import ARBITER_SEEDS
 
@@ -39,8 +39,9 @@ RECENT: Final = 10
 class World:
     """One chain and its model."""
 
-    def __init__(self, source: random.Random) -> None:
-        self.random = source
+    def __init__(self) -> None:
+        self.random = random.Random(0)
+        """Of the step that is being taken."""
         self.host = Host.build({INDEX: QUBIX_HEADER}, first_tick=FIRST_TICK, epoch=5)
         for key in KEYS.values():
             self.host.credit(key, FUNDS)
@@ -77,7 +78,7 @@ class World:
 
     def a_ticket(self) -> bytes:
         """Mostly a lease that may be rated or disputed."""
-        leases = [escrow for kind, escrow, _, _ in self.model.tickets if kind == "lease"]
+        leases = [escrow for escrow, _, _ in self.model.tickets]
         return self.random.choice(leases) if leases and not self.chance(6) else self.an_escrow()
 
     def amount(self, most: int) -> int:
@@ -113,65 +114,9 @@ class World:
         self.host.begin_tick(tick)
         self.model.next_tick(tick)
 
-    # --- checking ---------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------------
 
     def info(self) -> layout.ContractInfo:
         info = layout.decode_info(self.host.query(INDEX, Function.GET_INFO, b""))
         assert info is not None
         return info
-
-    def check(self) -> None:
-        """What must hold after every step."""
-        model, info = self.model, self.info()
-        for name, key in KEYS.items():
-            assert self.host.balance(key) == model.balances[name], name
-        held = self.host.balance(contract_id(INDEX))
-        assert (held, self.host.destroyed) == (model.balances[CONTRACT], model.balances[BURNED])
-        assert sum(model.balances.values()) == FUNDS * len(WALLETS), "a QU appeared or vanished"
-        assert (
-            held
-            == model.obligations()
-            == sum((info.open_balance, info.stakes, info.bonds, info.fees_undistributed))
-        )
-        assert (info.stakes, info.fees_undistributed) == (model.stakes(), model.fees)
-        assert info.opened - info.closed == len(model.channels)
-        for escrow, channel in model.channels.items():
-            assert channel.paid <= self.promised[escrow], "more was paid than was signed for"
-
-    def check_records(self) -> None:
-        """Every record of the contract is the model's."""
-        for escrow in self.escrows[-3 * RECENT :]:
-            raw = self.host.query(INDEX, Function.GET_ESCROW, escrow)
-            reading = layout.decode_reading(EscrowId(escrow), raw)
-            assert reading is not None
-            view, channel = reading.view, self.model.channels.get(escrow)
-            assert (view is None) == (channel is None)
-            if view and channel:
-                seen = (view.deposit, view.paid, view.last_tick, view.burn_basis_points)
-                assert seen == (channel.deposit, channel.paid, channel.last_tick, channel.burn)
-        for name, key in KEYS.items():
-            found = registry.decode_provider(self.host.query(INDEX, Function.GET_PROVIDER, key))
-            known = self.model.providers.get(name)
-            assert (found is None) == (known is None)
-            if found and known:
-                assert (found.stake, found.volume, found.completed) == (
-                    known.stake,
-                    known.volume,
-                    known.completed,
-                )
-                assert (found.disputed, found.failed) == (known.disputed, known.failed)
-                assert (found.stars, found.ratings) == (sum(known.stars), len(known.stars))
-
-    def end(self) -> None:
-        """Whatever happened, everything comes back: deposits by themselves, stakes to those who leave."""
-        for name in sorted(self.model.providers):
-            code = self.call(name, Procedure.EXIT, registry.exit_input(self.network), 0)
-            assert code == self.model.leave(name)
-        self.leap(self.host.tick + 600_000)
-        self.leap((self.host.tick + 700_000) // 16 * 16)
-        for _ in range(3):
-            self.change_epoch()
-        self.check()
-        info = self.info()
-        assert (info.open_balance, info.stakes, info.bonds) == (0, 0, 0)
-        assert self.host.balance(contract_id(INDEX)) == info.fees_undistributed < 676

@@ -42,18 +42,25 @@ def control_server(path: Path, replies: Replies) -> Iterator[list[Any]]:
                         return
                     writer.write(control.pack({"id": request.id, **reply}))
                     await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # asyncio would log a cancellation as an error
         finally:
             writer.close()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    started.wait(10)
+    assert started.wait(60)
     try:
         yield received
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(_end_all(asyncio.all_tasks(loop)))
         loop.close()
+
+
+async def _end_all(tasks: set[asyncio.Task[Any]]) -> None:
+    """Connections whose other side has not hung up, or nobody has noticed yet."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -27,7 +27,8 @@ from protocol.units import Qu
 from qubixd.wire import receive_frame
 from tests.support.devnet_process import DevnetProcess, devnet_process
 
-READY_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 100.0
+"""What takes longer hangs: a machine may be slow and shared."""
 FUNDS: Final = Qu(1_000_000_000)
 
 
@@ -70,7 +71,7 @@ class Daemon:
             ]
             opened = partial(trio.lowlevel.open_process, stdout=subprocess.PIPE, stderr=log)
             self.process = await opened(command, env=os.environ | self.environment)
-        with trio.fail_after(READY_SECONDS):
+        with trio.fail_after(PATIENCE_SECONDS):
             self.ready = json.loads(await _first_line(self.process, self.log))
 
     def log(self) -> str:
@@ -86,7 +87,7 @@ class Daemon:
         """SIGTERM; the exit code."""
         assert self.process is not None
         self.process.terminate()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_SECONDS):
             return await self.process.wait()
 
     async def stream(self, verb: str, **args: object) -> AsyncGenerator[dict[str, Any], None]:
@@ -111,7 +112,7 @@ class Daemon:
 
     async def until_offered(self) -> None:
         """Wait for somebody's offer; AssertionError with what this node knows if none comes."""
-        with trio.move_on_after(60):
+        with trio.move_on_after(PATIENCE_SECONDS):
             while not (await self.call("market"))["offers"]:
                 await trio.sleep(0.1)
             return

@@ -59,7 +59,7 @@ async def devnet_process(
         yield DevnetProcess(ready["nodes"][0], ready["contract_index"], process, ready)
         if process.returncode is None:
             process.terminate()
-        with trio.fail_after(10):
+        with trio.fail_after(READY_SECONDS):
             await process.wait()
     finally:
         if process.returncode is None:

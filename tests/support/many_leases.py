@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
 
 from escrow_bridge import layout
-from escrow_bridge.bridge import Bridge, CloseOrder, OpenOrder
+from escrow_bridge.bridge import Bridge, CloseOrder, OpenOrder, RedeemOrder
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX
+from escrow_bridge.devnet.engine import Engine
 from escrow_bridge.escrow import Settled
-from escrow_bridge.layout import EscrowView, Procedure
+from escrow_bridge.layout import EscrowView, Function, Procedure
 from escrow_bridge.qubic import Transaction, Wallet, parse_transaction, transaction_digest
 from protocol.units import LeaseId, Qu, Tick, net_of
 from tests.support.chains import FUNDS, TICK_SECONDS, Store, World
@@ -47,7 +48,7 @@ class ManyLeases:
 
     async def open(self) -> None:
         """Open all of them, at once."""
-        bridge = self._bridge(self.world.caller)
+        bridge = self.bridge(self.world.caller)
         found: dict[int, EscrowView] = {}
 
         async def one(number: int) -> None:
@@ -71,7 +72,7 @@ class ManyLeases:
         await self._redeem_all()
 
     async def _redeem_all(self) -> None:
-        bridge = self._bridge(self.world.provider)
+        bridge = self.bridge(self.world.provider)
         async with trio.open_nursery() as nursery:
             for number in set(range(self.count)) - self.settled.keys():
                 nursery.start_soon(partial(self._redeem, bridge, number))
@@ -86,6 +87,36 @@ class ManyLeases:
         settled = await bridge.close(CloseOrder(escrow_id, cumulative, signature), store.scratch, store.save)
         assert settled is not None, "gone before anything was sent"
         self.settled[number] = settled
+
+    def voucher(self, number: int) -> RedeemOrder:
+        view = self.views[number]
+        voucher = self.world.voucher(view.escrow_id, self.promised(number))
+        return replace(voucher, opened=view.open_tick)
+
+    async def cash(self, bridge: Bridge, number: int) -> None:
+        """Redeem one voucher, while the lease goes on."""
+        store = self.stores[number]
+        view = await bridge.redeem(self.voucher(number), store.scratch, store.save)
+        assert view is not None and view.paid == self.promised(number)
+
+    async def cash_all(self, bridge: Bridge) -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(self.count):
+                nursery.start_soon(self.cash, bridge, number)
+
+    def check_cashed(self, since: Tick, most: int) -> int:
+        """Every voucher is paid, once, by how many transactions in ticks: at most so many."""
+        engine = self.world.chain.engine
+        gained = self.world.balance(self.world.provider) - FUNDS
+        assert gained == sum(net_of(self.promised(number)) for number in range(self.count))
+        for number, view in enumerate(self.views):
+            payload = layout.escrow_input(view.escrow_id)
+            output = engine.host.query(CONTRACT_INDEX, Function.GET_ESCROW, payload)
+            now = layout.decode_reading(view.escrow_id, output)
+            assert now is not None and now.view is not None and now.view.paid == self.promised(number)
+        sent = len(sent_by(engine, self.world.provider, since))
+        assert sent <= most
+        return sent
 
     def paid_once(self) -> int:
         """Leases whose close was executed in exactly one tick and reported with the right sums; 0 if the
@@ -118,7 +149,7 @@ class ManyLeases:
         """Different transactions that were handed to the network."""
         return len({transaction_digest(raw) for raw in self.world.chain.broadcasts})
 
-    def _bridge(self, wallet: Wallet) -> Bridge:
+    def bridge(self, wallet: Wallet) -> Bridge:
         return Bridge(
             self.world.chain,
             wallet,
@@ -126,3 +157,9 @@ class ManyLeases:
             one_pending=self.one_pending,
             poll_seconds=TICK_SECONDS / 2,
         )
+
+
+def sent_by(engine: Engine, wallet: Wallet, since: Tick) -> list[bytes]:
+    """The wallet's transactions in the ticks from `since` on."""
+    ticks = (engine.past(Tick(tick)) or {} for tick in range(since, engine.tick_info().tick))
+    return [raw for included in ticks for raw in included.values() if raw.startswith(wallet.public_key)]

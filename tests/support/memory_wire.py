@@ -110,9 +110,9 @@ class MemoryWire:
         try:
             await self._handlers[protocol](stream, peer)
             stream.finish()
-        except Exception as error:
-            if _expected(error):
-                log.debug("stream %s of %s: %r", protocol, peer.hex()[:8], error)
+        except* Exception as errors:
+            if _expected(errors):
+                log.debug("stream %s of %s: %r", protocol, peer.hex()[:8], errors.exceptions)
             else:
                 self._counters.handler_errors += 1
                 log.warning("handler %s failed for %s", protocol, peer.hex()[:8], exc_info=True)

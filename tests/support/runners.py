@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import trio
 
 from protocol.units import LeaseId
 from qubixd.runner import JobExit, Runner, RunSpec
 
 MIB: Final = 1 << 20
-LIMIT_SECONDS: Final = 40
+LIMIT_SECONDS: Final = 90
 """A real step of a runner that takes longer than this is stuck."""
 
 
@@ -81,6 +82,13 @@ class Bench:
     async def remove_all(self) -> None:
         for lease_id in await self.runner.leases():
             await self.runner.remove(lease_id)
+
+
+async def until_gone(pid: int) -> None:
+    """Return when that process has ended, also if nobody has collected it yet."""
+    with trio.fail_after(LIMIT_SECONDS), suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            await trio.sleep(0.02)
 
 
 @asynccontextmanager

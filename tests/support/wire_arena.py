@@ -20,11 +20,10 @@ LIMITS = replace(
     connections_per_ip=8,
     handshakes=8,
     handshakes_per_ip=6,
-    handshake_seconds=1.0,
-    silence_seconds=10.0,
-    ban_seconds=1.0,
     gossip_burst=60,
 )
+BRISK = replace(LIMITS, handshake_seconds=3.0)
+"""For attacks that last until the node has lost its patience."""
 HOSTILE_IP = "127.0.0.66"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,21 @@ from escrow_bridge.bridge import OpenOrder, RedeemOrder
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX
 from escrow_bridge.layout import EscrowView
 from escrow_bridge.qubic import contract_id, sign_transaction
+from escrow_bridge.transfer import TransferOrder
 from protocol import lease_model as m
-from protocol.errors import FundingFailed, LeaseUnknown, VoucherInvalid
+from protocol.errors import FundingFailed, LeaseUnknown, QubixError, VoucherInvalid
 from protocol.lease_state import Lease, Phase, Role
 from protocol.messages import Voucher
 from protocol.units import EscrowId, LeaseId, Qu, Seconds, Tick, UnixMs
 from qubixd.desk import check_voucher
 from qubixd.escrows import objection_to
 from qubixd.quotes import deposit_of
-from tests.support.chains import FUNDS, Store, World, make_world
+from tests.support.chains import FUNDS, Store, World, make_world, wallet_of
 from tests.support.lease_plan import make_terms
 
 OTHER = LeaseId(b"o" * 32)
+TOO_MUCH = TransferOrder(wallet_of(2).public_key, Qu(FUNDS + 1))
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -114,21 +118,24 @@ async def by_force(world: World, order: RedeemOrder) -> None:
     await in_its_tick(world, raw, tick)
 
 
-@pytest.mark.parametrize("wrong", ["above", "signature", "other"])
+@pytest.mark.parametrize("wrong", ["above", "less", "same", "signature", "other"])
 async def test_the_contract_itself_refuses_too(world: World, autojump_clock: MockClock, wrong: str) -> None:
     """A false signature costs its bond, which is burned; nothing else moves."""
     escrow = await world.open(1_000)
-    good = world.voucher(escrow.escrow_id, 500)
+    await by_force(world, world.voucher(escrow.escrow_id, 300))
+    before, good = world.balance(world.provider), world.voucher(escrow.escrow_id, 500)
     orders = {
         "above": world.voucher(escrow.escrow_id, 1_001),
+        "less": world.voucher(escrow.escrow_id, 299),
+        "same": world.voucher(escrow.escrow_id, 300),
         "signature": replace(good, signature=bytes(64)),
         "other": replace(good, signature=world.voucher(EscrowId(bytes(32)), 500).signature),
     }
     await by_force(world, orders[wrong])
-    view = await world.bridge(world.provider).read(escrow.escrow_id)
-    assert view is not None and view.paid == 0
-    lost = FUNDS - world.balance(world.provider)
-    assert lost == (0 if wrong == "above" else layout.SIGNATURE_BOND)
+    view = await world.bridge(world.provider).reader.read(escrow.escrow_id)
+    assert view is not None and view.paid == 300
+    lost = before - world.balance(world.provider)
+    assert lost == (layout.SIGNATURE_BOND if wrong in ("signature", "other") else 0)
 
 
 def test_a_voucher_for_a_lease_that_has_ended_is_refused_at_the_desk() -> None:
@@ -179,7 +186,57 @@ def test_a_provider_takes_no_escrow_but_the_one_in_the_terms(change: Callable[..
     assert (words in objection) if words else (objection == "")
 
 
-def test_the_table_is_written_down() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "money.md").read_text()
-    for code in ("voucher.invalid", "lease.unknown", "chain.funding_failed", "lease.escrow_wrong"):
-        assert code in text
+async def almost(world: World, tick: Tick) -> None:
+    """So near that no transaction gets into a tick before it."""
+    await world.chain.advance(tick - 3 - world.chain.engine.tick_info().tick)
+
+
+async def test_a_voucher_that_comes_too_late_is_not_sent(world: World, autojump_clock: MockClock) -> None:
+    escrow = await world.open(1_000, deadline_ticks=40)
+    await almost(world, escrow.deadline_tick)
+    sent = len(world.chain.broadcasts)
+    with pytest.raises(VoucherInvalid, match=f"takes none from tick {escrow.deadline_tick} on"):
+        await world.bridge(world.provider).redeem(world.voucher(escrow.escrow_id, 500), b"", Store().save)
+    assert len(world.chain.broadcasts) == sent
+
+
+@dataclass
+class Said:
+    """What was said to those who tried."""
+
+    sentences: list[str] = field(default_factory=list)
+
+    async def trying(self, attempt: Awaitable[object]) -> None:
+        with pytest.raises(QubixError) as raised:
+            await attempt
+        self.sentences.append(f"{raised.value.code}: {raised.value}")
+
+    def refused(self, attempt: Callable[[], object]) -> None:
+        with pytest.raises(QubixError) as raised:
+            attempt()
+        self.sentences.append(f"{raised.value.code}: {raised.value}")
+
+
+async def test_what_the_table_says_is_said(world: World, autojump_clock: MockClock) -> None:
+    """Every sentence in the table of docs/money.md is one that somebody really gets to read."""
+    said, escrow = Said(), await world.open(1_000, deadline_ticks=60)
+    bridge = world.bridge(world.provider)
+    good = world.voucher(escrow.escrow_id, 500)
+    await said.trying(world.open(0))
+    await said.trying(bridge.redeem(replace(good, signature=bytes(64)), b"", Store().save))
+    await said.trying(world.bridge(world.caller).transfer(TOO_MUCH, b"", Store().save))
+    await almost(world, escrow.deadline_tick)
+    await said.trying(bridge.redeem(good, b"", Store().save))
+    terms = make_terms(caller_id=world.caller.public_key)
+    lease = Lease(LeaseId(b"l" * 32), Role.PROVIDER, terms, Phase.RUNNING, UnixMs(0), UnixMs(0))
+    lease = replace(lease, escrow_id=escrow.escrow_id)
+    voucher = Voucher(lease.lease_id, escrow.escrow_id, Qu(terms.deposit + 1), bytes(64))
+    said.refused(lambda: check_voucher(voucher, lease))
+    said.refused(lambda: check_voucher(replace(voucher, escrow_id=EscrowId(bytes(32))), lease))
+    said.refused(lambda: check_voucher(replace(voucher, cumulative=Qu(1)), lease))
+    said.refused(lambda: check_voucher(voucher, replace(lease, phase=Phase.DONE)))
+    table = (DOCS / "money.md").read_text().partition("## What is refused")[2]
+    for code, sentence in re.findall(r"`([a-z._]+)`: `([^`]+)`", table):
+        pattern = f"{re.escape(code)}: {re.escape(sentence)}".replace("N", r"\d+")
+        assert any(re.match(pattern, one) for one in said.sentences), f"nobody says {sentence!r}"
+    assert {one.partition(":")[0] for one in said.sentences} <= set(re.findall(r"`([a-z._]+)`", table))

@@ -179,7 +179,7 @@ async def test_too_old_to_tell_is_never_sent_again(world: World, autojump_clock:
 async def test_a_node_that_wrongly_says_missed_causes_no_second_deposit(
     world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def lies(digest: bytes, tick: Tick) -> Outcome:
+    async def lies(transaction: bytes) -> Outcome:
         return Outcome.MISSED
 
     monkeypatch.setattr(world.chain, "outcome", lies)

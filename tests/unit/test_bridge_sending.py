@@ -91,7 +91,7 @@ async def test_the_target_follows_the_observed_ticks(
     nursery.start_soon(_tick_every, world, tick_ms / 1_000)
     bridge = Bridge(world.chain, world.caller, CONTRACT_INDEX, poll_seconds=tick_ms / 4_000)
     count = 0
-    async for _ in bridge.ticks():
+    async for _ in bridge.reader.ticks():
         count += 1
         if count == 8:
             break

@@ -168,9 +168,9 @@ async def test_caller_closes_waits_and_gets_the_rest_back(world: World, autojump
     assert await caller.request_close(RequestCloseOrder(escrow.escrow_id), b"", Store().save) == closing
     await provider.redeem(world.voucher(escrow.escrow_id, 70), b"", Store().save)
     await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
-    assert await caller.read(escrow.escrow_id) is None
+    assert await caller.reader.read(escrow.escrow_id) is None
     assert world.balance(world.caller) == FUNDS - 70
-    assert await caller.how_it_ended(escrow) == Settled(Qu(70), Qu(930), certain=True)
+    assert await caller.reader.how_it_ended(escrow) == Settled(Qu(70), Qu(930), certain=True)
     await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
 
 
@@ -179,7 +179,7 @@ async def test_caller_learns_how_the_provider_closed(world: World, autojump_cloc
     provider = world.bridge(world.provider)
     await provider.redeem(world.voucher(escrow.escrow_id, 100), b"", Store().save)
     await provider.close(world.closing(escrow.escrow_id, 400), b"", Store().save)
-    ended = await world.bridge(world.caller).how_it_ended(escrow)
+    ended = await world.bridge(world.caller).reader.how_it_ended(escrow)
     assert ended == Settled(Qu(400), Qu(600), certain=True)
 
 
@@ -196,8 +196,8 @@ async def test_what_the_contract_ignores_counts_for_nothing(world: World, autoju
     send(world, stranger, Procedure.REDEEM, world.voucher(escrow.escrow_id, 600))
     await world.chain.advance(30)
     caller = world.bridge(world.caller)
-    assert await caller.read(escrow.escrow_id) is None
-    assert await caller.how_it_ended(escrow) == Settled(Qu(0), Qu(1_000), certain=True)
+    assert await caller.reader.read(escrow.escrow_id) is None
+    assert await caller.reader.how_it_ended(escrow) == Settled(Qu(0), Qu(1_000), certain=True)
     assert world.balance(world.caller) == FUNDS
 
 
@@ -211,7 +211,7 @@ async def test_a_redeem_after_the_challenge_window_counts_for_nothing(
     await world.chain.advance(closing.close_tick - world.chain.engine.tick_info().tick - 3)
     send(world, world.provider, Procedure.REDEEM, world.voucher(escrow.escrow_id, 600))
     await caller.finalize(FinalizeOrder(escrow.escrow_id), b"", Store().save)
-    assert await caller.how_it_ended(escrow) == Settled(Qu(0), Qu(1_000), certain=True)
+    assert await caller.reader.how_it_ended(escrow) == Settled(Qu(0), Qu(1_000), certain=True)
     assert world.balance(world.caller) == FUNDS
 
 
@@ -233,7 +233,7 @@ async def test_vouchers_cashed_by_the_batch_count_as_the_contract_counts_them(
     order = CloseOrder(escrow.escrow_id, Qu(0), bytes(64))
     await world.bridge(world.provider).close(order, b"", Store().save)
     assert world.balance(world.provider) == FUNDS + net_of(Qu(paid))
-    ended = await world.bridge(world.caller).how_it_ended(escrow)
+    ended = await world.bridge(world.caller).reader.how_it_ended(escrow)
     assert ended == Settled(Qu(paid), Qu(1_000 - paid), certain=True)
 
 
@@ -253,7 +253,7 @@ async def test_how_it_ended_is_unknown_once_the_ticks_are_forgotten(
 ) -> None:
     escrow = await world.open(1_000, deadline_ticks=40)
     await world.chain.advance(world.chain.engine.rules.keep_ticks + 60)
-    assert await world.bridge(world.caller).how_it_ended(escrow) is None
+    assert await world.bridge(world.caller).reader.how_it_ended(escrow) is None
 
 
 async def test_watch_tells_how_it_is_in_every_tick(
@@ -271,7 +271,7 @@ async def test_watch_tells_how_it_is_in_every_tick(
         await bridge.close(world.closing(escrow.escrow_id, 400), b"", Store().save)
 
     nursery.start_soon(settle)
-    async with aclosing(world.bridge(world.caller).watch(escrow.escrow_id, escrow.open_tick)) as views:
+    async with aclosing(world.bridge(world.caller).reader.watch(escrow.escrow_id, escrow.open_tick)) as views:
         async for view in views:
             seen.append(view)
             if view is None:
@@ -288,7 +288,7 @@ async def test_watch_and_how_it_ended_ignore_a_lagging_node(
     before = await world.chain.query(CONTRACT_INDEX, Function.GET_ESCROW, bytes(32))
     escrow = await world.open(1_000)
     bridge, real_query, calls = world.bridge(world.caller), world.chain.query, 0
-    assert await bridge.read(escrow.escrow_id) == escrow
+    assert await bridge.reader.read(escrow.escrow_id) == escrow
 
     async def sometimes_old(
         contract_index: int, input_type: int, payload: bytes, *, tick_at: int | None = None
@@ -298,11 +298,11 @@ async def test_watch_and_how_it_ended_ignore_a_lagging_node(
         return before if calls % 2 else await real_query(contract_index, input_type, payload)
 
     monkeypatch.setattr(world.chain, "query", sometimes_old)
-    async with aclosing(bridge.watch(escrow.escrow_id, escrow.open_tick)) as views:
+    async with aclosing(bridge.reader.watch(escrow.escrow_id, escrow.open_tick)) as views:
         assert await anext(views) == escrow
         assert [await anext(views) for _ in range(10)] == [escrow] * 10
     assert calls > 10
-    assert await bridge.how_it_ended(escrow) is None
+    assert await bridge.reader.how_it_ended(escrow) is None
 
 
 async def test_a_node_that_is_behind_after_a_restart_does_not_pass_for_the_end(
@@ -323,10 +323,15 @@ async def test_a_node_that_is_behind_after_a_restart_does_not_pass_for_the_end(
         )
 
     monkeypatch.setattr(world.chain, "query", old_for_a_while)
-    async with aclosing(world.bridge(world.provider).watch(escrow.escrow_id, escrow.open_tick)) as views:
+    async with aclosing(
+        world.bridge(world.provider).reader.watch(escrow.escrow_id, escrow.open_tick)
+    ) as views:
         assert await anext(views) == escrow
     calls = 0
-    assert await world.bridge(world.provider).how_it_ended(replace(escrow, as_of=escrow.open_tick)) is None
+    assert (
+        await world.bridge(world.provider).reader.how_it_ended(replace(escrow, as_of=escrow.open_tick))
+        is None
+    )
     assert calls >= 10
 
 
@@ -343,7 +348,7 @@ async def test_a_refusal_for_want_of_fuel_can_be_tried_again(world: World, autoj
 
 async def test_ticks_come_once_each_and_in_order(world: World, autojump_clock: MockClock) -> None:
     seen: list[Tick] = []
-    async with aclosing(world.bridge(world.caller).ticks()) as infos:
+    async with aclosing(world.bridge(world.caller).reader.ticks()) as infos:
         async for info in infos:
             seen.append(info.tick)
             if len(seen) == 5:

@@ -262,6 +262,24 @@ def test_a_payment_that_failed_is_an_error(tmp_path: Path, capfd: pytest.Capture
     assert json.loads(out)["state"] == "failed"
 
 
+def test_who_pays_reads_why_it_takes_long(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sent = control.PaymentView("x", "A" * 60, 1, "sent", "carried out in tick 7", 1, [])
+
+    def replies(verb: str, args: object) -> Iterator[dict[str, object]]:
+        for why in ("no Qubic node answers\x1b[2J", ""):
+            yield {"event": control.to_body(control.WaitingEvent(why))}
+        yield {"ok": control.to_body(sent)}
+
+    with control_server(tmp_path / "control.sock", replies):
+        assert cli.main(["--data-dir", str(tmp_path), "wallet", "send", "A" * 60, "1", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["state"] == "sent"
+    assert [line.strip() for line in err.splitlines()] == [
+        "Waiting for the chain: no Qubic node answers\\x1b[2J",
+        "The chain goes on.",
+    ]
+
+
 def test_a_data_directory_that_cannot_be_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     for place in ("file", "file/below"):

@@ -34,7 +34,7 @@ def ask(path: Path, verb: str, args: object) -> Any:
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 20))
+    return asyncio.run(asyncio.wait_for(work, 60))
 
 
 def says(*replies: Reply) -> Replies:

@@ -1,15 +1,21 @@
-"""The demo's own judgement: sums that are right, and every way in which one can be wrong."""
+"""The demo's own judgement: sums that are right, every way in which one can be wrong, and who has died."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from protocol import jobspec
+from protocol.errors import DaemonUnreachable, PortBusy
 from tui import demo_job
+from tui.demo import _while_alive
 from tui.demo_screen import Money
+from tui.processes import Child
 
 RIGHT = Money(
     deposit=30_000,
@@ -69,3 +75,18 @@ def test_the_second_computation_on_a_file_small_enough_to_check_by_hand(tmp_path
         "a,1,7,7,7,7,7,0",
         "b,4,10,20,41,41,25,2",
     ]
+
+
+def test_a_daemon_that_dies_is_blamed_rather_than_its_broken_connection(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("error: port 5 is taken [net.port_busy]\n")
+    with subprocess.Popen(["/bin/sh", "-c", "read line; exit 5"], stdin=subprocess.PIPE) as process:
+
+        async def talk() -> None:
+            assert process.stdin is not None
+            process.stdin.close()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has looked
+            raise DaemonUnreachable("the connection broke")
+
+        with pytest.raises(PortBusy, match="port 5"):
+            asyncio.run(_while_alive([Child("helper", process, log, {})], talk()))

@@ -89,6 +89,19 @@ def test_json_is_a_line_per_event_and_the_lease_last(job: Path, capsys: pytest.C
     assert (last["lease_id"], last["paid"], err) == (LEASE_ID, 900, "")
 
 
+def test_who_waits_reads_why_once(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def replies(verb: str, args: Any) -> Iterator[Reply]:
+        funding = views.event(views.lease(phase="funding", settled=False, exit_code=None))
+        for why in ("", "A is behind B", "A is behind B", "", ""):
+            yield {"event": {**funding, "waiting": why}}
+        yield {"ok": views.event(views.lease())}
+
+    with serve(job, replies):
+        assert cli.main(["run", "job.yaml"]) == 0
+    err = capsys.readouterr().err
+    assert err.splitlines() == ["Waiting for the chain: A is behind B", "The chain goes on."]
+
+
 def shows_a_quote(verb: str, args: Any) -> Iterator[Reply]:
     """A daemon that shows its quote and, asked to, goes on only after a `confirm`."""
     if verb == "run":
@@ -128,7 +141,7 @@ def test_a_person_is_asked(job: Path, typed: str | None, words: list[str], exit_
                     told += os.read(ours, 4_096)
                 assert b"at most 700 QU" in told
                 os.write(ours, typed.encode() + b"\n")
-            assert process.wait(30) == exit_code
+            assert process.wait(60) == exit_code
     os.close(ours)
     asked, *answers = received
     assert asked.ask == (typed is not None)
@@ -217,12 +230,12 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_go_on(job: Path) -> None:
     def replies(verb: str, args: Any) -> Iterator[Reply]:
         yield {"event": views.event(views.lease(phase="running", settled=False, exit_code=None))}
         running.set()
-        over.wait(20)
+        over.wait(100)
 
     with serve(job, replies):
         command = [sys.executable, "-m", "tui.cli", "run", "job.yaml", "--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert running.wait(20)
+            assert running.wait(60)
             assert process.stdout is not None and process.stderr is not None
             process.stdout.readline()
             process.send_signal(signal.SIGINT)

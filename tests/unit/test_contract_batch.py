@@ -12,6 +12,7 @@ from protocol.units import LeaseId, Qu, QubicId, Tick
 from tests.support.escrow import (
     BOND,
     CAPACITY,
+    CROWD,
     OPEN_MANY,
     REDEEM_MANY,
     Code,
@@ -97,6 +98,15 @@ def test_deposits_that_overflow_in_sum_are_refused(desk: Desk) -> None:
     assert desk.balances() == (0, 0, 0, 0)
 
 
+def test_a_batch_grows_the_crowd_lease_by_lease(desk: Desk) -> None:
+    for number in range(CROWD - 2):
+        assert desk.open(1, terms=b"\7" * 30 + struct.pack("<H", number))[0] == Code.OK
+    orders = [lease(desk, number, 1 + number // 2) for number in range(4)]
+    assert open_many(desk, [*orders[:2], lease(desk, 2, 1)], 3)[:2] == (Code.FULL, 2)
+    assert open_many(desk, orders, 6)[0] == Code.OK
+    desk.check()
+
+
 @pytest.mark.parametrize("count", [0, 9, 2**32 - 1])
 def test_a_wrong_count_is_refused(desk: Desk, count: int) -> None:
     opening = bytearray(open_many_input([lease(desk, 0)], desk.network))
@@ -119,9 +129,9 @@ def test_an_id_whose_lease_left_a_ticket_is_refused_among_many() -> None:
 
 def test_leases_that_do_not_all_fit_are_refused(desk: Desk) -> None:
     for number in range(CAPACITY - 1):
-        assert desk.open(1, terms=number.to_bytes(32, "big"))[0] == Code.OK
-    assert open_many(desk, [lease(desk, 0), lease(desk, 1)])[0] == Code.FULL
-    assert open_many(desk, [lease(desk, 1)])[0] == Code.OK
+        assert desk.open(10**5, terms=number.to_bytes(32, "big"))[0] == Code.OK
+    assert open_many(desk, [lease(desk, 0, 10**5), lease(desk, 1, 10**5)])[0] == Code.FULL
+    assert open_many(desk, [lease(desk, 1, 10**5)])[0] == Code.OK
 
 
 def redeem_many(desk: Desk, vouchers: list[bytes], attached: int) -> tuple[Code, int, list[Code]]:

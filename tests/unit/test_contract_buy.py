@@ -69,3 +69,17 @@ def test_a_proof_of_purchase_expires(guild: Guild) -> None:
     assert ticket(guild)
     guild.next_epoch()
     assert ticket(guild) is None
+
+
+def test_nobody_can_buy_the_tickets_of_leases_away(guild: Guild) -> None:
+    assert guild.register() == Code.OK
+    for number in range(1_024):
+        assert guild.buy(number.to_bytes(32, "little"), ENOUGH) == Code.OK
+    before = guild.balances()
+    assert guild.buy(b"\xff" * 32, ENOUGH) == Code.FULL
+    assert guild.balances() == before
+    assert guild.rate(guild.ended_lease(), 5) == Code.OK
+    guild.next_epoch()
+    guild.next_epoch()
+    assert guild.buy(b"\xff" * 32, ENOUGH) == Code.OK
+    guild.check()

@@ -47,7 +47,7 @@ def test_what_is_hashed_has_no_padding(name: str, size: int) -> None:
 
 
 def test_the_state_has_the_size_the_readme_says() -> None:
-    assert LAYOUT["StateData"]["size"] == len(Desk().host.state(QUBIX)) == 765_904
+    assert LAYOUT["StateData"]["size"] == len(Desk().host.state(QUBIX)) == 815_328
 
 
 def test_a_voucher_is_the_hash_of_48_bytes() -> None:

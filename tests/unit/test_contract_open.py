@@ -10,6 +10,7 @@ from escrow_bridge.devnet.host import QUBIX_HEADER, Host, contract_id
 from escrow_bridge.qubic import k12
 from tests.support.escrow import (
     CAPACITY,
+    CROWD,
     MAX_CHALLENGE,
     MAX_DEADLINE,
     MAX_DEPOSIT,
@@ -136,11 +137,18 @@ def test_the_same_channel_opens_once_in_a_tick(desk: Desk) -> None:
     assert desk.balances() == (-300, 0, 0, 300)
 
 
-def test_a_full_map_refuses_and_gives_the_money_back(desk: Desk) -> None:
+def test_a_crowd_makes_places_dear_and_a_full_map_refuses(desk: Desk) -> None:
+    """Twice the deposit for every 256 places taken: else 4,096 QU would keep everybody out."""
+    locked = 0
     for number in range(CAPACITY):
-        assert desk.open(1, terms=number.to_bytes(32, "little"))[0] == Code.OK
-    assert desk.open(1, terms=b"\xff" * 32) == (Code.FULL, NULL_ID)
-    assert desk.balances() == (-CAPACITY, 0, 0, CAPACITY)
+        terms, least = number.to_bytes(32, "little"), 2 ** (number // CROWD)
+        if number % CROWD == 0:
+            assert desk.open(least - 1, terms=terms)[0] == (Code.FULL if number else Code.BAD_DEPOSIT)
+        assert desk.open(least, terms=terms)[0] == Code.OK
+        locked += least
+    assert locked == 16_776_960
+    assert desk.open(10**12, terms=b"\xff" * 32) == (Code.FULL, NULL_ID)
+    assert desk.balances() == (-locked, 0, 0, locked)
     desk.tick_to(FIRST_TICK + 1_008)
     desk.tick_to(FIRST_TICK + 1_009)
     assert desk.info().closed == CAPACITY, "one sweep refunds a full map"

@@ -88,7 +88,7 @@ def test_receiving_shell_exports_exactly_what_was_sent(secrets: dict[str, str]) 
         input=secrets_payload(secrets) + b"left unread",
         capture_output=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.stdout == b"".join(value.encode() + b"\0" for value in secrets.values())
 

@@ -15,10 +15,10 @@ import pytest
 from protocol import errors, jobspec, lease_caller, lease_provider, messages, yaml_fields
 from protocol import lease_model as m
 from protocol.errors import JobFileInvalid, QubixError
-from protocol.lease import max_loss, step
+from protocol.lease import max_loss, max_loss_if_gone, step
 from protocol.lease_model import EVENTS
 from protocol.lease_state import TERMINAL, Lease, Phase, Role
-from protocol.units import MAX_QU, Qu
+from protocol.units import MAX_QU, Qu, Seconds
 from qubixd import directory, discovery, liveness, offers, quotes, sync, talk
 from qubixd.config import Config
 from qubixd.desk import ANSWERS
@@ -242,6 +242,8 @@ def test_the_most_one_side_can_lose() -> None:
     terms = make_terms(**changes, price_qu_per_hour=Qu(3_600), deposit=MAX_QU)  # 1 QU a second
     described = re.findall(r"^\| (\w+) \| `price .*\| (\d+) s of the price", page("lease.md"), re.MULTILINE)
     assert described == [(str(role), str(max_loss(role, terms))) for role in Role]
+    long = make_terms(**changes, price_qu_per_hour=Qu(3_600), deposit=MAX_QU, max_seconds=Seconds(9_999))
+    assert f"/ 3600` | {max_loss_if_gone(long)} s of the price" in page("lease.md")
 
 
 def test_the_times_in_the_terms() -> None:

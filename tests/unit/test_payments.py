@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -11,11 +12,12 @@ import pytest
 import trio
 import trio.testing
 
+from escrow_bridge.chain import Balance
 from escrow_bridge.qubic import identity_of, parse_transaction
 from protocol import control
-from protocol.control import HistoryArgs, PaymentView, SendArgs
+from protocol.control import HistoryArgs, PaymentView, SendArgs, WaitingEvent
 from protocol.errors import UsageError
-from protocol.units import MAX_QU
+from protocol.units import MAX_QU, QubicId
 from qubixd.control import history, send
 from tests.support.many_leases import losing
 from tests.support.rental import due, rental
@@ -93,6 +95,49 @@ async def test_killed_at_any_commit_it_is_paid_once(
 async def _pay_and_die(bob: Person) -> None:
     with suppress(Killed):  # whoever asks may be what dies of it
         await pay(bob, 1_000)
+
+
+async def test_after_a_restart_an_old_balance_covers_nothing(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the second payment would be in its tick without cover, and pass for sent."""
+    async with bobs_world(tmp_path) as (world, bob):
+        most, before = world.funds * 2 // 3, await world.chain.balance(bob.wallet.public_key)
+        assert (await pay(bob, most)).state == "sent"
+        real_balance, calls = world.chain.balance, 0
+
+        async def old_for_a_while(owner: QubicId) -> Balance:
+            nonlocal calls
+            calls += 1
+            return before if calls < 20 else await real_balance(owner)
+
+        monkeypatch.setattr(world.chain, "balance", old_for_a_while)
+        await world.kill(bob)
+        await world.start("bob")
+        failed = await pay(bob, most, "p2")
+        assert failed.state == "failed" and f"holds {world.funds - most} QU" in failed.sentence
+        assert received(world) == most and calls >= 20
+
+
+async def test_who_waits_is_told_why_and_the_log_once_a_minute(
+    tmp_path: Path, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[object] = []
+
+    async def tell(event: object) -> None:
+        told.append(event)
+
+    async with bobs_world(tmp_path) as (world, bob), trio.open_nursery() as nursery:
+        nursery.start_soon(send, bob.up, SendArgs("p1", IDENTITY, 1_000), tell)
+        while not world.chain.broadcasts:
+            await trio.sleep(0.1)
+        world.chain.reachable = False
+        with caplog.at_level(logging.INFO):
+            await trio.sleep(600)
+        world.chain.reachable = True
+    assert told == [WaitingEvent("the chain was cut off"), WaitingEvent("")]
+    lines = [one.getMessage() for one in caplog.records if "cut off" in one.getMessage()]
+    assert 9 <= len(lines) <= 10 and set(lines) == {"waiting for the chain: the chain was cut off"}
 
 
 async def test_more_than_there_is_moves_nothing(tmp_path: Path, autojump_clock: Clock) -> None:

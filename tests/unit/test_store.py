@@ -14,8 +14,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ledger import schema
+from ledger import schema, transactions
 from ledger.store import inline, open_store
+from ledger.transactions import SignedTransaction
 from protocol.errors import AlreadyRunning, DiskFull, LedgerBroken
 
 T = TypeVar("T")
@@ -212,3 +213,20 @@ async def test_an_older_ledger_is_migrated_whole_or_not_at_all(
         assert await store.read(lambda db: db.execute("PRAGMA user_version").fetchone()) == (
             len(schema.MIGRATIONS),
         )
+
+
+async def test_a_transaction_is_kept_for_each_lease_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the first was all that was remembered."""
+    path, digest = tmp_path / "l.db", b"d" * 32
+    both = [SignedTransaction(digest, about, "redeem", 7, 200, b"to" * 16, 1) for about in (b"one", b"two")]
+    with monkeypatch.context() as before:
+        before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
+        async with open_store(path) as store:
+            await transactions.note(store, both[0])
+    async with open_store(path) as store:
+        for one in (*both, *both):
+            await transactions.note(store, one)
+        assert [await transactions.about(store, one.about) for one in both] == [(both[0],), (both[1],)]
+        assert await transactions.last_tick(store) == 7

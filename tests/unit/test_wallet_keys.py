@@ -118,7 +118,7 @@ def typed_at_a_terminal(root: Path, *words: str, typed: str = "", after: bytes =
                     after = b""
         except OSError:  # the other end is closed: the program has ended
             pass
-        assert process.wait(30) == 0, seen
+        assert process.wait(60) == 0, seen
     os.close(ours)
     return seen.decode()
 

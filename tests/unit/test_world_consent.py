@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import trio.testing
 
 from protocol.control import ConfirmArgs, RunArgs, RunEvent
 from protocol.errors import LeaseUnknown, QuoteDeclined
-from protocol.lease import max_loss, max_loss_words
+from protocol.lease import max_loss, max_loss_if_gone, max_loss_words
 from protocol.lease_state import Role
 from protocol.units import Qu, Seconds, amount_due, fee_of
 from qubixd.control import confirm, run
@@ -68,6 +69,7 @@ async def test_the_quote_comes_before_the_lease(
         assert quote.max_loss_qu == 7_000 and quote.max_loss_intervals == 7
         assert "at most 7,000 QU = 7 intervals of 1 s" in front.events[at].detail
         assert "you can lose at most 5,000 QU = 5 intervals of 1 s" in caplog.text, "the provider's own log"
+        assert re.search(r"intervals of 1 s, or [\d]+ QU if this node never comes back", caplog.text)
 
 
 async def test_a_quote_is_one_number_and_its_parts(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -114,5 +116,7 @@ def test_the_words_and_the_numbers() -> None:
     assert max_loss_words(Role.CALLER, terms) == "at most 22,000 QU = 4.4 intervals of 5 s"
     assert max_loss_words(Role.PROVIDER, terms) == "at most 16,000 QU = 3.2 intervals of 5 s"
     short = make_terms(max_seconds=Seconds(2))
+    assert max_loss_if_gone(make_terms(max_seconds=Seconds(9_999))) == 1_000 * (1_260 + 3 * 16)
+    assert max_loss_if_gone(short) == short.deposit
     assert max_loss(Role.PROVIDER, short) == max_loss(Role.CALLER, short) == short.deposit
     assert max_loss_words(Role.CALLER, short) == "at most 2,000 QU = 0.4 intervals of 5 s"

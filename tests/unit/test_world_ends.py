@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
+from escrow_bridge import layout
 from escrow_bridge.devnet.engine import LEAST_KEPT_TICKS
+from ledger import transactions
+from protocol import lease_provider
 from protocol.lease_provider import REDEEM_EVERY_MS
 from protocol.lease_state import Phase
+from protocol.units import net_of
 from tests.support.rental import due, rental
 from tests.support.world_jobs import job
+
+pytestmark = pytest.mark.timeout(300)  # some play an hour, tick by tick
 
 Clock = trio.testing.MockClock
 
@@ -49,6 +56,25 @@ async def test_a_long_job_is_cashed_twice_and_paid_once(tmp_path: Path, autojump
         assert served.redeemed_at and paid.paid == due(1_500)
         assert served.phase is paid.phase is Phase.DONE
         one.check_books(served, paid)
+
+
+async def test_two_jobs_are_cashed_by_one_transaction(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_provider, "REDEEM_EVERY_MS", 20_000)
+    async with rental(tmp_path) as one:
+        alice, bob, world = one.alice, one.bob, one.world
+        leases = [await world.rent(bob, job(seconds=35)) for _ in range(2)]
+        ended = [await world.until_ended(lease.lease_id, alice, bob) for lease in leases]
+        for served, paid in ended:
+            assert served.redeemed_at and paid.paid == served.paid == due(35)
+        signed = [await transactions.about(alice.up.parts.store, lease.lease_id) for lease in leases]
+        for (first, second), name in zip(zip(*signed, strict=True), ("redeem", "close"), strict=True):
+            assert first.action == second.action == name
+            assert (first.digest == second.digest) == (name == "redeem")
+        assert signed[0][0].amount == 2 * layout.SIGNATURE_BOND
+        assert world.balance(bob) == world.funds - 2 * due(35)
+        assert world.balance(alice) == world.funds + 2 * net_of(due(35))
 
 
 async def test_the_caller_stops_it(tmp_path: Path, autojump_clock: Clock) -> None:

@@ -15,6 +15,8 @@ from protocol.lease_state import Lease, Phase, Role
 from tests.support.rental import Rental, due, rental
 from tests.support.world_jobs import job
 
+pytestmark = pytest.mark.timeout(300)  # some play an hour, tick by tick
+
 Clock = trio.testing.MockClock
 UNPAID_PATIENCE_S = 120
 """After that long in pause the provider stops the job."""
