@@ -187,17 +187,22 @@ class Chooser:
         return list(found.values()), total - (mine is not None)
 
     async def _collect(self, found: dict[PeerKey, Seen], where: Filter, most: int) -> int:
-        """The cheapest `most` that match; how many do. Others have a turn after each page."""
-        after: int | None = 0
-        total = 0
-        while after is not None and after < most:
+        """The cheapest `most` that match; how many do. Others have a turn after each page. A page begins at
+        the price where the last one ended, since an index must count its way to a place far behind."""
+        price, skip, count, total = 0, 0, 0, 1
+        while count < min(most, total):
             now = self.now_ms()
-            page = self.book.query(where, BY_PRICE, LOOKED_PAGE, now, after)
-            if page.total > most == MAX_LOOKED:
-                return page.total
+            rest = Filter((*where.conditions, Condition("price", ">=", (price,))))
+            page = self.book.query(rest, BY_PRICE, LOOKED_PAGE, now, skip)
+            total = total if count else page.total
+            if not page.entries or total > most == MAX_LOOKED:
+                break
             for entry, values in zip(page.entries, page.values, strict=True):
                 found[entry.provider] = Seen(entry, values, self.barred(entry.provider, now))
-            after, total = page.next, page.total
+            count += len(page.entries)
+            prices = [entry.offer.price_qu_per_hour for entry in page.entries]
+            skip = prices.count(prices[-1]) + (skip if prices[-1] == price else 0)
+            price = prices[-1]
             await trio.lowlevel.checkpoint()
         return total
 

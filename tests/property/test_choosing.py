@@ -122,14 +122,16 @@ def test_of_very_many_the_cheapest_and_those_whose_machine_would_do(
     book = OfferBook("devnet", 28)
     for number, key in enumerate(KEYS):
         gpus = (card(number=number),) if number % 4 == 0 else ()
-        book.take(signing.opened(entry(key, name=f"p{number}", price=number, gpus=gpus).raw), NOW)
+        book.take(signing.opened(entry(key, name=f"p{number}", price=number // 6, gpus=gpus).raw), NOW)
     seen, total = trio.run(chooser(book).everybody, demanded("")[0])
     assert total == len(KEYS) - 1
     cheapest = {one.entry.offer.name for one in seen}
     if most > len(KEYS):
         assert len(seen) == total
     else:
-        assert cheapest == {"p0", "p1", "p2", "p4", "p8", "p12", "p16"}, "p3 is this node"
+        assert {"p0", "p4", "p8", "p12", "p16"} <= cheapest, "those whose machine would do"
+        others = cheapest - {"p0", "p4", "p8", "p12", "p16"}
+        assert others <= {"p1", "p2", "p5"} and len(others) >= 2, "the cheapest of all; p3 is this node"
 
 
 async def test_standings_are_read_from_the_ledger(tmp_path: Path) -> None:
