@@ -88,7 +88,7 @@ class Offer:
     gpu_class: Word
     runner: Word
     price_qu_per_hour: Money
-    """Of the machine; disk is paid beside it."""
+    """Of each GPU, or of the machine for a job that wants none; disk is paid beside it."""
     storage_qu_per_tib_hour: Money
     """What 1 TiB (2^20 MiB) of rented disk costs an hour."""
     capacity: Capacity

@@ -155,7 +155,7 @@ FIELDS: Final[Mapping[str, Field]] = {
         Field("gpu", "model of GPU; A100 means its every memory size", "gpu=RTX_4090", key=gpu_key),
         Field("gpus", "number of GPUs", "gpus>=2", _COUNT),
         Field("vram", "memory of the largest GPU, as sold (rounded up)", "vram>=24", _MEMORY_UNITS),
-        Field("price", "what the machine costs an hour", "price<=50", _MONEY),
+        Field("price", "what each GPU (or a machine without) costs an hour", "price<=50", _MONEY),
         Field("storage", "what 1 TB of disk costs an hour", "storage<=5", _MONEY),
         Field("ram", "main memory for jobs", "ram>=64GB", _MEMORY_UNITS, 1024),
         Field("cpus", "processor cores for jobs", "cpus>=8", _COUNT, 1_000),

@@ -134,9 +134,13 @@ def least_change(seen: Seen, demand: Demand) -> Demand | None:
     capacity, wish = seen.entry.offer.capacity, demand.wish
     if not (capacity.cpu_millis and capacity.memory_mib and capacity.disk_mib):
         return None
-    gpus = _least_gpu_change(seen, wish)
-    if gpus is None:
-        return None
+    changes = (_with_gpus(seen, demand, gpus) for gpus in _gpu_changes(seen, wish))
+    return min(changes, key=lambda new: cost(demand, new), default=None)
+
+
+def _with_gpus(seen: Seen, demand: Demand, gpus: Wish) -> Demand:
+    """What is left to change when the cards are such. Fewer cards cost less."""
+    capacity, wish = seen.entry.offer.capacity, demand.wish
     new = replace(
         gpus,
         cpu_millis=min(wish.cpu_millis, capacity.cpu_millis),
@@ -155,18 +159,18 @@ def least_change(seen: Seen, demand: Demand) -> Demand | None:
     )
 
 
-def _least_gpu_change(seen: Seen, wish: Wish) -> Wish | None:
-    """Fewer cards, smaller ones, or any model: whichever is given up most lightly."""
+def _gpu_changes(seen: Seen, wish: Wish) -> list[Wish]:
+    """Fewer cards, smaller ones, or any model: all that this machine has."""
     gpus = seen.entry.offer.capacity.gpus
     if not wish.gpu_count:
-        return wish
+        return [wish]
     wishes = []
     for model in {wish.gpu_model, ""}:
         sizes = sorted((sold_mib(g.vram_mib) for g in gpus if plain(model) in plain(g.model)), reverse=True)
         for count in range(1, min(wish.gpu_count, len(sizes)) + 1):
             vram = min(wish.gpu_vram_mib, sizes[count - 1])
             wishes.append(replace(wish, gpu_model=model, gpu_count=count, gpu_vram_mib=vram))
-    return min(wishes, key=lambda new: _gpu_cost(wish, new), default=None)
+    return wishes
 
 
 def _relaxed(condition: Condition, values: Values) -> Condition | None:

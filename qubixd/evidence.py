@@ -137,10 +137,10 @@ def deed_of(known: Known, *, viewer: PeerKey, at_ms: int) -> Deed:
 
 
 def worth_of(offer: Offer, qu_per_credit: int) -> Qu | None:
-    """QU per hour that the catalogue suggests for what is offered; None if it does not know the GPU."""
+    """QU per hour that the catalogue suggests for one such GPU; None if it does not know it."""
     if catalogue.gpu_of(offer.gpu_class) is None:
         return None
-    return Qu(catalogue.suggested_price(offer.gpu_class, qu_per_credit) * max(1, len(offer.capacity.gpus)))
+    return catalogue.suggested_price(offer.gpu_class, qu_per_credit)
 
 
 def score_from(file: EvidenceFile, offer: Offer | None, leases: Sequence[Known]) -> Score:

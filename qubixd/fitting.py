@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Final
 
@@ -62,7 +62,7 @@ class _Group:
     total: int = 0
     after: int | None = 0
     dearest: int = 0
-    """Price of the last machine seen."""
+    """What the last machine seen costs at least."""
 
     @property
     def promise(self) -> float:
@@ -75,12 +75,14 @@ async def fittest(
 ) -> Fitting:
     """The `limit` best live offers of those that match a filter."""
 
+    all_like = use.splits and use.min_vram_gib > 0  # then a group's machines have as many cards each
+
     async def look(group: _Group, size: int) -> None:
         page = book.query(group.conditions, BY_PRICE, size, now_ms(), group.after)
         for entry in page.entries:
-            one = candidate(entry, wish)
+            one = candidate(entry, wish, use)
             group.seen[entry.provider] = _Seen(entry, one, fitness.value(one, use))
-            group.dearest = entry.offer.price_qu_per_hour
+            group.dearest = entry.offer.price_qu_per_hour * (one.gpus if all_like else 1)
         group.total, group.after = page.total, page.next
         await trio.lowlevel.checkpoint()
 
@@ -106,8 +108,14 @@ def _threshold(groups: list[_Group], limit: int) -> float:
     return best[-1] if len(best) == limit > 0 else -0.5
 
 
-def candidate(entry: Entry, wish: Wish) -> Candidate:
-    """An offer as `fitness.rank` takes it, at its price for a wish's disk."""
+def wish_for(entry: Entry, wish: Wish, use: UseCase) -> Wish:
+    """What one would rent there: all cards if the use can be spread over them, else one, if there is one."""
+    cards = len(entry.offer.capacity.gpus)
+    return replace(wish, gpu_count=cards if use.splits else min(cards, 1))
+
+
+def candidate(entry: Entry, wish: Wish, use: UseCase) -> Candidate:
+    """An offer as `fitness.rank` takes it, at its price for the cards a use takes and a wish's disk."""
     capacity = entry.offer.capacity
     return Candidate(
         key=entry.provider,
@@ -116,7 +124,7 @@ def candidate(entry: Entry, wish: Wish) -> Candidate:
         vram_mib=sold_mib(min((gpu.vram_mib for gpu in capacity.gpus), default=0)),
         cpu_millis=capacity.cpu_millis,
         memory_mib=capacity.memory_mib,
-        qu_per_hour=all_in(entry.offer, wish),
+        qu_per_hour=all_in(entry.offer, wish_for(entry, wish, use)),
     )
 
 

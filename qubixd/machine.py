@@ -39,5 +39,5 @@ def machine_of(hardware: Hardware, qu_per_credit: int) -> Machine:
     )
     market = gpu_class(hardware)
     uuids = {digest: gpu.uuid for digest, gpu in digests.items()}
-    price = Qu(suggested_price(market, qu_per_credit) * max(1, len(digests)))
+    price = suggested_price(market, qu_per_credit)
     return Machine(capacity, market[:64], uuids, price)

@@ -38,7 +38,7 @@ from protocol.units import MAX_QU, PeerKey, Qu
 from qubixd.book import Entry
 from qubixd.choosing import LEARNT, Image
 from qubixd.demand import is_named
-from qubixd.fitting import fittest
+from qubixd.fitting import fittest, wish_for
 from qubixd.hiring import Search, demand_of
 from qubixd.node import Node
 from qubixd.quotes import all_in, sold_mib
@@ -59,6 +59,8 @@ MAX_QUOTES: Final = 24
 class _Listed:
     entry: Entry
     reasons: tuple[str, ...] = ()
+    cards: int = 0
+    """That one would rent; the price is of one if this is 0."""
 
 
 # --- market -------------------------------------------------------------------------------------
@@ -76,7 +78,11 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
     if use:
         best = await fittest(chooser.book, where, use, wish, args.limit, now)
         listed = [
-            _Listed(entry, tuple(filter(None, (ranked.reasons, ranked.above_next))))
+            _Listed(
+                entry,
+                tuple(filter(None, (ranked.reasons, ranked.above_next))),
+                wish_for(entry, wish, use).gpu_count,
+            )
             for entry, ranked in best.found
         ]
         total = best.total
@@ -130,14 +136,13 @@ def _view(node: Node, one: _Listed, wish: Wish, image: Image | None) -> OfferVie
     entry, now, book = one.entry, node.parts.now_ms(), node.offers.book
     values, score = book.values(entry, now), node.receipts.cached(entry.provider)
     low, high = catalogue.suggested_range(entry.offer.gpu_class, node.config.qu_per_credit)
-    cards = max(1, len(entry.offer.capacity.gpus))
     start = estimated_start_s(entry.offer, *image) if image else None
     return replace(
         offer_view(entry, node.parts.key.public, now),
         vram_mib=sold_mib(max((gpu.vram_mib for gpu in entry.offer.capacity.gpus), default=0)),
-        all_in_qu_per_hour=all_in(entry.offer, wish),
-        suggested_low_qu_per_hour=low * cards,
-        suggested_high_qu_per_hour=high * cards,
+        all_in_qu_per_hour=all_in(entry.offer, replace(wish, gpu_count=one.cards)),
+        suggested_low_qu_per_hour=low,
+        suggested_high_qu_per_hour=high,
         score=score.g if score else _number(values.get("score")),
         reliability=score.reliability if score else _number(values.get("reliability")),
         newcomer=score is not None and score.confidence == 0,

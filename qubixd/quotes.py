@@ -63,7 +63,7 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
     if not house.open_for_business:
         raise CapacityTaken("this provider takes no jobs at the moment")
     storage = storage_of(house.storage_qu_per_tib_hour, request.wish)
-    price = Qu(house.price_qu_per_hour + storage)
+    price = Qu(house.price_qu_per_hour * shares_of(request.wish) + storage)
     if price > request.max_price_qu_per_hour:
         raise PriceAboveLimit(f"the price is {price} QU per hour, all in")
     _check_sizes(request)
@@ -198,8 +198,14 @@ def free_of(total: Capacity, taken: Iterable[Terms]) -> Capacity:
 
 
 def all_in(offer: Offer, wish: Wish) -> Qu:
-    """QU per hour for a wish, all in: machine and disk. Files' traffic and the fee are contained."""
-    return Qu(offer.price_qu_per_hour + storage_of(offer.storage_qu_per_tib_hour, wish))
+    """QU per hour for a wish, all in: cards or machine, and disk. Files' traffic and the fee are
+    contained."""
+    return Qu(offer.price_qu_per_hour * shares_of(wish) + storage_of(offer.storage_qu_per_tib_hour, wish))
+
+
+def shares_of(wish: Wish) -> int:
+    """How many times a wish pays the price: for each card, and once if it wants none."""
+    return max(1, wish.gpu_count)
 
 
 def storage_of(qu_per_tib_hour: Qu, wish: Wish) -> Qu:

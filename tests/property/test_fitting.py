@@ -50,7 +50,7 @@ def test_as_good_as_looking_at_everything(
     made = [entry(key, **machine) for key, machine in zip(KEYS, many, strict=False)]
     found = best(book_of(made), use, limit, where)
     cheap = (one for one in made if not where or one.offer.price_qu_per_hour <= 20)
-    expected = fitness.rank((fitting.candidate(one, NO_DISK) for one in cheap), use, limit)
+    expected = fitness.rank((fitting.candidate(one, NO_DISK, use) for one in cheap), use, limit)
     assert values(ranked for _, ranked in found.found) == values(expected)
     assert all(ranked.candidate.key == one.provider for one, ranked in found.found)
 

@@ -60,7 +60,7 @@ REQUEST: Final = QuoteRequest(
     wish=WISH,
     image="python:3.12",
     order_sha256=hashlib.sha256(b"order").digest(),
-    max_price_qu_per_hour=Qu(5_000),
+    max_price_qu_per_hour=Qu(20_000),
     max_seconds=Seconds(7_200),
     interval_seconds=Seconds(5),
 )

@@ -173,13 +173,27 @@ def test_a_price_is_all_in() -> None:
         make(replace(HOUSE, storage_qu_per_tib_hour=Qu(1_024)), asking(max_price_qu_per_hour=3_609))
 
 
+def test_every_card_is_paid() -> None:
+    """Two cards of a machine cost twice what one costs; the disk costs once; no card, one price."""
+    house = replace(HOUSE, storage_qu_per_tib_hour=Qu(1_024))
+    prices = [
+        make(
+            house, asking(wish=replace(WISH, gpu_count=count), max_price_qu_per_hour=9_000)
+        ).price_qu_per_hour
+        for count in (0, 1, 2)
+    ]
+    assert prices == [3_610, 3_610, 7_210]
+    dearer = replace(offer(), storage_qu_per_tib_hour=Qu(1_024))
+    assert [quotes.all_in(dearer, replace(WISH, gpu_count=count)) for count in (0, 1, 2)] == prices
+
+
 def test_the_table_above_knows_every_field() -> None:
     assert {field.name for field in fields(Terms)} == OTHER.keys() | HARMLESS
 
 
 CHANGES: dict[str, tuple[Callable[[Terms], Terms], type[QubixError]]] = {
     "dearer than the limit": (
-        lambda t: replace(t, price_qu_per_hour=Qu(5_001), deposit=Qu(10_002)),
+        lambda t: replace(t, price_qu_per_hour=Qu(20_001), deposit=Qu(40_002)),
         PriceAboveLimit,
     ),
     "dearer than the offer": (
