@@ -41,8 +41,9 @@ RECORDS_TOLD: Final = 32
 ASK_SECONDS: Final = 10.0
 ASK_AGAIN_SECONDS: Final = (20.0, 60.0)
 """How often a random peer is asked for directories: while too few are in use, and always."""
-ELSEWHERE_SECONDS: Final = 180.0
-"""How often a reader looks into the book of somebody it did not choose."""
+ELSEWHERE_SECONDS: Final = (20.0, 180.0)
+"""How soon, and in the long run how often, a reader looks into books of some it did not choose."""
+ELSEWHERE_BOOKS: Final = 3
 ELSEWHERE_OFFERS: Final = 2_000
 """How far, each time; it goes on there the next time."""
 GOODBYE_SECONDS: Final = 1.5
@@ -225,12 +226,13 @@ class Discovery:
 
     async def _look_elsewhere(self) -> None:
         """Whoever shows this node a world of its own would have to have all its neighbours, too."""
+        pause, longest = ELSEWHERE_SECONDS
         while True:
-            await trio.sleep(random.uniform(0.8, 1.2) * ELSEWHERE_SECONDS)
+            await trio.sleep(random.uniform(0.8, 1.2) * pause)
             if not self.offers.served:
                 continue
-            if strangers := self._strangers(self.directories.reading):
-                peer, addresses = strangers[0]
+            pause = min(1.5 * pause, longest)
+            for peer, addresses in self._strangers(self.directories.reading)[:ELSEWHERE_BOOKS]:
                 await self.offers.visit(peer, addresses, ELSEWHERE_OFFERS)
 
     def _strangers(self, chosen: Collection[PeerKey]) -> list[tuple[PeerKey, Sequence[str]]]:
