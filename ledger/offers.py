@@ -7,7 +7,7 @@ Gossip is judged synchronously against the caller's own table in memory; this ke
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ledger.rows import OfferRow as OfferRow
 from ledger.store import Store
@@ -33,6 +33,18 @@ async def forget_expired(store: Store, now_ms: int) -> int:
         lambda db: db.execute("DELETE FROM offers WHERE expires_ms <= ?", (now_ms,)).rowcount,
         "offers.forget_expired",
     )
+
+
+async def keep_only(store: Store, peers: Collection[bytes]) -> int:
+    """Drop the offers of everybody else; how many. A flood of new identities passes through the table in
+    memory, which is bounded; what it has left behind here would fill the disk until it expires."""
+
+    def transaction(db: sqlite3.Connection) -> int:
+        others = [row for row in db.execute("SELECT peer FROM offers").fetchall() if row[0] not in peers]
+        db.executemany("DELETE FROM offers WHERE peer = ?", others)
+        return len(others)
+
+    return await store.write(transaction, "offers.keep_only")
 
 
 async def known(store: Store) -> tuple[OfferRow, ...]:

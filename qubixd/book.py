@@ -12,7 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol import messages, signing
 from protocol.errors import WireError
@@ -52,6 +52,15 @@ class Page:
     """Of each entry."""
     total: int
     next: int | None
+
+
+class Fresh(NamedTuple):
+    """An offer that was taken in: taking 10,000 of them apart again would hold everybody up."""
+
+    provider: PeerKey
+    sequence: int
+    expires_at: int
+    raw: bytes
 
 
 class OfferBook:
@@ -187,6 +196,10 @@ class OfferBook:
         """Live offers, in no particular order."""
         return (self._entry(record) for record in self._records.values() if lives(record, now))
 
+    def providers(self) -> frozenset[PeerKey]:
+        """Everybody of whom something is known, be it only how old an offer must not be."""
+        return frozenset(record.provider for record in self._records.values())
+
     def get(self, provider: PeerKey, now: UnixMs) -> Entry | None:
         record = self._known(provider)
         return self._entry(record) if record is not None and lives(record, now) else None
@@ -256,10 +269,11 @@ class OfferBook:
         values = tuple(self.values(entry, now) for entry in entries)
         return Page(entries, values, total, following if entries and following < total else None)
 
-    def take_fresh(self) -> tuple[Entry, ...]:
-        """Entries taken in since the last call, for keeping."""
+    def take_fresh(self) -> tuple[Fresh, ...]:
+        """What was taken in since the last call, for keeping."""
         fresh, self._fresh = self._fresh, set()
-        return tuple(self._entry(self._records[number]) for number in fresh if self._records[number].raw)
+        records = (record for number in fresh if (record := self._records[number]).raw)
+        return tuple(Fresh(r.provider, r.sequence, r.expires_at, r.raw) for r in records)
 
     def sweep(self, now: UnixMs) -> None:
         """Note who has fallen silent, and forget what has expired. A sequence is remembered until no older

@@ -28,7 +28,7 @@ from protocol.errors import QubixError
 from protocol.messages import Offer
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, UnixMs
-from qubixd.book import Entry, OfferBook
+from qubixd.book import Entry, Fresh, OfferBook
 from qubixd.liveness import LIVENESS_TOPIC
 from qubixd.places import Buckets
 from qubixd.sync import RECORDS_PER_TURN, SNAPSHOT_LIMIT, Place, Reader
@@ -53,6 +53,8 @@ LOOK_AGAIN_SECONDS: Final = 5.0
 just meeting is in neither's snapshot, and would else be missing until it is refreshed."""
 VISITS_AT_ONCE: Final = 4
 MAX_PLACES: Final = 256
+SPARE_ROWS: Final = 20_000
+"""How many offers the ledger may hold beside those in the book: 80 MB at most."""
 WANT_SECONDS: Final = 600.0
 """So long a provider's node reads the market after somebody looked at it there."""
 NEWCOMERS: Final = (20.0, 400)
@@ -95,6 +97,8 @@ class OfferService:
         self._leaving = False
         self._joined: set[str] = set()
         self._wanted_until = 0.0
+        self._written = 0
+        """Offers since the ledger was last rid of those that the book has forgotten."""
         self._places: dict[PeerKey, Place] = {}
         self._newcomers, self._updates = Buckets(*NEWCOMERS), Buckets(*UPDATES)
         self._visits = trio.CapacityLimiter(VISITS_AT_ONCE)
@@ -114,6 +118,7 @@ class OfferService:
             self.book.consider(kept.record, self._now_ms())
             if number % RECORDS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
+        await ledger.offers.keep_only(self._store, self.book.providers())
 
     # Which topics
 
@@ -239,8 +244,15 @@ class OfferService:
             now = self._now_ms()
             self.book.sweep(now)
             if fresh := self.book.take_fresh():
-                await ledger.offers.remember(self._store, [_row(entry) for entry in fresh])
-                await ledger.offers.forget_expired(self._store, now)
+                await self._write_down(fresh, now)
+
+    async def _write_down(self, fresh: Sequence[Fresh], now: UnixMs) -> None:
+        await ledger.offers.remember(self._store, [OfferRow(*one) for one in fresh])
+        await ledger.offers.forget_expired(self._store, now)
+        self._written += len(fresh)
+        if self._written > SPARE_ROWS:
+            self._written = 0
+            await ledger.offers.keep_only(self._store, self.book.providers())
 
     async def _look_again(self) -> None:
         while True:
@@ -279,7 +291,3 @@ async def _first_of(*events: trio.Event) -> None:
 
         for event in events:
             nursery.start_soon(wait, event)
-
-
-def _row(entry: Entry) -> OfferRow:
-    return OfferRow(entry.provider, entry.offer.sequence, entry.offer.expires_at, entry.raw)

@@ -155,7 +155,7 @@ def test_fresh_entries_are_handed_out_once_and_only_the_newest() -> None:
     known = book()
     known.consider(PROVIDER.sign(offer(1)), NOW)
     known.consider(PROVIDER.sign(offer(2)), NOW)
-    assert [entry.offer.sequence for entry in known.take_fresh()] == [2]
+    assert [fresh.sequence for fresh in known.take_fresh()] == [2]
     assert known.take_fresh() == ()
 
 

@@ -12,11 +12,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+import ledger.offers
 from protocol import messages
 from protocol.errors import WireError
 from protocol.messages import Ack, Directory, GetOffers, Heartbeat, Liveness, OfferBatch, Refusal
 from protocol.units import PeerKey, UnixMs
-from qubixd import directory, discovery, library, register, sync
+from qubixd import directory, discovery, library, offers, register, sync
 from qubixd.liveness import LIVENESS_TOPIC
 from qubixd.offers import TOPIC
 from qubixd.wire import Stream, StreamCut, Wire, receive_frame, send_frame
@@ -242,6 +243,29 @@ async def test_a_flood_of_offers(autojump_clock: MockClock, identities: int) -> 
         reason = "offer.too_often" if identities == 1 else "offer.too_many_newcomers"
         assert at.dora.discovery.counters[reason] > 400
         assert at.bob.seen["alice"] == 7
+
+
+async def test_a_flood_of_identities_does_not_fill_the_ledger(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the book has no room for any more does not stay on the disk for an hour."""
+    monkeypatch.setattr(offers, "SPARE_ROWS", 50)
+    net, bob = MemoryNet(delay_seconds=0.02), Shop("bob")
+    store = await bob_and_flood(net, bob)
+    assert len(store) <= 40 + 2 * 50
+
+
+async def bob_and_flood(net: MemoryNet, bob: Shop) -> tuple[object, ...]:
+    """What a small node has written down after 600 identities."""
+    async with running(net, bob, places=40), net.wire(MALLORY.public) as mallory:
+        await trio.sleep(2)
+        for number in range(600):
+            template = replace(offer(number, now_ms()), gpu_class="RTX_4090", name="flood")
+            await mallory.publish(MARKET_TOPIC, key_of(f"flood-{number}").sign(template))
+            await trio.sleep(0.06)
+        await trio.sleep(2)
+        assert bob.discovery.book.dropped["offer.too_many_newcomers"] == 0
+        return await ledger.offers.known(bob.discovery._store)
 
 
 async def test_an_offer_in_the_wrong_market_is_not_passed_on(autojump_clock: MockClock) -> None:

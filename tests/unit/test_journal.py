@@ -132,6 +132,13 @@ async def test_only_newer_offers_are_remembered(store: Store) -> None:
     assert await offers.known(store) == (newer,)
 
 
+async def test_only_the_named_ones_offers_are_kept(store: Store) -> None:
+    rows = [OfferRow(bytes([n]) * 32, 1, 9_000, b"raw") for n in range(5)]
+    await offers.remember(store, rows)
+    assert await offers.keep_only(store, {rows[1].peer, rows[3].peer, b"somebody else"}) == 3
+    assert await offers.known(store) == (rows[1], rows[3])
+
+
 async def test_own_numbers_only_rise(store: Store) -> None:
     assert await settings.next_number(store, "offer", at_least=10) == 10
     assert await settings.next_number(store, "offer", at_least=3) == 11
