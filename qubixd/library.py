@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import trio
 
 from protocol import messages
 from protocol.errors import MessageInvalid, StreamBroken
-from protocol.messages import GetOffers, OfferBatch, Refusal
+from protocol.messages import MAX_SIGHTINGS, SIGHTING_BYTES, GetOffers, OfferBatch, Refusal
 from protocol.units import PeerKey, UnixMs
 from qubixd.book import OfferBook
 from qubixd.places import Buckets, Places
@@ -39,24 +39,35 @@ STREAMS_PER_PEER: Final = 2
 QUESTIONS: Final = (1 / 10, 12)
 """A second, and at once: what one peer may ask."""
 ENTRIES_PER_LOOK: Final = 150
+SIGNS_MS: Final = 2_000
+"""So long all who begin to read get the same signs of life, which are told as so much older."""
+PACK_BYTES: Final = MAX_SIGHTINGS * SIGHTING_BYTES
 
 Signs = list[tuple[PeerKey, str, UnixMs]]
 """(provider, its market, when it last lived)."""
 
 
-@dataclass
-class _Pulse:
-    """What was heard of providers since the pulse before."""
+@dataclass(frozen=True)
+class _Signs:
+    """Signs of life, packed once for all readers: there may be 100,000 of them, and anybody may ask."""
 
-    number: int
     at: UnixMs
-    signs: Signs
-    packed: dict[frozenset[str], list[bytes]] = field(default_factory=dict)
+    packed: dict[str, bytes]
+    """Of each market."""
+    number: int = 0
+    """Of a pulse."""
 
-    def of(self, markets: frozenset[str], now: UnixMs) -> list[bytes]:
-        if markets not in self.packed:
-            self.packed[markets] = _sightings(self.signs, markets, now)
-        return self.packed[markets]
+    @classmethod
+    def of_all(cls, signs: Signs, at: UnixMs, more_seconds: int, number: int = 0) -> Self:
+        found: dict[str, list[tuple[PeerKey, UnixMs]]] = {}
+        for peer, market, seen in signs:
+            found.setdefault(market, []).append((peer, seen))
+        packs = {one: b"".join(pack_sightings(these, at, more_seconds)) for one, these in found.items()}
+        return cls(at, packs, number)
+
+    def of(self, markets: frozenset[str]) -> list[bytes]:
+        body = b"".join(self.packed.get(one, b"") for one in markets or self.packed)
+        return [body[start : start + PACK_BYTES] for start in range(0, len(body), PACK_BYTES)]
 
 
 class Library:
@@ -77,8 +88,9 @@ class Library:
         self._wire, self.book, self._now_ms = wire, book, now_ms
         self._questions = Buckets(*QUESTIONS)
         self._changed, self._flushed = trio.Event(), trio.Event()
-        self._pulses: deque[_Pulse] = deque(maxlen=PULSES_KEPT)
+        self._pulses: deque[_Signs] = deque(maxlen=PULSES_KEPT)
         self._told: dict[PeerKey, UnixMs] = {}
+        self._newest = _Signs(UnixMs(-SIGNS_MS), {})
         self._following = 0
         book.on_change.append(self._note_change)
         wire.serve(PROTOCOL, self._serve)
@@ -115,7 +127,7 @@ class Library:
             fresh = [sign for sign in signs if sign[2] - self._told.get(sign[0], 0) >= PULSE_MS]
             self._told = {provider: self._told.get(provider, at) for provider, _, at in signs}
             self._told.update((provider, at) for provider, _, at in fresh)
-            self._pulses.append(_Pulse(number, self._now_ms(), fresh))
+            self._pulses.append(_Signs.of_all(fresh, self._now_ms(), 1, number))
             if fresh:
                 self._wake()
 
@@ -163,7 +175,11 @@ class Library:
         return 0
 
     def _all_signs(self, markets: frozenset[str]) -> list[bytes]:
-        return _sightings(list(self.book.signs()), markets, self._now_ms())
+        now = self._now_ms()
+        if not 0 <= now - self._newest.at < SIGNS_MS:
+            more = 1 + SIGNS_MS // 1_000
+            self._newest = _Signs.of_all(list(self.book.signs()), now, more)
+        return self._newest.of(markets)
 
     async def _follow(self, reading: _Reading) -> None:
         reading.pulse = self._pulses[-1].number if self._pulses else 0
@@ -174,7 +190,7 @@ class Library:
             flushed = self._flushed  # before looking: what comes while this is sent must wake us again
             now = self._now_ms()
             new = [p for p in self._pulses if p.number > reading.pulse and now - p.at < 2 * PULSE_MS]
-            sightings = [body for pulse in new for body in pulse.of(reading.markets, now)]
+            sightings = [body for pulse in new for body in pulse.of(reading.markets)]
             reading.pulse, reading.left = self._pulses[-1].number if self._pulses else 0, SNAPSHOT_LIMIT
             await reading.catch_up(sightings)
 
@@ -223,9 +239,3 @@ class _Reading:
     async def _send(self, offers: bytes, alive: bytes, *, complete: bool) -> None:
         book = self.library.book
         await self.library.send(self.stream, OfferBatch(book.id, self.cursor, complete, offers, alive))
-
-
-def _sightings(signs: Signs, markets: frozenset[str], now: UnixMs) -> list[bytes]:
-    return pack_sightings(
-        ((peer, at) for peer, market, at in signs if not markets or market in markets), now, more_seconds=1
-    )

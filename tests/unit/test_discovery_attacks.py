@@ -126,6 +126,29 @@ async def test_one_peer_asks_so_often_only(autojump_clock: MockClock) -> None:
         assert at.dora.discovery.counters["directory.asked_too_often"] >= 30 - discovery.QUESTIONS[1] - 2
 
 
+async def test_many_questions_look_at_all_signs_of_life_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 100,000 offers each look takes a fifth of a second, in which nobody else has a turn."""
+    async with arena() as at:
+        looks = 0
+        signs = at.dora.discovery.book.signs
+
+        def counted() -> object:
+            nonlocal looks
+            looks += 1
+            return signs()
+
+        monkeypatch.setattr(at.dora.discovery.book, "signs", counted)
+        for number in range(10):
+            markets = (f"no market {number}",) if number else ("RTX_40",)
+            async with await at.mallory.open(at.dora.peer, sync.PROTOCOL) as stream:
+                await send_frame(stream, messages.encode(GetOffers(markets, b"", 0, 1, follow=False)))
+                batch = messages.decode(await receive_frame(stream, sync.MAX_FRAME) or b"", sync.MAX_FRAME)
+                assert isinstance(batch, OfferBatch) and bool(batch.alive) is not bool(number)
+        assert looks < 5
+
+
 # --- heartbeats ---------------------------------------------------------------------------------
 
 
