@@ -50,7 +50,7 @@ class Config:
     """Name of the Qubic network; part of every lease's terms."""
     provider: bool = False
     price: int | None = None
-    """QU per hour; without it a suggested price of this machine's GPU."""
+    """QU per hour of each GPU, or of a machine without; without it a suggested price of its model."""
     qu_per_credit: int = 1
     """QU for 0.20 USD, the credit in which prices are suggested."""
     storage_price: int = 0
@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--contract-index", type=int, metavar="N", help="index of the escrow contract")
     p.add_argument("--network", metavar="NAME", help="name of the Qubic network (default devnet)")
     p.add_argument("--provider", action="store_true", default=None, help="offer this machine")
-    p.add_argument("--price", type=int, metavar="QU", help="price of this machine, QU per hour")
+    p.add_argument("--price", type=int, metavar="QU", help="QU per hour and GPU, or machine without one")
     p.add_argument("--qu-per-credit", type=int, metavar="QU", help="QU for 0.20 USD, to suggest a price (1)")
     p.add_argument("--storage-price", type=int, metavar="QU", help="and of 1 TiB of disk beside it (0)")
     p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")

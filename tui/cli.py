@@ -96,6 +96,7 @@ VERBS: dict[str, Verb] = {
         (
             "qubix up --chain node://127.0.0.1:21841 --contract-index 28 --detach",
             "qubix up --provider --price 360000 --chain node://127.0.0.1:21841 --contract-index 28",
+            "qubix up --directory --listen 0.0.0.0:4001 --chain node://127.0.0.1:21841 --contract-index 28",
         ),
         up.add_arguments,
         up.up,

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 
@@ -22,10 +23,13 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--chain", "URL", "the Qubic network: node://HOST:PORT[,HOST:PORT...] or rpc+https://HOST"),
     ("--contract-index", "N", "index of the escrow contract on that network"),
     ("--network", "NAME", "name of that network (devnet)"),
-    ("--price", "QU_PER_HOUR", "price of this machine (default: by its GPU)"),
+    ("--price", "QU", "what each GPU costs an hour, or a machine without (by its model)"),
+    ("--qu-per-credit", "QU", "QU for 0.20 USD, to suggest a price (1)"),
+    ("--storage-price", "QU", "and 1 TiB of disk beside it, an hour (0)"),
     ("--runner", "auto|docker|process", "what runs jobs here (auto)"),
     ("--name", "NAME", "name to offer under"),
     ("--region", "REGION", "where this machine is"),
+    ("--mdns", "on|off|auto", "find nodes in the local network (auto)"),
     ("--wallet-seed-file", "PATH", "file with the wallet's seed (55 letters, mode 0600)"),
     ("--passphrase-file", "PATH", "file with the passphrase of the keystore"),
     ("--interval", "SECONDS", "as a caller: how often to sign a voucher (5)"),
@@ -35,13 +39,24 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
 )
 """Options of the daemon that are handed on unread; it checks them."""
 
+SWITCHES: tuple[tuple[str, str], ...] = (
+    ("--provider", "offer this machine"),
+    ("--directory", "keep a book of offers for others, too"),
+    ("--one-pending-per-source", "never have two transactions of this wallet under way"),
+)
+REPEATED: tuple[tuple[str, str, str], ...] = (
+    ("--bootstrap", "MULTIADDR", "address of a known node"),
+    ("--use-directory", "MULTIADDR", "a directory to prefer to all others"),
+    ("--markets", "MARKET", "know this market only, such as RTX_40 or HOPPER"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--provider", action="store_true", help="offer this machine")
     parser.add_argument("--detach", action="store_true", help="run in the background")
-    parser.add_argument(
-        "--bootstrap", action="append", default=[], metavar="MULTIADDR", help="address of a known node"
-    )
+    for flag, text in SWITCHES:
+        parser.add_argument(flag, action="store_true", help=text)
+    for flag, metavar, text in REPEATED:
+        parser.add_argument(flag, action="append", default=[], metavar=metavar, help=text)
     for flag, metavar, text in PASSED_ON:
         parser.add_argument(flag, metavar=metavar, help=text)
 
@@ -49,15 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def daemon_command(options: argparse.Namespace, *, json: bool) -> list[str]:
     """The daemon's command line for what was asked of `up`."""
     command = module_command("qubixd", "--data-dir", str(data_dir(options.data_dir)))
-    if options.provider:
-        command.append("--provider")
-    for address in options.bootstrap:
-        command += ["--bootstrap", address]
+    command += [flag for flag, _ in SWITCHES if _of(options, flag)]
+    for flag, _, _ in REPEATED:
+        command += [word for value in _of(options, flag) for word in (flag, value)]
     for flag, _, _ in PASSED_ON:
-        value = getattr(options, flag.removeprefix("--").replace("-", "_"))
-        if value is not None:
+        if (value := _of(options, flag)) is not None:
             command += [flag, value]
     return [*command, "--json"] if json else command
+
+
+def _of(options: argparse.Namespace, flag: str) -> Any:
+    """What argparse made of a flag: a switch's bool, a repeated one's list, else its text or None."""
+    return getattr(options, flag.removeprefix("--").replace("-", "_"))
 
 
 async def up(options: argparse.Namespace) -> int:

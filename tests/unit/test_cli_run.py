@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from protocol.control import RunArgs
+from qubixd import config
 from tests.support import views
 from tests.support.control_server import Reply, control_server
 from tests.support.views import HOSTILE, LEASE_ID
@@ -258,6 +259,23 @@ def test_up_hands_the_daemons_options_on(monkeypatch: pytest.MonkeyPatch) -> Non
         *("--data-dir", "/data", "--provider", "--bootstrap", "/a", "--bootstrap", "/b"),
         *("--chain", "node://h:1", "--price", "5", "--json"),
     ]
+
+
+def test_up_takes_every_option_of_the_daemon() -> None:
+    """Whatever the daemon can be told, `qubix up` can be told."""
+
+    def flags(parser: argparse.ArgumentParser) -> set[str]:
+        return {flag for action in parser._actions for flag in action.option_strings}
+
+    known = argparse.ArgumentParser()
+    up.add_arguments(known)
+    assert flags(config.parser()) - {"--data-dir", "--json"} <= flags(known)
+
+
+def test_up_hands_a_directorys_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUBIX_DATA_DIR", "/data")
+    words = ("--directory", "--use-directory", "/a", "--markets", "HOPPER", "--storage-price", "7")
+    assert up.daemon_command(parsed(*words), json=False)[4:] == ["--data-dir", "/data", *words]
 
 
 def test_up_becomes_the_daemon(tmp_path: Path) -> None:
