@@ -45,6 +45,10 @@ class Prover:
         self._index = contract_index
         self._ticks: OrderedDict[Tick, dict[bytes, Transaction]] = OrderedDict()
 
+    async def tick(self) -> Tick:
+        """The chain's, now; that it says it is a sign that it can be asked."""
+        return (await self._chain.tick_info()).tick
+
     async def look(self, checked: Checked, settlement: Settlement | None, now: UnixMs) -> Finding:
         """What is known of one receipt at this moment."""
         info = await self._chain.tick_info()

@@ -25,7 +25,7 @@ from protocol.errors import MessageInvalid, QubixError
 from protocol.messages import MAX_RECEIPT_BYTES, GetReceipts, Receipt, Settlement
 from protocol.score import LEAST_PAID, Counters, Proof, Score
 from protocol.signing import NodeKey
-from protocol.units import PeerKey, QubicId, UnixMs
+from protocol.units import PeerKey, Qu, QubicId, UnixMs
 from qubixd.desk import lease_id_of
 from qubixd.evidence import (
     FORMAT,
@@ -42,7 +42,7 @@ from qubixd.evidence import (
     wallet_of,
 )
 from qubixd.leases import Clock
-from qubixd.proofs import Prover
+from qubixd.proofs import Finding, Prover
 from qubixd.receipt_door import Checked, Market, check_receipt, verify
 from qubixd.receipt_shelf import MAX_ANSWER, receipt_row, settlement_row
 from qubixd.talk import send_signed
@@ -250,7 +250,13 @@ class Receipts:
     async def _prove_receipt(self, row: ReceiptRow, settlement: bytes) -> None:
         now = self._now_ms()
         settled = signing.opened(settlement).message if settlement else None
-        finding = await self._prover.look(opened(row.record), settled, now)
+        try:
+            finding = await self._prover.look(opened(row.record), settled, now)
+        except QubixError as error:
+            # One that names a tick about which no answer is to be had must not keep all others waiting.
+            await self._prover.tick()
+            log.debug("a receipt cannot be looked up: %s", error)
+            finding = Finding(Proof.CLAIMED, Qu(0), UnixMs(0))
         proven = replace(
             row, proof=finding.proof, paid=finding.paid, opened_ms=finding.opened_ms, checked_ms=now
         )

@@ -165,6 +165,38 @@ async def test_a_directory_looks_up_what_it_is_brought(
         assert rows == {true.lease_id: Proof.SEEN, false.lease_id: Proof.REFUTED}
 
 
+async def test_a_receipt_that_cannot_be_looked_up_keeps_no_other_waiting(
+    town: Town, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive may have no answer at all for the odd tick that somebody wrote into his receipt."""
+    alice, bob = parties(town, registered=False)
+    true = town.deal(alice, bob, paid=PAID)
+    odd = [town.deal(alice, bob, paid=PAID) for _ in range(3)]
+    cursed, transactions = {deal.said.open_tick for deal in odd}, town.chain.transactions
+
+    async def answers(tick: Tick) -> tuple[bytes, ...] | None:
+        if tick in cursed:
+            raise ChainUnreachable("the archive refuses")
+        return await transactions(tick)
+
+    monkeypatch.setattr(town.chain, "transactions", answers)
+    async with Offices(town) as offices:
+        library = await offices.open("library", keeps_for_others=True)
+        await library.take(true)
+        town.now = UnixMs(town.now + 1)
+        await library.take(*odd)  # newer, so they have their turn first
+        town.now = UnixMs(town.now + ARRIVALS_WAIT_MS + 1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(library.receipts.prove_arrivals)
+            await trio.sleep(ARRIVALS_EVERY_S + 1)
+            nursery.cancel_scope.cancel()
+        proofs = await _proofs(library.store, alice)
+        assert proofs.pop(true.lease_id) == Proof.SEEN
+        assert set(proofs.values()) == {Proof.CLAIMED}
+        left = await receipts.unchecked(library.store, town.now, 9, b"")
+        assert not left
+
+
 async def _proofs(store: Store, alice: Party) -> dict[bytes, str]:
     kept = await receipts.of_provider(store, alice.key.public, 10, b"")
     return {row.lease_id: row.proof for row, _ in kept}
