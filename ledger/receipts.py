@@ -30,6 +30,12 @@ _COLUMNS: Final = (
     "lease_id, provider, record, failed, cumulative, ended_ms, source, at_ms, proof, paid, opened_ms,"
     " checked_ms"
 )
+_DROP_SETTLEMENTS: Final = (
+    "DELETE FROM settlements WHERE (lease_id, provider) IN (SELECT s.lease_id, s.provider FROM settlements s"
+    " LEFT JOIN receipts r ON r.lease_id = s.lease_id AND r.provider = s.provider WHERE s.source <> ?"
+    " ORDER BY coalesce(r.proof IN ('ticket', 'seen') OR r.source = ?, 0), s.at_ms LIMIT ?)"
+)
+"""Without its settlement a receipt speaks for nobody: those of what the chain bears out go last."""
 _UNPROVEN: Final = "proof IN ('claimed', 'refuted') AND source <> ?"
 
 
@@ -124,15 +130,15 @@ def _place_beside(db: sqlite3.Connection, row: ReceiptRow, own: bytes) -> bool:
 
 
 def _make_room(db: sqlite3.Connection, own: bytes) -> None:
-    """Counting all is no small thing, so it is done now and then; until then there may be a few too many."""
+    """Counting all is no small thing, so it is done now and then; until then there may be a few too many, and
+    after it there is place for a while."""
+    spare = MAX_IN_ALL // 20
     (total,) = db.execute("SELECT count(*) FROM receipts").fetchone()
     if total > MAX_IN_ALL:
-        _drop(db, f"{_UNPROVEN} ORDER BY proof DESC, at_ms", (own,), total - MAX_IN_ALL)
+        _drop(db, f"{_UNPROVEN} ORDER BY proof DESC, at_ms", (own,), total - MAX_IN_ALL + spare)
     (total,) = db.execute("SELECT count(*) FROM settlements").fetchone()
     if total > MAX_IN_ALL:
-        oldest = "SELECT lease_id, provider FROM settlements WHERE source <> ? ORDER BY at_ms LIMIT ?"
-        sql = f"DELETE FROM settlements WHERE (lease_id, provider) IN ({oldest})"
-        db.execute(sql, (own, total - MAX_IN_ALL))
+        db.execute(_DROP_SETTLEMENTS, (own, own, total - MAX_IN_ALL + spare))
 
 
 def _drop(db: sqlite3.Connection, where: str, values: tuple[object, ...], count: int) -> int:

@@ -124,6 +124,25 @@ async def test_in_all_so_many_are_kept_and_what_the_chain_bears_out_longest(
         assert kept[0][0][0].proof == "seen"
 
 
+async def test_settlements_of_nothing_do_not_drive_out_those_of_proven_leases(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipts, "MAX_IN_ALL", 4)
+    monkeypatch.setattr(receipts, "LOOK_EVERY", 1)
+    alice, mallory, bob = town.party("alice"), town.party("mallory"), town.party("bob")
+    async with Offices(town) as offices:
+        library = await offices.open("library", keeps_for_others=True)
+        await library.take(town.deal(alice, bob, paid=50_000))
+        await library.score(alice)
+        for _ in range(10):
+            town.now = UnixMs(town.now + 60_000)
+            junk = town.deal(mallory, bob, paid=50_000, opens=False, closes=False)
+            await library.shelf.take(verify(junk.settlement))
+        ((row, settlement),) = await receipts.of_provider(library.store, alice.key.public, 9, b"")
+        assert row.proof == "seen"
+        assert settlement
+
+
 async def test_one_sender_cannot_fill_the_shelf(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "MAX_PER_SOURCE", 3)
     bob = town.party("bob")
