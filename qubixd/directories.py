@@ -51,6 +51,8 @@ HIDDEN_LEAST: Final = 5
 """A directory hides something when it lacks more than this of all live offers known here, twice running."""
 TRIES: Final = (0.5, 12)
 """Directories turned to a second, and at once: a register full of inventions costs no more than that."""
+MAX_PLACES: Final = 256
+"""Of so many books it is known how far they were read."""
 BAD: Final = 4
 """Breaking the rules counts as so many failures."""
 _MAX_ANSWER: Final = 1_024
@@ -300,7 +302,9 @@ class Directories:
     async def _read(self, slot: Held) -> None:
         peer = slot.known.peer
         self._tell()  # what it shows counts from its first batch on
-        place = self._places.setdefault(peer, Place())
+        place = self._places[peer] = self._places.pop(peer, Place())
+        if len(self._places) > MAX_PLACES:
+            del self._places[next(iter(self._places))]
 
         def complete() -> None:
             slot.live = True

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import random
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,6 +26,7 @@ from qubixd.wire import Verdict
 
 MAX_KNOWN: Final = 2_048
 """100,000 providers need about 600 directories."""
+MAX_REMEMBERED: Final = 4 * MAX_KNOWN
 MAX_LIFE_MS: Final = 3_600_000
 MAX_SKEW_MS: Final = 60_000
 FIRST_REST_MS: Final = 15_000
@@ -87,7 +88,7 @@ class Register:
             for peer, addresses in (configured or {}).items()
             if peer != me
         }
-        self._sequences: dict[PeerKey, tuple[int, UnixMs]] = {}
+        self._sequences: OrderedDict[PeerKey, tuple[int, UnixMs]] = OrderedDict()
         self._last_newcomer = UnixMs(0)
 
     def __len__(self) -> int:
@@ -129,7 +130,7 @@ class Register:
             self._known[peer] = known
         if known is None:  # it ended before it was known
             return "directory.stale", Verdict.IGNORE
-        self._sequences[peer] = (record.sequence, record.expires_at)
+        self._remember(peer, record)
         known.record, known.raw = record, raw
         if record.addresses and record.addresses != known.addresses:
             known.move(record.addresses)
@@ -139,6 +140,13 @@ class Register:
             for tell in self.on_news:
                 tell()
         return "", Verdict.ACCEPT
+
+    def _remember(self, peer: PeerKey, record: Directory) -> None:
+        """Of those who come and go as well, so that no older record is believed; not of any number."""
+        self._sequences[peer] = (record.sequence, record.expires_at)
+        self._sequences.move_to_end(peer)
+        if len(self._sequences) > MAX_REMEMBERED:
+            self._sequences.popitem(last=False)
 
     def _make_room(self, newcomer: Known, now: UnixMs) -> bool:
         """Whether a newcomer may come in, for which another may have to go."""
@@ -238,7 +246,8 @@ class Register:
                 known.record, known.raw = None, b""
                 if not known.safe:
                     self._drop(known)
-        self._sequences = {p: (s, until) for p, (s, until) in self._sequences.items() if until > now}
+        for peer in [peer for peer, (_, until) in self._sequences.items() if until <= now]:
+            del self._sequences[peer]
 
 
 def _least_used(able: list[Known], used: Counter[str]) -> list[Known]:

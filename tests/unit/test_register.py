@@ -12,7 +12,7 @@ from protocol.messages import Directory
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, UnixMs
 from qubixd.places import Buckets, Places, network_of
-from qubixd.register import FORGET_AFTER, FULL_MS, MAX_KNOWN, MAX_LIFE_MS, Register
+from qubixd.register import FORGET_AFTER, FULL_MS, MAX_KNOWN, MAX_LIFE_MS, MAX_REMEMBERED, Register
 from qubixd.wire import Verdict
 from tests.support.deals import CONTRACT, NETWORK, NOW
 from tests.support.discovery import key_of
@@ -115,6 +115,15 @@ def test_a_flood_pushes_out_its_own_network_only() -> None:
     later = UnixMs(NOW + FULL_MS)
     assert book.consider(key_of("late").sign(record("9.9.0.1")), later) is Verdict.ACCEPT
     assert len(book) == MAX_KNOWN and book.get(key_of("honest").public)
+
+
+def test_those_who_come_and_go_are_not_all_remembered() -> None:
+    book = register()
+    for number in range(MAX_REMEMBERED + 100):
+        key = key_of(f"gone-{number}")
+        told(book, key, record())
+        assert told(book, key, record(sequence=2, withdrawn=True)) is Verdict.ACCEPT
+    assert len(book) == 0 and len(book._sequences) == MAX_REMEMBERED
 
 
 def test_records_are_told_of_all_networks() -> None:
