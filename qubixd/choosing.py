@@ -168,7 +168,7 @@ class Chooser:
         why = self.standing.allowed(provider, now)
         if why is None:
             return None
-        one = next(one for one in self.standing.all(now) if one.provider == provider)
+        one = self.standing.of(provider, now)
         if one.denied:
             return Barred("denied", why)
         return Barred("backed_off", why, max(1, -(-(one.until_ms - now) // 1_000)))

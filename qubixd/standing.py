@@ -55,10 +55,12 @@ class Standings:
 
     def all(self, now: UnixMs) -> list[Standing]:
         """Those who are denied or have failed, by provider."""
-        return [
-            Standing(PeerKey(key), row.denied, row.failures, row.code, _until(row), _why(row, now))
-            for key, row in sorted(self._rows.items())
-        ]
+        return [self.of(provider, now) for provider in sorted(self._rows)]
+
+    def of(self, provider: PeerKey, now: UnixMs) -> Standing:
+        """How one stands, of whom nothing need be known."""
+        row = self._row(provider)
+        return Standing(provider, row.denied, row.failures, row.code, _until(row), _why(row, now))
 
     def after_failure(self, provider: PeerKey, code: str, now: UnixMs) -> StandingRow | None:
         """The row that a failure leads to; None if it is not the provider's fault."""
