@@ -15,6 +15,7 @@ from typing import Final
 from protocol.control_market import MAX_REASONS, ChangeView, ReasonGroup, ReasonView, WhyView
 from protocol.errors import PeerRefused, QubixError
 from protocol.messages import Wish
+from protocol.query import FIELDS
 from protocol.units import PeerKey, UnixMs
 from qubixd.demand import FILTER, Demand, Seen, cost, fits, least_change, objections, pairs
 from qubixd.quotes import all_in, plain, sold_mib
@@ -134,7 +135,7 @@ def sentence_of(code: str, one: Seen, demand: Demand, answers: Answers) -> str:
     if code.startswith(FILTER):
         field = code.removeprefix(FILTER)
         asked = " and ".join(str(c) for c in demand.conditions if c.field == field)
-        return f"{field} is {_value(one.values.get(field))}, asked for {asked}"
+        return f"{field} is {_value(field, one)}, asked for {asked}"
     capacity = offer.capacity
     models = ", ".join(sorted({gpu.model for gpu in capacity.gpus})) or "no card"
     largest = max((sold_mib(gpu.vram_mib) for gpu in capacity.gpus), default=0)
@@ -238,7 +239,7 @@ def _gpu_words(old: Wish, new: Wish) -> str:
     if new.gpu_vram_mib != old.gpu_vram_mib:
         said.append(f"{size(new.gpu_vram_mib)} of GPU memory instead of {size(old.gpu_vram_mib)}")
     if new.gpu_count != old.gpu_count:
-        said.append(f"{new.gpu_count} GPUs instead of {old.gpu_count}")
+        said.append(f"{new.gpu_count} GPU{'s' if new.gpu_count > 1 else ''} instead of {old.gpu_count}")
     return ", and ".join(said)
 
 
@@ -258,7 +259,13 @@ def _written(mib: int) -> str:
     return size(mib).replace(" ", "").replace(",", "")
 
 
-def _value(value: object) -> str:
+def _value(field: str, one: Seen) -> str:
+    """As its provider writes it, or with the unit in which a condition without one counts."""
+    value = one.values.get(field)
     if value is None:
         return "not known"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, int | float):
+        return one.entry.offer.region if field == "region" else str(value)
+    figures = f"{value:,}" if isinstance(value, int) else f"{round(value, 2):,}"
+    unit = FIELDS[field].unit
+    return figures if unit in ("", "%") else f"{figures} {unit}"

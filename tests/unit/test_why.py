@@ -95,6 +95,20 @@ def test_every_reason_has_a_group_and_a_sentence(code: str) -> None:
     assert found.providers[0].peer_id == peer_id_of(one.entry.provider)
 
 
+def test_what_a_condition_looked_at_is_said_as_people_write_it() -> None:
+    one = seen(1, values={"rtt": 61.4321, "region": "euwest"}, region="eu-west")
+    conditions = parse_filter("rtt<=50 region=us").conditions
+    found = why(dataclasses.replace(wanted(), conditions=conditions), one)
+    said = {entry.code: entry.providers[0].sentence for entry in found.groups}
+    assert said["filter.rtt"] == "rtt is 61.43 ms, asked for rtt<=50"
+    assert said["filter.region"] == "region is eu-west, asked for region=us"
+
+
+def test_fewer_cards_are_counted_in_words() -> None:
+    view = why(wanted("RTX4090:24GB:2"), seen(1))
+    assert view.changes[0].sentence == "1 GPU instead of 2"
+
+
 def test_a_card_of_24_gb_fits_although_its_driver_reports_less() -> None:
     assert fits(seen(1, gpus=(card(vram_mib=24_564),)), wanted("RTX4090:24GB:1"))
     assert not fits(seen(1, gpus=(card(vram_mib=20_470),)), wanted("RTX4090:24GB:1"))
