@@ -294,3 +294,7 @@ class DenyView:
 @dataclass(frozen=True)
 class DirectoriesView:
     directories: list[DirectoryView]
+    heartbeats: list[str] = field(default_factory=list)
+    """Peer ids of the directories that this provider's signs of life go to."""
+    serving: int | None = None
+    """If this node is a directory: providers heard from lately."""

@@ -339,7 +339,8 @@ def _reasons(
     elif evidence.worth is None:
         said.append("its GPU is not in the catalogue, so what its price is worth is not known")
     elif efficiency < 1:
-        said.append(f"it asks {evidence.price:,} QU an hour for what is worth {evidence.worth:,}")
+        asks = f"it asks {evidence.price:,} QU an hour"
+        said.append(f"{asks} for what is worth {evidence.worth:,} by --qu-per-credit")
     return tuple(said)
 
 

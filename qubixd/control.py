@@ -162,7 +162,7 @@ async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.St
         contract_index=config.contract_index,
         tick=node.watchers.tick.tick if node.watchers.tick else 0,
         identity=parts.wallet.identity,
-        offers=len(node.offers.book),
+        offers=market_desk.live_offers(node),
         data_dir=str(config.root),
         counters=totals | counters.by_reason | dict(node.discovery.counters) | node.reconciler.counters,
         differences=[

@@ -83,6 +83,11 @@ class DirectoryService:
 
     # Heartbeats
 
+    @property
+    def heard(self) -> int:
+        """Providers heard from since the report before the last."""
+        return len(self._heard)
+
     async def _serve(self, stream: Stream, peer: PeerKey) -> None:
         with patience(REQUEST_TIMEOUT_S):
             offer = await receive_frame(stream, MAX_OFFER_BYTES)

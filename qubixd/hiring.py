@@ -310,7 +310,7 @@ def _nobody_fits(why: WhyView, search: Search) -> QubixError:
     counts = {group.code: group.count for group in why.groups}
     if counts.get("provider") == why.known:
         return NoOffer(
-            f"none of the {why.known:,} offers known here is by a provider {search.demand.provider!r}"
+            f"none of the offers known here ({why.known:,}) is by a provider {search.demand.provider!r}"
         )
     if set(counts) == {"price"}:
         cheapest = int(why.changes[0].fields["max_price"])
@@ -320,7 +320,7 @@ def _nobody_fits(why: WhyView, search: Search) -> QubixError:
         )
     hint = f"what would help: {why.changes[0].sentence}; " if why.changes else ""
     reasons = ", ".join(f"{group.title} ({group.count:,})" for group in why.groups[:TOLD])
-    return NoOffer(f"none of the {why.known:,} offers known here fits: {reasons} ({hint}see `qubix why`)")
+    return NoOffer(f"none of the offers known here ({why.known:,}) fits: {reasons} ({hint}see `qubix why`)")
 
 
 def _nobody(refusals: list[QubixError]) -> QubixError:

@@ -100,7 +100,7 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
     return MarketView(
         offers=[_view(node, one, wish, image) for one in listed],
         total=total,
-        known=chooser.book.query(Filter(), (), 1, now()).total,
+        known=live_offers(node),
         peers=len(node.parts.wire.peers()),
         order=_order_words(use, sort),
         use_case=_use_view(use) if use else None,
@@ -180,13 +180,20 @@ def _use_view(use: UseCase) -> UseCaseView:
     )
 
 
+def live_offers(node: Node) -> int:
+    """How many live offers are known here."""
+    return node.offers.book.query(Filter(), (), 1, node.parts.now_ms()).total
+
+
 def _directories(node: Node) -> list[DirectoryView]:
     told = node.offers.book.sources()
     return [DirectoryView(peer_id_of(peer), *told[peer]) for peer in sorted(told)]
 
 
 async def directories(node: Node, args: DirectoriesArgs, emit: Emit) -> DirectoriesView:
-    return DirectoriesView(_directories(node))
+    found, serves = node.discovery.directories, node.discovery.directory
+    told = [peer_id_of(peer) for peer, held in sorted(found.heartbeats.items()) if held.live]
+    return DirectoriesView(_directories(node), told, None if serves is None else serves.heard)
 
 
 # --- why ----------------------------------------------------------------------------------------

@@ -174,4 +174,4 @@ async def deny(options: argparse.Namespace) -> int:
 
 async def directories(options: argparse.Namespace) -> int:
     view: DirectoriesView = await ask(options, "directories", DirectoriesArgs())
-    return tell(options, view, market_screens.directories(view.directories))
+    return tell(options, view, market_screens.directories(view))

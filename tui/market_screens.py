@@ -13,7 +13,7 @@ from rich.text import Text
 
 from protocol.control_market import (
     DenyView,
-    DirectoryView,
+    DirectoriesView,
     MarketArgs,
     MarketView,
     OfferView,
@@ -92,13 +92,14 @@ def own_offer(offer: OfferView, width: int) -> RenderableType:
     low, high = offer.suggested_low_qu_per_hour, offer.suggested_high_qu_per_hour
     price = offer.price_qu_per_hour
     place = "below" if price < low else "above" if price > high else "within"
+    what = "Each GPU" if offer.gpus else "The machine"
     return Group(
         offers([offer], width),
         Text(
-            f"  The machine costs {show.qu(price)} QU an hour, 1 TB of disk "
+            f"  {what} costs {show.qu(price)} QU an hour, 1 TB of disk "
             f"{show.qu(offer.storage_qu_per_tib_hour)}.\n"
-            f"  Suggested for {safe_line(offer.gpu_class, 40)}: {show.qu(low)} to {show.qu(high)}; "
-            f"yours is {place} that."
+            f"  Suggested for {safe_line(offer.gpu_class, 40)} by --qu-per-credit: {show.qu(low)} to "
+            f"{show.qu(high)}; yours is {place} that."
         ),
     )
 
@@ -141,14 +142,14 @@ def nothing(view: MarketView, args: MarketArgs) -> str:
         return "No offers here yet. They arrive within seconds of a connection; `qubix status` shows peers."
     if (use := view.use_case) and not (args.gpu or args.filter):
         return (
-            f"None of the {view.known:,} offers known here has room for {safe_line(use.title)}: it needs "
+            f"None of the offers known here ({view.known:,}) has room for {safe_line(use.title)}: it needs "
             f"{use.min_vram_gib:g} GB of GPU memory.\n`qubix market` shows what there is."
         )
     asked = [f"--gpu {safe_line(args.gpu, 40)}"] if args.gpu else []
     asked += [safe_line(args.filter, 80)] if args.filter else []
     asked += [f"--for '{safe_line(args.use_case, 40)}'"] if args.use_case else []
     return (
-        f"None of the {view.known:,} offers known here fits {' and '.join(asked) or 'that'}.\n"
+        f"None of the offers known here ({view.known:,}) fits {' and '.join(asked) or 'that'}.\n"
         "Ask for less: `qubix market` shows all, `qubix why job.yaml` the least change that would help."
     )
 
@@ -172,7 +173,9 @@ def _summary(view: MarketView, args: MarketArgs) -> str:
     more = view.total - len(view.offers)
     order = f"Ordered by {safe_line(view.order, 200)}. " if view.order else ""
     rest = f"And {more:,} more: --limit {min(10_000, view.total)} shows them. " if more > 0 else ""
-    return f"{order}{rest}Prices are all in: {show.size(args.disk_mib)} of disk and the fee are contained."
+    gpus = "for as many GPUs as it takes" if view.use_case else "for one GPU, or a machine without"
+    disk = show.size(args.disk_mib)
+    return f"{order}{rest}QU/h is all in, {gpus}: {disk} of disk and the fee are contained."
 
 
 def _indented(text: Text, by: int = 2) -> Padding:
@@ -277,7 +280,10 @@ def recomputed(answer: dict[str, Any]) -> RenderableType:
     """Answer of the evidence check: what the file states and what it comes to."""
     names = list(answer.get("recomputed", {}))
     rows = [
-        [show.cell(name), *(show.cell(_figure(answer.get(side, {}).get(name))) for side in SIDES)]
+        [
+            show.cell("score" if name == "g" else name),
+            *(show.cell(_figure(answer.get(side, {}).get(name))) for side in SIDES),
+        ]
         for name in names
         if name != "reasons"
     ]
@@ -312,13 +318,27 @@ def deny(view: DenyView) -> RenderableType:
     return show.table(("provider", "why", "in words", "peer"), rows, flexible={"provider": 0, "in words": 0})
 
 
-def directories(some: Sequence[DirectoryView]) -> RenderableType:
-    if not some:
-        return Text(
-            "No directory is in use: offers come by gossip from the peers themselves. That suits a small\n"
-            "network; in a large one two or three directories are found by themselves."
-        )
-    rows = [
-        (show.cell(one.peer_id), show.cell(f"{one.offers:,}"), show.cell(f"{one.missing:,}")) for one in some
-    ]
-    return show.table(("directory", "offers", "lacks"), rows, ("offers", "lacks"))
+def directories(view: DirectoriesView) -> RenderableType:
+    """Those that are read; else why none is. Then those told that this provider lives, and what we do."""
+    parts: list[RenderableType] = [_read(view)]
+    if view.heartbeats:
+        told = ", ".join(safe_line(peer_id) for peer_id in view.heartbeats)
+        parts.append(Text(f"This provider's heartbeats go to {told}."))
+    if view.serving is not None:
+        parts.append(Text(f"This node is a directory; providers that send it heartbeats: {view.serving:,}."))
+    return Group(*parts)
+
+
+def _read(view: DirectoriesView) -> RenderableType:
+    if view.directories:
+        rows = [
+            (show.cell(one.peer_id), show.cell(f"{one.offers:,}"), show.cell(f"{one.missing:,}"))
+            for one in view.directories
+        ]
+        return show.table(("directory", "offers", "lacks"), rows, ("offers", "lacks"))
+    if view.serving is not None or view.heartbeats:
+        return Text("No directory is read here at the moment.")
+    return Text(
+        "No directory is in use: offers come by gossip from the peers themselves. That suits a small\n"
+        "network; in a large one two or three directories are found by themselves."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ EMPTY = [
     (
         ["market", "--gpu", "H100", "region=eu"],
         {"peers": 2, "known": 7},
-        "7 offers known here fits --gpu H100",
+        "known here (7) fits --gpu H100",
     ),
     (
         ["market", "--for", "sdxl"],
@@ -46,6 +47,24 @@ def test_an_empty_market_says_why_and_what_to_do(
         assert cli.main([*words, "--data-dir", str(tmp_path)]) == 0
         shown = capfd.readouterr().out
         assert said in shown and "`qubix" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "view", "said"),
+    [
+        (["market"], views.MARKET, "for as many GPUs as it takes"),
+        (["market"], dataclasses.replace(views.MARKET, use_case=None), "for one GPU, or a machine without"),
+        (["directories"], control_market.DirectoriesView([]), "offers come by gossip"),
+        (["directories"], control_market.DirectoriesView([], ["12D3KooWa"]), "heartbeats go to 12D3KooWa"),
+        (["directories"], control_market.DirectoriesView([], serving=1_200), "This node is a directory"),
+    ],
+)
+def test_a_screen_says(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], view: Any, said: str
+) -> None:
+    with control_server(tmp_path / "control.sock", answering({"ok": control.to_body(view)})):
+        assert cli.main([*words, "--data-dir", str(tmp_path)]) == 0
+        assert said in " ".join(capfd.readouterr().out.split())
 
 
 def test_a_mistake_in_a_filter_is_pointed_at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

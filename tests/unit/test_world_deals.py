@@ -142,7 +142,7 @@ async def test_capacity_comes_back_when_a_lease_ends(tmp_path: Path, autojump_cl
     async with rental(tmp_path) as one:
         await one.rent(WHOLE_MACHINE)
         await one.until(one.bob, Phase.RUNNING)
-        with pytest.raises(NoOffer, match="known here fits: too few CPUs"):
+        with pytest.raises(NoOffer, match="fits: too few CPUs"):
             await one.world.rent(one.bob, WHOLE_MACHINE)
         await one.ended()
         await trio.sleep(1)
@@ -188,7 +188,7 @@ async def test_a_provider_is_chosen_by_name_or_by_peer_id(tmp_path: Path, autoju
         for wanted in ("ali", "alice", peer_id_of(one.alice.peer)):
             assert [e.offer.name for e in await _candidates(one, wanted)] == ["alice"]
         for wanted in ("bob", "alices", peer_id_of(one.bob.peer)):
-            with pytest.raises(NoOffer, match="none of the 1 offers known here is by a provider"):
+            with pytest.raises(NoOffer, match=r"none of the offers known here \(1\) is by a provider"):
                 await _candidates(one, wanted)
 
 
