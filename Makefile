@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BENCH ?=
 PYTEST_ARGS ?=
+# Test processes beside each other. A file stays in one of them.
+WORKERS ?= 2
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -12,7 +14,7 @@ demo: $(READY)
 	$(BIN)/qubix demo
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # A million random steps of the contract, other ones each day: some minutes.
 nightly: $(READY)
