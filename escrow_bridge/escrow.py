@@ -80,8 +80,11 @@ async def _transactions(chain: Chain, tick: Tick, poll_seconds: float) -> tuple[
     """Of a past tick; a node that does not have a young tick yet is waited for."""
     while True:
         raws = await chain.transactions(tick)
-        if raws is not None or (await chain.tick_info()).tick > tick + YOUNG_TICKS:
+        if raws is not None:
             return raws
+        if (await chain.tick_info()).tick > tick + YOUNG_TICKS:
+            # Asked again: it may have grown old between the two answers.
+            return await chain.transactions(tick)
         await trio.sleep(poll_seconds)
 
 
