@@ -121,7 +121,8 @@ class Bridge:
         """An opening of this very order that this node has forgotten, as if it had just sent it."""
         network = (await read_info(self._chain, self._index)).network
         raw = await find_opening(
-            self._chain,
+            self._sender.transactions,
+            (await self._sender.tick_info()).tick,
             self._index,
             self._wallet.public_key,
             lambda tick: self._open_input(order, tick, network),

@@ -125,7 +125,15 @@ class RpcChain:
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
         listed = await self._listed(tick)
-        return None if isinstance(listed, Outcome) else await self._in_tick(tick, listed)
+        if not isinstance(listed, Outcome):
+            return await self._in_tick(tick, listed)
+        if listed is Outcome.PENDING and (await self.tick_info()).tick > tick:
+            # However old the tick is by now: it must not pass for one that is forgotten.
+            raise ChainUnreachable(
+                f"the archive of the Qubic RPC at {self._base} does not know tick {tick} yet; wait, or take "
+                "another one"
+            )
+        return None
 
     async def _listed(self, tick: Tick) -> tuple[bytes, ...] | Outcome:
         """The digests of a tick's transactions in slot order, none if it was empty or the network skipped

@@ -100,7 +100,8 @@ async def test_what_the_archive_has_not_processed_says_nothing() -> None:
     async with twisted(engine, lambda path, status, answer: (status, answer), lag=4) as chain:
         assert await chain.outcome(raw) is Outcome.PENDING
         assert await chain.outcome(never_sent(tick)) is Outcome.PENDING
-        assert await chain.transactions(tick) is None
+        with pytest.raises(ChainUnreachable, match="does not know tick"):
+            await chain.transactions(tick)
         engine.advance()
         assert await chain.outcome(raw) is Outcome.INCLUDED
         assert await chain.outcome(never_sent(tick)) is Outcome.MISSED
@@ -132,7 +133,8 @@ async def test_a_tick_that_the_network_skipped_ran_nothing() -> None:
 
     async with twisted(engine, skipped) as chain:
         assert await chain.outcome(never_sent(tick)) is Outcome.PENDING, "the archive is not beyond it yet"
-        assert await chain.transactions(tick) is None
+        with pytest.raises(ChainUnreachable, match="does not know tick"):
+            await chain.transactions(tick)
         engine.advance()
         assert await chain.outcome(never_sent(tick)) is Outcome.MISSED
         assert await chain.transactions(tick) == ()
