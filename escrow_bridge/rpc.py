@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+import trio
 
 from escrow_bridge import rpc_records as answers
 from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
@@ -42,6 +43,8 @@ MAX_MESSAGE_CHARS: Final = 200
 MAX_CONNECTIONS: Final = 16
 POOL_WAITS: Final = 4
 """How many answers' time a request waits until one of the connections is free."""
+WHOLE_WAITS: Final = 2 * POOL_WAITS
+"""How many answers' time all of it may take: an answer that trickles in for ever is none."""
 INVALID_ARGUMENT: Final = 3
 NOT_FOUND: Final = 5
 SETTLED_TICKS: Final = 3
@@ -61,9 +64,10 @@ class _Refused(Exception):
 class RpcChain:
     """Obtained from `open_rpc_chain`."""
 
-    def __init__(self, client: httpx.AsyncClient, base: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, base: str, timing: Timing) -> None:
         self._client = client
         self._base = base
+        self._seconds = WHOLE_WAITS * timing.answer_seconds
         self._tick_info = Shared(self._ask_tick_info)
 
     @property
@@ -249,9 +253,10 @@ class RpcChain:
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None, kind: type[T]) -> T:
         try:
-            async with self._client.stream(method, self._base + path, json=body) as response:
-                content = await self._read(response)
-        except (httpx.HTTPError, httpx.StreamError) as error:
+            with trio.fail_after(self._seconds):
+                async with self._client.stream(method, self._base + path, json=body) as response:
+                    content = await self._read(response)
+        except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
             raise ChainUnreachable(
                 f"the Qubic RPC at {self._base} does not answer ({_named(error)}); check that it runs"
             ) from error
@@ -307,6 +312,8 @@ def _printable(text: str) -> str:
 
 
 def _named(error: Exception) -> str:
+    if isinstance(error, trio.TooSlowError):
+        return "too slowly"
     return _printable(str(error)) or type(error).__name__
 
 
@@ -340,4 +347,4 @@ async def open_rpc_chain(url: str, timing: Timing | None = None) -> AsyncIterato
     # No proxies or credentials from the environment: the address given is the one that is asked.
     client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
     async with client:
-        yield RpcChain(client, base)
+        yield RpcChain(client, base, patience)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -269,6 +270,22 @@ async def no_http(stream: trio.SocketStream) -> None:
 async def hangs_up(stream: trio.SocketStream) -> None:
     await stream.receive_some()
     await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+
+async def trickles(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    while True:
+        await stream.send_all(b" ")
+        await trio.sleep(0.05)
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(60)
+async def test_an_answer_that_trickles_in_for_ever_is_none() -> None:
+    async with chain_over(trickles, replace(BRISK, answer_seconds=0.3)) as chain:
+        with pytest.raises(ChainUnreachable, match=r"does not answer \(too slowly\)"):
+            await chain.tick_info()
 
 
 @pytest.mark.attack
