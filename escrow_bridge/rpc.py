@@ -35,6 +35,7 @@ from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid, Mes
 from protocol.units import Qu, QubicId, Tick
 
 SCHEMES: Final = ("rpc+http://", "rpc+https://")
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 LIVE: Final = "/live/v1"
 ARCHIVE: Final = "/query/v1"
 MAX_BODY_BYTES: Final = 16 << 20
@@ -318,7 +319,8 @@ def _named(error: Exception) -> str:
 
 
 def parse_url(url: str) -> str:
-    """The base address of "rpc+http://HOST:PORT[/PATH]"; the services' own paths follow it.
+    """The base address of "rpc+http://HOST:PORT[/PATH]"; the services' own paths follow it. Spelled in one
+    way only, so that two ways of writing it do not count as two RPCs.
 
     Raises ConfigInvalid.
     """
@@ -330,7 +332,8 @@ def parse_url(url: str) -> str:
         raise ConfigInvalid(sentence) from None
     if not url.startswith(SCHEMES) or not valid or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigInvalid(sentence)
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    host = parts.netloc.lower().removesuffix(f":{DEFAULT_PORTS[parts.scheme]}").removesuffix(":")
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
 
 @asynccontextmanager

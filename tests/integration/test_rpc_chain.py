@@ -65,7 +65,11 @@ def with_a_transaction() -> tuple[Engine, bytes, Tick]:
 @pytest.mark.parametrize(
     ("url", "base"),
     [
-        ("rpc+http://127.0.0.1:80", "http://127.0.0.1:80"),
+        ("rpc+http://127.0.0.1:81", "http://127.0.0.1:81"),
+        ("rpc+http://127.0.0.1:80", "http://127.0.0.1"),
+        ("rpc+https://RPC.qubic.org:443/", "https://rpc.qubic.org"),
+        ("rpc+https://rpc.qubic.org:80/A", "https://rpc.qubic.org:80/A"),
+        ("rpc+http://[::1]:80", "http://[::1]"),
         ("rpc+https://rpc.qubic.org", "https://rpc.qubic.org"),
         ("rpc+https://rpc.qubic.org/", "https://rpc.qubic.org"),
         ("rpc+http://[::1]:8080/proxy/", "http://[::1]:8080/proxy"),
