@@ -17,7 +17,7 @@ import trio
 from escrow_bridge import layout
 from escrow_bridge.chain import Chain, Outcome
 from escrow_bridge.escrow import Settled, find_opening, read_info
-from escrow_bridge.layout import EscrowReading, EscrowView, Procedure
+from escrow_bridge.layout import ContractInfo, EscrowReading, EscrowView, Procedure
 from escrow_bridge.orders import CloseOrder as CloseOrder
 from escrow_bridge.orders import FinalizeOrder as FinalizeOrder
 from escrow_bridge.orders import OpenOrder as OpenOrder
@@ -121,7 +121,8 @@ class Bridge:
         """An opening of this very order that this node has forgotten, as if it had just sent it."""
         network = (await read_info(self._chain, self._index)).network
         raw = await find_opening(
-            self._chain,
+            self._sender.transactions,
+            (await self._sender.tick_info()).tick,
             self._index,
             self._wallet.public_key,
             lambda tick: self._open_input(order, tick, network),
@@ -154,6 +155,8 @@ class Bridge:
         ):
             if not least <= ticks <= most:
                 raise FundingFailed(f"the contract takes a {name} of {least} to {most} ticks, not {ticks}")
+        if info.taken >= info.capacity or order.deposit < info.least_deposit:
+            raise FundingFailed(_no_room(order.deposit, info))
         return info.network
 
     async def _what_opened(self, order: OpenOrder, state: Scratch, outcome: Outcome) -> EscrowView | None:
@@ -181,7 +184,7 @@ class Bridge:
             )
         return (
             f"the deposit of {order.deposit} QU is not locked: the contract gave it back, because it is "
-            "full or out of fuel, or the escrow has already been closed"
+            "full, too full for so little, or out of fuel, or the escrow has already been closed"
         )
 
     def _id_of(self, order: OpenOrder, tick: Tick) -> EscrowId:
@@ -301,6 +304,17 @@ class Bridge:
     def _refused(self, plan: _Plan, view: EscrowView) -> VoucherInvalid | ChainDisagrees:
         error = refused(plan.procedure, view)
         return error if plan.procedure is Procedure.CLOSE else ChainDisagrees(str(error))
+
+
+def _no_room(deposit: Qu, info: ContractInfo) -> str:
+    """The contract would give it back; known before anything is sent."""
+    taken = f"{info.taken:,} of the contract's {info.capacity:,} places are taken"
+    if info.taken >= info.capacity:
+        return f"the deposit of {deposit} QU is not locked: {taken}; try again when other leases have ended"
+    return (
+        f"the deposit of {deposit} QU is not locked: while {taken}, it must be at least {info.least_deposit} "
+        "QU; rent for longer, or later"
+    )
 
 
 def _settled(saved: tuple[int, int, bool]) -> Settled:

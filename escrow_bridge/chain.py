@@ -73,5 +73,6 @@ class Chain(Protocol):
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
         """The raw transactions of a past tick, in the order in which they ran; None if it is too old
-        for this node to say. Included does not mean executed."""
+        (or too young) for this node to say. Included does not mean executed. Raises ChainUnreachable while
+        the chain is known to be past it and only this source is not."""
         ...

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
-
-import trio
 
 from escrow_bridge import layout
 from escrow_bridge.chain import Chain
@@ -15,11 +13,12 @@ from escrow_bridge.qubic import Transaction, contract_id, parse_transaction, ver
 from protocol.errors import ChainDisagrees
 from protocol.units import EscrowId, Qu, QubicId, Tick
 
-YOUNG_TICKS: Final = 5
 TICK_AT: Final = 4
 """Where in the contract's answers the tick lies in which they were given."""
 LOOK_BACK_TICKS: Final = 600
 """How far back an opening is searched for, as far as nodes remember it."""
+Transactions = Callable[[Tick], Awaitable[tuple[bytes, ...] | None]]
+"""Those of a past tick; see Sender.transactions."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,14 @@ def _wrong_contract(contract_index: int) -> ChainDisagrees:
 
 
 async def how_it_ended(
-    chain: Chain, contract_index: int, seen: EscrowView, gone_by: Tick, poll_seconds: float
+    transactions: Transactions, contract_index: int, seen: EscrowView, gone_by: Tick
 ) -> Settled | None:
     """How a channel ended that was last `seen` open and that all ticks before `gone_by` have removed.
 
-    Reads the transactions since then; None if a node has already forgotten some of those ticks.
+    Reads the transactions since then; None if some of those ticks are already forgotten.
     """
     for tick in range(seen.as_of, min(gone_by, seen.last_tick + 1)):
-        raws = await _transactions(chain, Tick(tick), poll_seconds)
+        raws = await transactions(Tick(tick))
         if raws is None:
             return None
         seen, closed = follow(seen, contract_index, map(parse_transaction, raws))
@@ -76,26 +75,20 @@ async def how_it_ended(
     return Settled(seen.paid, Qu(seen.deposit - seen.paid), certain=True)
 
 
-async def _transactions(chain: Chain, tick: Tick, poll_seconds: float) -> tuple[bytes, ...] | None:
-    """Of a past tick; a node that does not have a young tick yet is waited for."""
-    while True:
-        raws = await chain.transactions(tick)
-        if raws is not None or (await chain.tick_info()).tick > tick + YOUNG_TICKS:
-            return raws
-        await trio.sleep(poll_seconds)
-
-
 async def find_opening(
-    chain: Chain, contract_index: int, source: QubicId, payload_in: Callable[[Tick], bytes]
+    transactions: Transactions,
+    now: Tick,
+    contract_index: int,
+    source: QubicId,
+    payload_in: Callable[[Tick], bytes],
 ) -> bytes | None:
     """The newest raw transaction of `source` that opened an escrow with the payload of its tick, in the
-    ticks that nodes still remember; None if there is none. Raises ChainUnreachable, ChainDisagrees."""
-    now = (await chain.tick_info()).tick
+    ticks before `now` that are still remembered; None if there is none."""
     for tick in range(now - 1, max(0, now - LOOK_BACK_TICKS), -1):
-        raws = await chain.transactions(Tick(tick))
-        if raws is None and tick < now - YOUNG_TICKS:
+        raws = await transactions(Tick(tick))
+        if raws is None:
             return None
-        for raw in raws or ():
+        for raw in raws:
             one = parse_transaction(raw)
             ours = (one.source, one.destination) == (source, contract_id(contract_index))
             if ours and one.input_type == Procedure.OPEN and one.payload == payload_in(Tick(tick)):

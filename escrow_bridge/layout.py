@@ -21,6 +21,8 @@ SIGNATURE_BOND: Final = Qu(100)
 """To attach for each signature a call has checked; comes back unless the signature is wrong."""
 MAX_OPEN_BATCH: Final = 8
 MAX_REDEEM_BATCH: Final = 9
+CROWD: Final = 256
+"""Each time so many places are taken, the least deposit doubles; QUBIX_CROWD of the contract."""
 
 
 class Procedure(enum.IntEnum):
@@ -275,6 +277,16 @@ class ContractInfo:
     volume: Qu
     opened: int
     closed: int
+
+    @property
+    def taken(self) -> int:
+        """Places with an open channel."""
+        return self.opened - self.closed
+
+    @property
+    def least_deposit(self) -> Qu:
+        """What a new lease must lock at least, if there is a place."""
+        return Qu(1 << self.taken // CROWD)
 
 
 def decode_info(output: bytes) -> ContractInfo | None:

@@ -34,7 +34,7 @@ def parse_address(text: str) -> Address:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ConfigInvalid(f"{text!r} is not the address of a Qubic node; write host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host.removeprefix("[").removesuffix("]").lower(), int(port)
 
 
 class NodeChain:

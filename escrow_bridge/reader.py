@@ -54,7 +54,7 @@ class Reader:
         reading = await self.reading(seen.escrow_id, after=seen.as_of)
         if reading.view is not None:
             return None
-        return await how_it_ended(self._chain, self._index, seen, reading.tick, self._poll_seconds)
+        return await how_it_ended(self._sender.transactions, self._index, seen, reading.tick)
 
     async def ticks(self) -> AsyncGenerator[TickInfo, None]:
         """Each tick seen, once, rising; waits while the chain cannot be reached."""

@@ -194,6 +194,6 @@ def refused(procedure: Procedure, view: EscrowView) -> VoucherInvalid:
     """A transaction was in its tick and changed nothing."""
     action = procedure.name.lower().replace("_", " ")
     return VoucherInvalid(
-        f"the contract did not {action} escrow {view.escrow_id.hex()}: it came too late, or the contract is "
-        "out of fuel"
+        f"the contract did not {action} escrow {view.escrow_id.hex()}: it came too late, the wallet "
+        "did not hold the bond any more, or the contract is out of fuel"
     )

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+import trio
 
 from escrow_bridge import rpc_records as answers
 from escrow_bridge.chain import Balance, Chain, Outcome, TickInfo
@@ -34,6 +35,7 @@ from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid, Mes
 from protocol.units import Qu, QubicId, Tick
 
 SCHEMES: Final = ("rpc+http://", "rpc+https://")
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 LIVE: Final = "/live/v1"
 ARCHIVE: Final = "/query/v1"
 MAX_BODY_BYTES: Final = 16 << 20
@@ -42,6 +44,8 @@ MAX_MESSAGE_CHARS: Final = 200
 MAX_CONNECTIONS: Final = 16
 POOL_WAITS: Final = 4
 """How many answers' time a request waits until one of the connections is free."""
+WHOLE_WAITS: Final = 2 * POOL_WAITS
+"""How many answers' time all of it may take: an answer that trickles in for ever is none."""
 INVALID_ARGUMENT: Final = 3
 NOT_FOUND: Final = 5
 SETTLED_TICKS: Final = 3
@@ -61,9 +65,10 @@ class _Refused(Exception):
 class RpcChain:
     """Obtained from `open_rpc_chain`."""
 
-    def __init__(self, client: httpx.AsyncClient, base: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, base: str, timing: Timing) -> None:
         self._client = client
         self._base = base
+        self._seconds = WHOLE_WAITS * timing.answer_seconds
         self._tick_info = Shared(self._ask_tick_info)
 
     @property
@@ -125,7 +130,15 @@ class RpcChain:
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
         listed = await self._listed(tick)
-        return None if isinstance(listed, Outcome) else await self._in_tick(tick, listed)
+        if not isinstance(listed, Outcome):
+            return await self._in_tick(tick, listed)
+        if listed is Outcome.PENDING and (await self.tick_info()).tick > tick:
+            # However old the tick is by now: it must not pass for one that is forgotten.
+            raise ChainUnreachable(
+                f"the archive of the Qubic RPC at {self._base} does not know tick {tick} yet; wait, or take "
+                "another one"
+            )
+        return None
 
     async def _listed(self, tick: Tick) -> tuple[bytes, ...] | Outcome:
         """The digests of a tick's transactions in slot order, none if it was empty or the network skipped
@@ -241,9 +254,10 @@ class RpcChain:
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None, kind: type[T]) -> T:
         try:
-            async with self._client.stream(method, self._base + path, json=body) as response:
-                content = await self._read(response)
-        except (httpx.HTTPError, httpx.StreamError) as error:
+            with trio.fail_after(self._seconds):
+                async with self._client.stream(method, self._base + path, json=body) as response:
+                    content = await self._read(response)
+        except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError) as error:
             raise ChainUnreachable(
                 f"the Qubic RPC at {self._base} does not answer ({_named(error)}); check that it runs"
             ) from error
@@ -299,11 +313,14 @@ def _printable(text: str) -> str:
 
 
 def _named(error: Exception) -> str:
+    if isinstance(error, trio.TooSlowError):
+        return "too slowly"
     return _printable(str(error)) or type(error).__name__
 
 
 def parse_url(url: str) -> str:
-    """The base address of "rpc+http://HOST:PORT[/PATH]"; the services' own paths follow it.
+    """The base address of "rpc+http://HOST:PORT[/PATH]"; the services' own paths follow it. Spelled in one
+    way only, so that two ways of writing it do not count as two RPCs.
 
     Raises ConfigInvalid.
     """
@@ -315,7 +332,8 @@ def parse_url(url: str) -> str:
         raise ConfigInvalid(sentence) from None
     if not url.startswith(SCHEMES) or not valid or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigInvalid(sentence)
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    host = parts.netloc.lower().removesuffix(f":{DEFAULT_PORTS[parts.scheme]}").removesuffix(":")
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
 
 @asynccontextmanager
@@ -332,4 +350,4 @@ async def open_rpc_chain(url: str, timing: Timing | None = None) -> AsyncIterato
     # No proxies or credentials from the environment: the address given is the one that is asked.
     client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
     async with client:
-        yield RpcChain(client, base)
+        yield RpcChain(client, base, patience)

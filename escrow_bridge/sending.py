@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import trio
@@ -24,6 +24,8 @@ from protocol.units import Qu, QubicId, Tick
 
 Save = Callable[[bytes], Awaitable[None]]
 """Keeps the scratch of an order where a crash does not reach it; returns when it is safe."""
+YOUNG_TICKS: Final = 5
+"""Up to that age a node may not have a tick's transactions yet."""
 T = TypeVar("T")
 
 
@@ -225,6 +227,17 @@ class Sender:
                     return outcome
                 because(f"what was in tick {scratch.tick} is not known yet at {self._chain.name}")
                 await trio.sleep(self._poll_seconds)
+
+    async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
+        """The raw transactions of a past tick; None if it is too old to be read any more. A chain that
+        does not know them yet is waited for: what it will say decides about money."""
+        while True:
+            # Asked before: while it was young, an answer without them says nothing.
+            young = (await self.patiently(self.tick_info)).tick <= tick + YOUNG_TICKS
+            raws = await self.patiently(lambda: self._chain.transactions(tick))
+            if raws is not None or not young:
+                return raws
+            await trio.sleep(self._poll_seconds)
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """See Waiting.patiently."""

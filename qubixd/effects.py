@@ -85,6 +85,9 @@ class Performer:
         except (ChainUnreachable, ChainDisagrees) as error:
             self.bridge.waiting.because(waits, str(error))
             raise
+        except BaseException:  # of another kind: it is not the chain any more that it waits for
+            self.bridge.waiting.over(waits)
+            raise
         self.bridge.waiting.over(waits)
         return event
 

@@ -32,7 +32,7 @@ async def test_wrong_addresses_are_refused(address: str) -> None:
 
 async def test_a_node_named_twice_is_refused() -> None:
     with pytest.raises(ConfigInvalid, match="twice"):
-        async with open_node_chain(["localhost:1", "127.0.0.1:2", "localhost:1"]):
+        async with open_node_chain(["localhost:1", "127.0.0.1:2", "LocalHost:1"]):
             pass
 
 

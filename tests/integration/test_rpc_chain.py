@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,7 +65,11 @@ def with_a_transaction() -> tuple[Engine, bytes, Tick]:
 @pytest.mark.parametrize(
     ("url", "base"),
     [
-        ("rpc+http://127.0.0.1:80", "http://127.0.0.1:80"),
+        ("rpc+http://127.0.0.1:81", "http://127.0.0.1:81"),
+        ("rpc+http://127.0.0.1:80", "http://127.0.0.1"),
+        ("rpc+https://RPC.qubic.org:443/", "https://rpc.qubic.org"),
+        ("rpc+https://rpc.qubic.org:80/A", "https://rpc.qubic.org:80/A"),
+        ("rpc+http://[::1]:80", "http://[::1]"),
         ("rpc+https://rpc.qubic.org", "https://rpc.qubic.org"),
         ("rpc+https://rpc.qubic.org/", "https://rpc.qubic.org"),
         ("rpc+http://[::1]:8080/proxy/", "http://[::1]:8080/proxy"),
@@ -100,7 +105,8 @@ async def test_what_the_archive_has_not_processed_says_nothing() -> None:
     async with twisted(engine, lambda path, status, answer: (status, answer), lag=4) as chain:
         assert await chain.outcome(raw) is Outcome.PENDING
         assert await chain.outcome(never_sent(tick)) is Outcome.PENDING
-        assert await chain.transactions(tick) is None
+        with pytest.raises(ChainUnreachable, match="does not know tick"):
+            await chain.transactions(tick)
         engine.advance()
         assert await chain.outcome(raw) is Outcome.INCLUDED
         assert await chain.outcome(never_sent(tick)) is Outcome.MISSED
@@ -132,7 +138,8 @@ async def test_a_tick_that_the_network_skipped_ran_nothing() -> None:
 
     async with twisted(engine, skipped) as chain:
         assert await chain.outcome(never_sent(tick)) is Outcome.PENDING, "the archive is not beyond it yet"
-        assert await chain.transactions(tick) is None
+        with pytest.raises(ChainUnreachable, match="does not know tick"):
+            await chain.transactions(tick)
         engine.advance()
         assert await chain.outcome(never_sent(tick)) is Outcome.MISSED
         assert await chain.transactions(tick) == ()
@@ -267,6 +274,22 @@ async def no_http(stream: trio.SocketStream) -> None:
 async def hangs_up(stream: trio.SocketStream) -> None:
     await stream.receive_some()
     await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+
+async def trickles(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    while True:
+        await stream.send_all(b" ")
+        await trio.sleep(0.05)
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(60)
+async def test_an_answer_that_trickles_in_for_ever_is_none() -> None:
+    async with chain_over(trickles, replace(BRISK, answer_seconds=0.3)) as chain:
+        with pytest.raises(ChainUnreachable, match=r"does not answer \(too slowly\)"):
+            await chain.tick_info()
 
 
 @pytest.mark.attack

@@ -12,13 +12,13 @@ from trio.testing import MockClock
 
 from escrow_bridge import layout
 from escrow_bridge.layout import Procedure
-from escrow_bridge.qubic import parse_transaction
+from escrow_bridge.qubic import parse_transaction, sign_transaction
 from escrow_bridge.redeeming import GATHER_SECONDS
 from escrow_bridge.sending import saved_transaction
 from protocol.errors import VoucherInvalid
 from protocol.units import Qu, Tick, net_of
 from tests.support.chains import TICK_SECONDS, Crash, Store, World, make_world
-from tests.support.many_leases import ManyLeases, losing, sent_by
+from tests.support.many_leases import DEPOSIT, ManyLeases, losing, sent_by
 
 LEASES = 20
 BATCHES = -(-LEASES // layout.MAX_REDEEM_BATCH)
@@ -95,6 +95,37 @@ async def test_a_wallet_with_one_bond_cashes_one_after_the_other(
     await many.cash_all(many.bridge(world.provider))
     earned = sum(net_of(many.promised(number)) for number in range(4))
     assert world.balance(world.provider) == layout.SIGNATURE_BOND + earned
+
+
+async def test_a_batch_whose_bonds_are_spent_meanwhile_is_told_and_can_be_tried_again(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """It is in its tick and nothing of it was carried out: no voucher may pass for cashed."""
+    world = make_world(provider_funds=Qu(300))
+    nursery.start_soon(world.tick_for_ever)
+    many = ManyLeases(world, 3)
+    await many.open()
+    bridge, told = many.bridge(world.provider), list[str]()
+
+    async def save(scratch: bytes) -> None:
+        tick = parse_transaction(saved_transaction(scratch)).tick if saved_transaction(scratch) else None
+        if tick and not told:
+            raw = sign_transaction(world.provider, world.caller.public_key, Qu(299), Tick(tick - 1))
+            world.chain.engine.submit(raw)
+
+    async def cash(number: int) -> None:
+        with pytest.raises(VoucherInvalid) as error:
+            await bridge.redeem(many.voucher(number), b"", save)
+        told.append(str(error.value))
+
+    async with trio.open_nursery() as trying:
+        for number in range(3):
+            trying.start_soon(cash, number)
+    assert len(told) == 3 and all("did not hold the bond" in one for one in told)
+    assert (world.balance(world.provider), world.locked) == (1, 3 * DEPOSIT)
+    world.chain.engine.host.credit(world.provider.public_key, 299)
+    await many.cash_all(bridge)
+    assert world.balance(world.provider) == 300 + sum(net_of(many.promised(number)) for number in range(3))
 
 
 @pytest.mark.parametrize("after_seconds", [0.5, GATHER_SECONDS + 0.5, GATHER_SECONDS + 3])

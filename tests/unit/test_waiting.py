@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import trio
@@ -13,12 +15,16 @@ from trio.testing import MockClock
 from escrow_bridge.chain import Balance, Outcome
 from escrow_bridge.transfer import TransferOrder
 from escrow_bridge.waiting import GRACE_SECONDS, LOG_EVERY_SECONDS, Waiting
+from protocol import lease_model as m
 from protocol.control import RunEvent, WaitArgs
-from protocol.errors import ChainDisagrees, ChainUnreachable
-from protocol.lease_state import Phase
-from protocol.units import Qu, QubicId
+from protocol.errors import BalanceTooLow, ChainDisagrees, ChainUnreachable
+from protocol.lease_state import Lease, Phase, Role
+from protocol.units import EscrowId, LeaseId, Qu, QubicId, UnixMs
 from qubixd.control import VERBS
+from qubixd.effects import PERFORMERS, Performer
+from qubixd.leases import Task
 from tests.support.chains import TICK_SECONDS, Store, make_world, wallet_of
+from tests.support.lease_plan import make_terms
 from tests.support.rental import rental
 from tests.support.world_jobs import job
 
@@ -123,6 +129,29 @@ async def test_each_reason_of_a_transfer_to_wait_has_a_sentence(
             while whys[-1]:
                 await trio.sleep(TICK_SECONDS)
             nursery.cancel_scope.cancel()
+
+
+async def test_what_fails_for_another_reason_waits_for_the_chain_no_more(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else people would be told of a silent node as long as the wallet is empty."""
+    waiting, answers = Waiting(), iter([ChainUnreachable("cut off")] * 2 + [BalanceTooLow("empty")])
+
+    async def fails(performer: Performer, task: Task, effect: m.Effect) -> None:
+        raise next(answers)
+
+    async def save(scratch: bytes) -> None:
+        raise AssertionError("nothing to save")
+
+    monkeypatch.setitem(PERFORMERS, m.ChainRequestClose, fails)
+    performer = cast(Performer, SimpleNamespace(bridge=SimpleNamespace(waiting=waiting)))
+    lease = Lease(LeaseId(b"l" * 32), Role.CALLER, make_terms(), Phase.SETTLING, UnixMs(0), UnixMs(0))
+    task = Task(lease, m.ChainRequestClose(EscrowId(bytes(32))), b"", save)
+    for error, why in ((ChainUnreachable, ""), (ChainUnreachable, "cut off"), (BalanceTooLow, "")):
+        with pytest.raises(error):
+            await Performer.__call__(performer, task)
+        assert waiting.why == why
+        await trio.sleep(GRACE_SECONDS + 1)
 
 
 async def test_a_rentals_progress_says_why_its_deposit_waits(
