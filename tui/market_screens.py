@@ -95,11 +95,13 @@ def own_offer(offer: OfferView, width: int) -> RenderableType:
     what = "Each GPU" if offer.gpus else "The machine"
     return Group(
         offers([offer], width),
-        Text(
-            f"  {what} costs {show.qu(price)} QU an hour, 1 TB of disk "
-            f"{show.qu(offer.storage_qu_per_tib_hour)}.\n"
-            f"  Suggested for {safe_line(offer.gpu_class, 40)} by --qu-per-credit: {show.qu(low)} to "
-            f"{show.qu(high)}; yours is {place} that."
+        _indented(
+            Text(
+                f"{what} costs {show.qu(price)} QU an hour, 1 TB of disk "
+                f"{show.qu(offer.storage_qu_per_tib_hour)}.\n"
+                f"Suggested for {safe_line(offer.gpu_class, 40)} by --qu-per-credit: {show.qu(low)} to "
+                f"{show.qu(high)}; yours is {place} that."
+            )
         ),
     )
 
