@@ -351,9 +351,9 @@ def _history(deeds: Sequence[Deed]) -> list[str]:
     callers = len({deed.counterparty for deed in deeds if _pays(deed)})
     said = [f"{callers} {'callers have' if callers != 1 else 'caller has'} paid it"]
     if own:
-        said.append(f"{own} of the {len(deeds)} leases known here were your own")
+        said.append(f"leases of your own: {own} of {len(deeds)} known here")
     if failed:
-        said.append(f"{failed} of the {len(deeds)} leases known here failed by its fault")
+        said.append(f"leases that failed by its fault: {failed} of {len(deeds)} known here")
     return said
 
 

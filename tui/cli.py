@@ -26,7 +26,8 @@ def _no_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _offer_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--price", type=_amount, metavar="QU_PER_HOUR", help="set the price of this machine")
+    text = "what each GPU costs an hour, or a machine without"
+    parser.add_argument("--price", type=_amount, metavar="QU", help=text)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--withdraw", action="store_const", const=True, help="take no new jobs")
     choice.add_argument(

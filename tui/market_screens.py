@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from protocol.control_market import (
@@ -156,7 +157,7 @@ def nothing(view: MarketView, args: MarketArgs) -> str:
     )
 
 
-def _use_case(view: MarketView) -> Iterable[Text]:
+def _use_case(view: MarketView) -> Iterable[RenderableType]:
     use = view.use_case
     if use is None:
         return
@@ -168,7 +169,11 @@ def _use_case(view: MarketView) -> Iterable[Text]:
     yield Text(safe_line(use.why, 400))
     for number, offer in enumerate(view.offers[:TOLD], 1):
         name = safe_line(_called(offer), 28)
-        yield Text.assemble((f"{number}. {name}  ", "bold"), safe_line("; ".join(offer.reasons), 400))
+        why = Table.grid(padding=(0, 1))
+        why.add_row(
+            f"{number}.", Text.assemble((f"{name}  ", "bold"), safe_line("; ".join(offer.reasons), 400))
+        )
+        yield why
 
 
 def _summary(view: MarketView, args: MarketArgs) -> str:

@@ -38,7 +38,7 @@ async def test_a_real_lease_is_known_to_both_sides_and_to_strangers(tmp_path: Pa
         unknown = await bob.call("score", provider=provider)
         assert unknown["newcomer"] and unknown["confidence"] == 0
         await bob.call("run", **job_args(tmp_path))
-        own = await until_scored(bob, provider, "1 of the 1 leases known here were your own")
+        own = await until_scored(bob, provider, "leases of your own: 1 of 1 known here")
         assert own["score"] > unknown["score"]
         stranger = await until_scored(carol, provider, "1 caller has paid it")
         assert unknown["score"] < stranger["score"] < own["score"]

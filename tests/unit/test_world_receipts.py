@@ -75,7 +75,7 @@ async def test_the_caller_s_own_lease_raises_what_it_thinks_of_the_provider(
         after = (await one.bob.up.receipts.scores([one.alice.peer]))[one.alice.peer]
         assert before.confidence == 0 < after.confidence
         assert after.g > before.g
-        assert "1 of the 1 leases known here were your own" in after.reasons
+        assert "leases of your own: 1 of 1 known here" in after.reasons
 
 
 async def test_a_directory_hears_of_it(tmp_path: Path, autojump_clock: Clock) -> None:
