@@ -257,6 +257,7 @@ class Directories:
             if isinstance(answer, Refusal):
                 raise PeerRefused(answer.code, answer.sentence)
             slot.stream, slot.sent, slot.live = stream, own.offer.sequence, True
+            slot.known.meet(self._wire.remote_ip(slot.known.peer))
             self._tell()
             if own is not self._offers.own:
                 self._beat_soon()
@@ -308,6 +309,7 @@ class Directories:
 
         def complete() -> None:
             slot.live = True
+            slot.known.meet(self._wire.remote_ip(peer))
             self._tell()
 
         reader = Reader(self._wire, self._book, self._now_ms, peer, place, self._markets, complete)

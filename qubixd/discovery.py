@@ -229,7 +229,7 @@ class Discovery:
         pause, longest = ELSEWHERE_SECONDS
         while True:
             await trio.sleep(random.uniform(0.8, 1.2) * pause)
-            if not self.offers.served:
+            if not self.offers.reads or self.settings.directory:
                 continue
             pause = min(1.5 * pause, longest)
             for peer, addresses in self._strangers(self.directories.reading)[:ELSEWHERE_BOOKS]:

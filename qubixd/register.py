@@ -54,14 +54,23 @@ class Known:
     failures: int = 0
     rests_until: UnixMs = field(default=UnixMs(0))
     network: str = field(init=False)
+    met: bool = False
+    """`network` is where it was seen, whatever its record says."""
 
     def __post_init__(self) -> None:
         self.move(self.addresses)
 
     def move(self, addresses: tuple[str, ...]) -> None:
-        """Where it is to be found from now on."""
+        """Where it says that it is to be found from now on."""
         self.addresses = addresses
-        self.network = _network_at(addresses[0]) if addresses else ""
+        if not self.met:
+            self.network = _network_at(addresses[0]) if addresses else ""
+
+    def meet(self, ip: str | None) -> None:
+        """It was reached at that address. A record may name any network, and whoever has a connection to us
+        need not be found there."""
+        if ip is not None and _is_public(ip):
+            self.network, self.met = network_of(ip), True
 
     @property
     def safe(self) -> bool:
@@ -266,8 +275,12 @@ def _network_at(address: str) -> str:
     """What an address has in common with others of the same owner. In a private network, and on one
     machine, owners cannot be told apart by it: there each address counts."""
     found = _IP.match(address)
-    try:
-        public = found is not None and ipaddress.ip_address(found[1]).is_global
-    except ValueError:
-        public = False
+    public = found is not None and _is_public(found[1])
     return network_of(found[1]) if found and public else address.partition("/p2p/")[0]
+
+
+def _is_public(ip: str) -> bool:
+    try:
+        return ipaddress.ip_address(ip).is_global
+    except ValueError:
+        return False

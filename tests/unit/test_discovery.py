@@ -184,3 +184,27 @@ async def test_good_directories_are_known_after_a_restart(autojump_clock: MockCl
         bob = Shop("bob")
         async with running(net, bob, tmp_path / "bob.sqlite"):  # and nobody says a word to it
             await until(lambda: bob.service.served and bob.seen == {"alice": 7}, 30)
+
+
+async def test_who_reaches_no_directory_reads_the_books_of_others(autojump_clock: MockClock) -> None:
+    """Those whom directories serve gossip next to nothing, so listening would take most of an hour."""
+    net, bob = MemoryNet(delay_seconds=0.01), Shop("bob")
+    dora, dave = Shop("dora", directory=True), Shop("dave", directory=True)
+    alice, bait, carol = Shop("alice", 7), Shop("bait", 8), Shop("carol")
+    async with town(net, dora, dave, alice, carol):
+        await until(lambda: alice.service.settled and carol.service.served)
+        await trio.sleep(60)
+        for one in (dora, dave):
+            net.cut(bait.peer, one.peer)
+            net.cut(bob.peer, one.peer)
+        for other in (alice, carol):
+            net.cut(bait.peer, other.peer)
+        net.cut(bob.peer, alice.peer)
+        net.cut(bob.peer, carol.peer)
+        async with running(net, bait), running(net, bob):
+            await until(lambda: "bait" in bob.seen, 60)
+            for known in carol.discovery.register.known():
+                bob.discovery.register.consider(known.raw, bob.clock())
+            net.heal(bob.peer, carol.peer)
+            await until(lambda: "alice" in bob.seen, 60)
+            assert not bob.service.served

@@ -337,6 +337,26 @@ async def test_a_flood_of_directories_pushes_no_proven_one_out(
         await until(lambda: honest <= set(at.bob.discovery.directories.reading), 300)
 
 
+async def test_directories_of_one_network_are_one_whatever_their_records_say(
+    autojump_clock: MockClock,
+) -> None:
+    net, dora, dave = (
+        MemoryNet(delay_seconds=0.02),
+        Shop("dora", directory=True),
+        Shop("dave", directory=True),
+    )
+    alice, bob = Shop("alice", 7), Shop("bob")
+    net.ips[dora.peer], net.ips[dave.peer] = "66.1.0.1", "77.1.0.1"
+    async with running(net, dora), running(net, dave):
+        await trio.sleep(5)
+        net.ips[dave.peer] = "66.1.0.2"  # now that its record names another network
+        async with running(net, alice), running(net, bob):
+            await trio.sleep(60)
+            assert len(bob.discovery.directories.in_use()) == 2
+            assert not alice.service.settled and not bob.service.served
+            assert bob.seen["alice"] == 7, "gossip goes on"
+
+
 Serve = Callable[[Stream, PeerKey], Awaitable[None]]
 
 

@@ -117,6 +117,19 @@ def test_a_flood_pushes_out_its_own_network_only() -> None:
     assert len(book) == MAX_KNOWN and book.get(key_of("honest").public)
 
 
+def test_where_one_was_met_counts_more_than_what_it_says() -> None:
+    book = register()
+    for number in range(3):
+        told(book, key_of(f"pretender-{number}"), record(f"66.{number}.0.1"))
+    for known in book.known():
+        known.meet("7.7.0.1")
+        told(book, key_of("pretender-0"), record("9.9.0.1", sequence=2))
+        for nowhere in (None, "192.168.0.1", "nonsense"):
+            known.meet(nowhere)
+    assert {known.network for known in book.known()} == {"7.7.0.0/16"}
+    assert not book.has_another_network((key_of("pretender-1").public,), NOW)
+
+
 def test_those_who_come_and_go_are_not_all_remembered() -> None:
     book = register()
     for number in range(MAX_REMEMBERED + 100):
