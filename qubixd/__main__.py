@@ -26,7 +26,7 @@ from ledger.store import Store, open_store
 from protocol.errors import ConfigInvalid, EngineUnreachable, PortBusy, QubixError
 from protocol.signing import NodeKey
 from protocol.units import UnixMs
-from qubixd import hardware, identity
+from qubixd import hardware, identity, log_lines
 from qubixd.config import Config, load
 from qubixd.control import open_control
 from qubixd.jobfiles import disk_errors
@@ -216,9 +216,7 @@ async def _stop_on_signal(ways_to_stop: list[Callable[[], None]]) -> None:
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    log_lines.to_stderr()
     logging.getLogger("libp2p").setLevel(logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
 
