@@ -19,6 +19,7 @@ from protocol.messages import Ack, GetReceipts, Receipt, Settlement
 from protocol.signing import NodeKey, Signed
 from protocol.units import PeerKey, UnixMs
 from qubixd.leases import Clock, decode_state
+from qubixd.places import network_of
 from qubixd.receipt_door import Checked, Market, check_receipt, verify
 from qubixd.talk import IDLE_TIMEOUT_S, REQUEST_TIMEOUT_S, patience, receive_signed, refusal_of, send_signed
 from qubixd.wire import Stream, Wire, send_frame
@@ -31,6 +32,8 @@ MAX_ANSWER: Final = 2_000
 MAX_PER_MINUTE: Final = 60
 """Messages of one peer."""
 MAX_PER_MINUTE_IN_ALL: Final = 1_200
+MAX_PER_MINUTE_OF_A_NETWORK: Final = 300
+"""Of peers in one /16, once half of what is listened to has been said: new identities cost nothing there."""
 
 
 class ReceiptShelf:
@@ -55,9 +58,12 @@ class ReceiptShelf:
         self._changed = changed
         self._minute = 0
         self._heard: Counter[PeerKey] = Counter()
+        self._networks: Counter[str] = Counter()
+        self._ip_of: Callable[[PeerKey], str | None] = lambda peer: None
 
     def open(self, wire: Wire) -> None:
         """Begin to answer."""
+        self._ip_of = wire.remote_ip
         wire.serve(RECEIPTS_PROTOCOL, self.serve)
 
     async def serve(self, stream: Stream, peer: PeerKey) -> None:
@@ -76,13 +82,20 @@ class ReceiptShelf:
         await stream.send_eof()
 
     def _count(self, peer: PeerKey) -> None:
-        """CapacityTaken if a peer, or all of them, say more in a minute than is listened to."""
-        minute = self._now_ms() // 60_000
+        """CapacityTaken if a peer, its network, or all of them, say more in a minute than is listened to."""
+        minute, network = self._now_ms() // 60_000, network_of(self._ip_of(peer))
         if minute != self._minute:
-            self._minute, self._heard = minute, Counter()
-        if self._heard.total() >= MAX_PER_MINUTE_IN_ALL or self._heard[peer] >= MAX_PER_MINUTE:
+            self._minute, self._heard, self._networks = minute, Counter(), Counter()
+        said = self._heard.total()
+        crowded = 2 * said >= MAX_PER_MINUTE_IN_ALL
+        if (
+            said >= MAX_PER_MINUTE_IN_ALL
+            or self._heard[peer] >= MAX_PER_MINUTE
+            or (crowded and self._networks[network] >= MAX_PER_MINUTE_OF_A_NETWORK)
+        ):
             raise CapacityTaken("too many receipts at once; come again in a minute")
         self._heard[peer] += 1
+        self._networks[network] += 1
 
     async def take(self, signed: Signed) -> None:
         """Keep the word of a peer. Refused if it is none of our business, CapacityTaken if there is no place

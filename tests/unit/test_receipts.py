@@ -15,7 +15,7 @@ from protocol.errors import PeerRefused, UsageError
 from protocol.messages import Ack
 from protocol.score import HALF_PAID
 from protocol.units import UnixMs
-from qubixd import evidence
+from qubixd import evidence, receipt_shelf
 from qubixd.receipt_door import verify
 from qubixd.receipt_shelf import MAX_PER_MINUTE
 from tests.support.offices import Offices
@@ -85,6 +85,27 @@ async def test_so_much_from_one_peer_and_no_more(town: Town, autojump_clock: Clo
             await sender.tell(library, bob, deal.said)
         town.now = UnixMs(town.now + 60_000)
         await sender.tell(library, bob, deal.said)
+
+
+async def test_new_identities_of_one_network_keep_nobody_else_out(
+    town: Town, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receipt_shelf, "MAX_PER_MINUTE_IN_ALL", 8)
+    monkeypatch.setattr(receipt_shelf, "MAX_PER_MINUTE_OF_A_NETWORK", 3)
+    deal = town.deal(town.party("alice"), town.party("bob"), paid=50_000)
+    async with Offices(town) as offices:
+        library, refused = await offices.open("library", keeps_for_others=True), 0
+        for number in range(12):
+            mallory = await offices.open(f"mallory-{number}")
+            offices.net.ips[mallory.party.key.public] = f"66.6.0.{number}"
+            try:
+                await mallory.tell(library, mallory.party, deal.said)
+            except PeerRefused as error:
+                refused += "too many" in str(error)
+        honest = await offices.open("bob")
+        offices.net.ips[honest.party.key.public] = "7.7.0.1"
+        await honest.tell(library, deal.caller, deal.said)
+        assert refused == 12 - 4
 
 
 async def test_what_is_kept_is_bounded_and_praise_does_not_drive_out_complaints(
