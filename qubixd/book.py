@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -275,10 +276,11 @@ class OfferBook:
         records = (record for number in fresh if (record := self._records[number]).raw)
         return tuple(Fresh(r.provider, r.sequence, r.expires_at, r.raw) for r in records)
 
-    def sweep(self, now: UnixMs) -> None:
-        """Note who has fallen silent, and forget what has expired. A sequence is remembered until no older
-        offer could still be alive."""
-        for deadline, number in self._wheel.due(now):
+    def sweep(self, now: UnixMs, most: int = sys.maxsize) -> bool:
+        """Note who has fallen silent, and forget what has expired, of the first `most` that are due; whether
+        there may be more. A sequence is remembered until no older offer could still be alive."""
+        due = self._wheel.due(now, most)
+        for deadline, number in due:
             record = self._records.get(number)
             if record is not None and record.due == deadline:
                 record.due = 0
@@ -287,6 +289,7 @@ class OfferBook:
             self._wheel = Wheel()
             for record in self._records.values():
                 self._wheel.add(record.number, record.due)
+        return len(due) == most
 
     # --- rules --------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from array import array
 from typing import Final
 
@@ -39,15 +40,17 @@ class Wheel:
         bucket.append(deadline)
         bucket.append(number)
 
-    def due(self, now: UnixMs) -> list[tuple[int, int]]:
-        """(deadline, number) of everything that is due; it is out then."""
-        self._begun = max(self._begun, now // _BUCKET_MS)
+    def due(self, now: UnixMs, most: int = sys.maxsize) -> list[tuple[int, int]]:
+        """(deadline, number) of everything that is due, the first `most` of it; it is out then."""
+        self._begun, begun = max(self._begun, now // _BUCKET_MS), False
         while self._seconds and self._seconds[0] <= self._begun:
             bucket = self._buckets.pop(heapq.heappop(self._seconds))
             self._near.extend(zip(bucket[::2], bucket[1::2], strict=True))
+            begun = True
+        if begun:
             heapq.heapify(self._near)
-        found = []
-        while self._near and self._near[0][0] <= now:
+        found: list[tuple[int, int]] = []
+        while self._near and self._near[0][0] <= now and len(found) < most:
             found.append(heapq.heappop(self._near))
         self._length -= len(found)
         return found

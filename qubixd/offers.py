@@ -48,6 +48,8 @@ REISSUE_SECONDS: Final = (25.0, 30.0)
 """How often an offer is its own heartbeat."""
 SNAPSHOT_TIMEOUT_S: Final = 20.0
 SWEEP_SECONDS: Final = 1.0
+SWEPT_PER_TURN: Final = 1_000
+"""Offers: after this machine has slept all are due at once, 100,000 of them for three seconds."""
 LOOK_AGAIN_SECONDS: Final = 5.0
 """How often a node that knows no offers asks a peer again: what was gossiped while two nodes were only
 just meeting is in neither's snapshot, and would else be missing until it is refreshed."""
@@ -242,7 +244,8 @@ class OfferService:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             now = self._now_ms()
-            self.book.sweep(now)
+            while self.book.sweep(now, SWEPT_PER_TURN):
+                await trio.lowlevel.checkpoint()
             if fresh := self.book.take_fresh():
                 await self._write_down(fresh, now)
 

@@ -173,3 +173,13 @@ def test_the_largest_offer_a_machine_can_make_fits() -> None:
         addresses=(address,) * 8,
     )
     assert book().consider(PROVIDER.sign(largest), NOW) is Verdict.ACCEPT
+
+
+def test_a_long_sweep_can_be_done_in_parts() -> None:
+    known = book()
+    for number in range(10):
+        assert known.consider(key(number).sign(offer()), NOW) is Verdict.ACCEPT
+    late = at(1_000_000)
+    assert known.sweep(late, 4) and known.sweep(late, 4)
+    assert not known.sweep(late, 4)
+    assert not list(known.signs())
