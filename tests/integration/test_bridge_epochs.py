@@ -24,7 +24,7 @@ from tests.support.nodes import FAST
 
 FUNDS = Qu(1_000_000)
 CALLER, PROVIDER = wallet_of(0), wallet_of(1)
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.2
 HASTY = replace(FAST, connect_seconds=1.0, answer_seconds=0.5)
 """A silence lasts less than half a second, and `insist` asks again."""
 DEALS = 6
@@ -66,7 +66,7 @@ class Network:
 @pytest.fixture(params=["nodes", "rpc"])
 async def network(request: pytest.FixtureRequest) -> AsyncIterator[Network]:
     funds = [(CALLER.public_key, FUNDS), (PROVIDER.public_key, FUNDS)]
-    options = ["--nodes", "3", "--epoch-ticks", "12"]
+    options = ["--nodes", "3", "--epoch-ticks", "18"]
     async with devnet_process(funds, tick_seconds=TICK_SECONDS, options=options) as devnet:
         over_rpc = request.param == "rpc"
         opened = (
@@ -80,7 +80,7 @@ async def network(request: pytest.FixtureRequest) -> AsyncIterator[Network]:
 
 @pytest.mark.slow
 async def test_orders_survive_epoch_changes_and_run_once(network: Network) -> None:
-    with trio.fail_after(100):
+    with trio.fail_after(250):
         first = await insist(network.chain.tick_info)
         async with trio.open_nursery() as nursery:
             for number in range(DEALS):
