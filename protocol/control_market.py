@@ -112,7 +112,7 @@ class OfferView:
     disk_mib: int
     runner: str
     price_qu_per_hour: int
-    """Of the machine, without disk."""
+    """Of each GPU, or of the machine for a job that wants none; without disk."""
     sequence: int
     expires_in_s: int
     own: bool
