@@ -18,7 +18,7 @@ from protocol.errors import QubixError
 from protocol.images import LocalImage, estimated_start_s
 from protocol.messages import Wish
 from protocol.query import Condition, Filter, SortKey, Values
-from protocol.score import Score
+from protocol.score import NEWCOMER, Score
 from protocol.units import PeerKey, Qu, Seconds, UnixMs
 from qubixd.book import Entry, OfferBook, Page
 from qubixd.demand import Barred, Demand, Seen, fits
@@ -41,6 +41,7 @@ MAX_LOOKED: Final = 20_000
 """Offers that are looked at one by one to say why none fits."""
 LEARNT: Final = frozenset({"score", "reliability", "rtt"})
 BY_PRICE: Final = (SortKey("price"),)
+BETTER_THAN_NEW: Final = Condition("score", ">", (NEWCOMER.g,))
 
 ImageHere = Callable[[str], Awaitable[LocalImage | None]]
 """What this machine's own engine knows of an image."""
@@ -94,6 +95,13 @@ class Chooser:
         again = (self.candidate(self.look(one.entry), demand.wish, named) for one in nearest)
         fitting = [one for one in again if fits(one.seen, demand)]
         return sorted(fitting, key=lambda one: rank(one, order))[:most]
+
+    async def trusted(
+        self, demand: Demand, order: Sequence[SortKey], image: str, most: int
+    ) -> list[Candidate]:
+        """The best that fit of those known to be better than newcomers, best first."""
+        known = replace(demand, conditions=(*demand.conditions, BETTER_THAN_NEW))
+        return await self._nearest(known, order, (image, await self.image_here(image)), most)
 
     async def cheapest(self, where: Filter, wish: Wish, limit: int) -> Page:
         """The cheapest offers, all in, of all that match: each page's machines cost no less than those of

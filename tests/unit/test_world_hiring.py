@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ from protocol.jobspec import parse
 from protocol.lease_state import Lease
 from protocol.messages import Terms
 from protocol.query import parse_filter, parse_sort
+from protocol.signing import NodeKey
 from protocol.units import Qu
 from qubixd import market_desk
 from qubixd.hiring import REMEMBERED, Search, demand_of
 from qubixd.runner import Stock
 from qubixd.standing import FIRST_WAIT_MS
+from qubixd.wire import Verdict
 from qubixd.wire_libp2p import peer_id_of
 from tests.support.world import PRICE, World
 from tests.support.world_jobs import job
@@ -72,6 +75,21 @@ async def test_the_lowest_price_all_in_comes_first(tmp_path: Path, autojump_cloc
         while world.people["bob"].up.offers.book.get(carl.peer, carl.up.parts.now_ms()) is None:
             await trio.sleep(1)
         await trio.sleep(5)
+        assert await hire(world) == "anna"
+
+
+async def test_a_crowd_of_false_offers_does_not_have_every_job(tmp_path: Path, autojump_clock: Clock) -> None:
+    """Twelve cheap providers with nobody behind them, and one that is known to be good."""
+    async with market(tmp_path, anna=3_600_000) as world:
+        bob, anna = world.people["bob"], world.people["anna"]
+        book, now = bob.up.offers.book, bob.up.parts.now_ms
+        real = book.get(anna.peer, now())
+        assert real is not None
+        for number in range(12):
+            key = NodeKey(bytes([number] * 32))
+            false = replace(real.offer, name=f"false-{number}", price_qu_per_hour=Qu(1), addresses=())
+            assert book.consider(key.sign(false), now()) is Verdict.ACCEPT
+        book.measure(anna.peer, score=0.3)
         assert await hire(world) == "anna"
 
 
