@@ -108,7 +108,8 @@ def test_how_long_an_honest_one_takes(target: float) -> None:
         f"at most {receipts.PROOFS_IN_ALL} receipts, {receipts.PROOFS_EACH} of a provider",
         f"{receipts.FETCH_S:g} s for directories and {receipts.PROVE_S:g} s for the chain",
         f"{MAX_RECEIPT_BYTES:,} bytes |",
-        f"{receipt_shelf.MAX_PER_MINUTE}, {receipt_shelf.MAX_PER_MINUTE_IN_ALL:,} |",
+        f"{receipt_shelf.MAX_PER_MINUTE}, {receipt_shelf.MAX_PER_MINUTE_IN_ALL:,}; once half of it is said, "
+        f"{receipt_shelf.MAX_PER_MINUTE_OF_A_NETWORK} of one network (/16) |",
         f"of one sender | {shelf.MAX_PER_SOURCE:,} |",
         f"half of it for complaints | {shelf.MAX_PER_PROVIDER} |",
         f"kept in all | {shelf.MAX_IN_ALL:,} |",
