@@ -258,7 +258,8 @@ Report = dict[str, object]
 async def quiet(sim: Sim) -> Report:
     """Nobody does any harm."""
     await sim.populate()
-    return {"arrivals_s": await sim.arrivals()}
+    arrivals, wires = await sim.arrivals(), sim.net.wires
+    return {"arrivals_s": arrivals, "heard": [wires[one.peer].counters.gossip_in for one in sim.honest]}
 
 
 async def flood(sim: Sim) -> Report:
