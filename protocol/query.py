@@ -5,8 +5,7 @@ and a value, or a field, `in` and values in brackets. Numbers may carry a unit: 
 Names are compared without case, spaces and separators. A value that is not known (a round trip that was
 never measured) meets no condition, as NULL does in SQL, and comes last in every order.
 
-`matches` and `order` are the meaning of a filter and of sort keys; an index or a database
-(query_sql.py) answers the same, faster.
+`matches` and `order` are the meaning of a filter and of sort keys; an index answers the same, faster.
 """
 
 from __future__ import annotations
