@@ -39,6 +39,10 @@ SIGHTING_BYTES: Final = 9
 MAX_MESSAGE_BYTES: Final = 65_536
 MAX_ORDER_BYTES: Final = 262_144
 """A job order may carry a long script and many variables."""
+MAX_SEALED_BYTES: Final = MAX_MESSAGE_BYTES + 48
+"""Of secrets: a NaCl sealed box is 48 bytes longer than what is in it."""
+MAX_PROGRAM_BYTES: Final = 8 << 20
+"""Of the program by which a caller proves a machine."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,12 @@ class Wish:
     cpu_millis: Count32
     memory_mib: Count32
     disk_mib: Count32
+    arch: Word = ""
+    """The processor the image was made for, "amd64" or "arm64"; empty accepts any."""
+    cuda: Count32 = 0
+    """The least CUDA version the driver must support, as NVML counts: 12040 for 12.4; 0 for none."""
+    internet: bool = False
+    """Whether the job wants to reach the Internet; without it has no network."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,12 @@ class Offer:
     of each image's name."""
     pull_mib_per_s: Annotated[int, Meta(ge=0, le=100_000)]
     """How fast images came here lately; 0 if that is not known."""
+    arch: Word = ""
+    """The machine's processor, "amd64" or "arm64"."""
+    cuda: Count32 = 0
+    """The newest CUDA version its driver supports, as in Wish; 0 without one."""
+    internet: bool = False
+    """Whether jobs here may reach the Internet."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,14 @@ class QuoteRequest:
     max_price_qu_per_hour: Money
     max_seconds: Duration
     interval_seconds: Annotated[Seconds, Meta(ge=1, le=3_600)]
+    budget: Money = Qu(0)
+    """The job is stopped before it costs more; 0 for no limit beside the rented time."""
+    ready_seconds: Duration = Seconds(600)
+    """How long the job may take from its start until it is ready."""
+    idle_seconds: Duration = Seconds(0)
+    """The job is stopped when it has done nothing for so long; 0 for never."""
+    proof: bool = False
+    """Nothing starts and nothing is paid before the caller has proved the machine (docs/proof.md)."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +173,11 @@ class Terms:
     valid_until: Instant
     storage_qu_per_hour: Money = Qu(0)
     """The part of the price that is for the disk."""
+    budget: Money = Qu(0)
+    ready_seconds: Duration = Seconds(600)
+    idle_seconds: Duration = Seconds(0)
+    proof: bool = False
+    """These four as the caller asked for them."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +274,12 @@ class JobOrder:
     outputs: Annotated[tuple[Address, ...], Meta(max_length=64)]
     inputs_sha256: Bytes32
     inputs_bytes: Size
+    ready: Annotated[str, Meta(max_length=4_096)] = ""
+    """A shell command that succeeds inside as soon as the job is ready; empty: it is when it has begun."""
+    restart: Word = "never"
+    """What becomes of a job that ends by itself: "never", "on_failure" or "always" begun again."""
+    restarts: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    """How many times at most."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +288,8 @@ class PutInputs:
 
     lease_id: Lease32
     order: Annotated[bytes, Meta(max_length=MAX_ORDER_BYTES)]
-    secrets: Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
+    secrets: Annotated[bytes, Meta(max_length=MAX_SEALED_BYTES)]
+    """Sealed for the provider's node key; their digest in the order is that of the opened ones."""
 
 
 @dataclass(frozen=True)
@@ -382,6 +418,94 @@ class GetReceipts:
     """For each provider: complaints and praise by halves, what the chain bears out first, then the newest."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """The job's container is there and waits: the caller may prove the machine and say Go."""
+
+    lease_id: Lease32
+
+
+@dataclass(frozen=True)
+class Go:
+    """The machine is what was rented; the job shall begin."""
+
+    lease_id: Lease32
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Freeze the job. The machine stays reserved and the meter runs on."""
+
+    lease_id: Lease32
+
+
+@dataclass(frozen=True)
+class Resume:
+    lease_id: Lease32
+
+
+@dataclass(frozen=True)
+class Restart:
+    """End the job and begin it anew in its workspace; the meter runs on. Asked again with the same nonce
+    it happens once."""
+
+    lease_id: Lease32
+    nonce: Tag8
+
+
+@dataclass(frozen=True)
+class GetMeters:
+    """Asks for a running job's Samples that are newer than `since`; with `follow`, for the later ones too."""
+
+    lease_id: Lease32
+    since: Instant
+    follow: bool
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """One card at one instant."""
+
+    digest: Bytes32
+    use_permille: Annotated[int, Meta(ge=0, le=1_000)]
+    memory_mib: Count32
+    temperature_c: Annotated[int, Meta(ge=-300, le=1_000)]
+    power_mw: Count32
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a job used at one instant of the provider's clock. Traffic counts from the job's start."""
+
+    at: Instant
+    cpu_millis: Count32
+    """Thousandths of a core, over the last second or so."""
+    memory_mib: Count32
+    disk_mib: Count32
+    received_bytes: Size
+    sent_bytes: Size
+    gpus: Annotated[tuple[GpuUse, ...], Meta(max_length=16)]
+
+
+@dataclass(frozen=True)
+class OpenProof:
+    """Precedes the program that shall run in the job's container; after an Ack its input and output follow."""
+
+    lease_id: Lease32
+    program_sha256: Bytes32
+    program_bytes: Annotated[int, Meta(ge=1, le=MAX_PROGRAM_BYTES)]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the provider has come with a phase of the job. Told when it can be, never told again."""
+
+    lease_id: Lease32
+    phase: Word
+    permille: Annotated[int, Meta(ge=0, le=1_000)]
+    sentence: Sentence
+
+
 MESSAGES: Final = Table(
     "message",
     {
@@ -409,6 +533,15 @@ MESSAGES: Final = Table(
         22: Receipt,
         23: Settlement,
         24: GetReceipts,
+        25: Prepared,
+        26: Go,
+        27: Pause,
+        28: Resume,
+        29: Restart,
+        30: GetMeters,
+        31: Sample,
+        32: OpenProof,
+        33: Progress,
     },
 )
 

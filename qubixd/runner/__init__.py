@@ -7,7 +7,7 @@ one after a crash, and has its effect once. Jobs outlive the daemon.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,10 +24,8 @@ class RunSpec:
     lease_id: LeaseId
     image: str
     script: str
-    """Run by `/bin/sh -eu -c`."""
+    """Run by `/bin/sh -eu -c` once the job is released."""
     env: dict[str, str]
-    secrets: dict[str, str]
-    """Reach the job's environment without ever entering logs, arguments or `docker inspect`."""
     workspace: Path
     gpu_uuids: tuple[str, ...]
     cpu_millis: int
@@ -36,6 +34,8 @@ class RunSpec:
     disk_bytes: int
     """Limit on what the job may leave in its workspace."""
     pids_max: int = 512
+    internet: bool = False
+    """Without it the job has no network but its own loopback."""
 
 
 class ExitReason(enum.StrEnum):
@@ -59,6 +59,8 @@ class JobStatus:
 
     state: JobState
     started_at: UnixMs | None = None
+    released_at: UnixMs | None = None
+    """When it was let go; None as long as it waits at the gate."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,33 @@ Progress = Callable[[str, float], None]
 """(phase in words, share done 0..1) -- may be called from the daemon's thread only."""
 
 
+class Inside(Protocol):
+    """A program that runs inside a job's container, beside the job. `aclose` ends it.
+
+    Errors of its pipes: StreamBroken.
+    """
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    async def send_eof(self) -> None: ...
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Its standard output; empty at the end. Standard error is dropped."""
+        ...
+
+    async def exit_code(self) -> int:
+        """Wait until it has ended."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
 class Runner(Protocol):
     """Errors: EngineUnreachable, ImageUnavailable, StartFailed, JobMissing, DiskFull."""
 
     @property
     def name(self) -> str:
-        """'docker' or 'process'."""
+        """'docker' or 'process', with a runtime of its own "docker+runsc"."""
         ...
 
     async def check(self) -> None:
@@ -110,7 +133,27 @@ class Runner(Protocol):
         ...
 
     async def start(self, spec: RunSpec) -> UnixMs:
-        """Create and start the job, or adopt the one that this lease already has. When it started."""
+        """Create and start the job, or adopt the one that this lease already has. When it started.
+
+        It waits at a gate, with all its cards and limits but not yet its script, until it is released.
+        """
+        ...
+
+    async def release(self, lease_id: LeaseId, secrets: dict[str, str]) -> UnixMs:
+        """Let the job begin, with `secrets` in its environment, which never enter logs, arguments or
+        `docker inspect`. When it was; once only, however often it is asked. JobMissing if it has ended."""
+        ...
+
+    async def restart(
+        self, lease_id: LeaseId, secrets: dict[str, str], grace_seconds: float, nonce: bytes
+    ) -> None:
+        """End the job if it runs and begin it anew in its workspace, past the gate. Once for each nonce.
+        `wait` goes on through it. JobMissing if there is none."""
+        ...
+
+    async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
+        """Run a program in the job's container, as the job's user and within its limits, also while it waits
+        at the gate. JobMissing if it does not run, StartFailed if the program cannot."""
         ...
 
     async def status(self, lease_id: LeaseId) -> JobStatus: ...
