@@ -489,7 +489,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class OpenProof:
-    """Precedes the program that shall run in the job's container; after an Ack its input and output follow."""
+    """Precedes a program that shall run in the job's container; after an Ack its input and output follow."""
 
     lease_id: Lease32
     program_sha256: Bytes32
