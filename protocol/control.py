@@ -16,7 +16,7 @@ import msgpack
 import msgspec
 from msgspec import Meta
 
-from protocol import control_market
+from protocol import control_market, control_wallet
 from protocol.codec import convert, unpack
 from protocol.control_market import Text
 from protocol.errors import MessageInvalid
@@ -93,26 +93,6 @@ class WaitArgs:
 
 
 @dataclass(frozen=True)
-class WalletArgs:
-    pass
-
-
-@dataclass(frozen=True)
-class SendArgs:
-    """Pay an account; the answer comes when it is final. Asked again with the same id it pays once.
-    Events are WaitingEvent, where it takes unusually long."""
-
-    payment_id: Annotated[str, Meta(min_length=1, max_length=64)]
-    identity: Annotated[str, Meta(max_length=60)]
-    amount: Annotated[int, Meta(ge=1)]
-
-
-@dataclass(frozen=True)
-class HistoryArgs:
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 50
-
-
-@dataclass(frozen=True)
 class ShutdownArgs:
     """End the daemon in order. Running jobs go on."""
 
@@ -132,9 +112,9 @@ VERBS: Final[dict[str, type]] = {
     "logs": LogsArgs,
     "stop": StopArgs,
     "wait": WaitArgs,
-    "wallet": WalletArgs,
-    "send": SendArgs,
-    "history": HistoryArgs,
+    "wallet": control_wallet.WalletArgs,
+    "send": control_wallet.SendArgs,
+    "history": control_wallet.HistoryArgs,
     "shutdown": ShutdownArgs,
 }
 
@@ -247,68 +227,8 @@ class RunEvent:
 
 
 @dataclass(frozen=True)
-class WaitingEvent:
-    why: str
-    """Why the chain has to be waited for, in a sentence; empty when it goes on."""
-
-
-@dataclass(frozen=True)
 class LogChunk:
     data: bytes
-
-
-@dataclass(frozen=True)
-class WalletView:
-    identity: str
-    balance: int
-    escrowed: int
-    """In open escrows as a caller, not yet promised to anyone."""
-    spent: int
-    earned: int
-    """Net of the fee, settled leases as a provider."""
-    tick: int
-
-
-@dataclass(frozen=True)
-class TransactionView:
-    """A transaction this node has signed. That it is listed does not say that it ran."""
-
-    hash: str
-    action: str
-    tick: int
-    amount: int
-
-
-@dataclass(frozen=True)
-class PaymentView:
-    payment_id: str
-    identity: str
-    amount: int
-    state: str
-    """pending, sent, failed (nothing moved) or unknown."""
-    sentence: str
-    at_ms: int
-    transactions: list[TransactionView]
-
-
-@dataclass(frozen=True)
-class HistoryEntry:
-    """A lease or a payment, with every transaction signed for it."""
-
-    kind: str
-    """caller, provider or send."""
-    id: str
-    state: str
-    qu: int
-    """What it did to the wallet: negative if it cost something. 0 while that is open."""
-    at_ms: int
-    transactions: list[TransactionView]
-
-
-@dataclass(frozen=True)
-class HistoryView:
-    entries: list[HistoryEntry]
-    """Newest first."""
 
 
 @dataclass(frozen=True)
@@ -331,17 +251,17 @@ ANSWERS: Final[dict[str, type]] = {
     "logs": Done,
     "stop": RunEvent,
     "wait": RunEvent,
-    "wallet": WalletView,
-    "send": PaymentView,
-    "history": HistoryView,
+    "wallet": control_wallet.WalletView,
+    "send": control_wallet.PaymentView,
+    "history": control_wallet.HistoryView,
     "shutdown": Done,
 }
 EVENTS: Final[dict[str, type]] = {
     "run": RunEvent,
     "logs": LogChunk,
     "wait": RunEvent,
-    "send": WaitingEvent,
-    "stake": WaitingEvent,
+    "send": control_wallet.WaitingEvent,
+    "stake": control_wallet.WaitingEvent,
 }
 """What a verb answers with, and what the events before the answer are."""
 

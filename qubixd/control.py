@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import trio
 
-from protocol import control, jobspec, messages
+from protocol import control, control_wallet, jobspec, messages
 from protocol import lease_model as m
 from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.errors import (
@@ -322,15 +322,15 @@ async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEve
     return _run_event(node, await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms())))
 
 
-async def wallet(node: Node, args: control.WalletArgs, emit: Emit) -> control.WalletView:
+async def wallet(node: Node, args: control_wallet.WalletArgs, emit: Emit) -> control_wallet.WalletView:
     return await wallet_desk.wallet(node)
 
 
-async def send(node: Node, args: control.SendArgs, emit: Emit) -> control.PaymentView:
+async def send(node: Node, args: control_wallet.SendArgs, emit: Emit) -> control_wallet.PaymentView:
     return await wallet_desk.send(node, args, emit)
 
 
-async def history(node: Node, args: control.HistoryArgs, emit: Emit) -> control.HistoryView:
+async def history(node: Node, args: control_wallet.HistoryArgs, emit: Emit) -> control_wallet.HistoryView:
     return await wallet_desk.history(node, args)
 
 

@@ -18,8 +18,8 @@ from escrow_bridge.layout import Function, Procedure
 from escrow_bridge.layout_registry import MIN_STAKE, ProviderView
 from escrow_bridge.qubic import contract_id
 from ledger import payments, transactions
-from protocol.control import WaitingEvent
 from protocol.control_market import StakeArgs, StakeView
+from protocol.control_wallet import WaitingEvent
 from protocol.errors import ChainDisagrees, NotFound, PaymentFailed, Refused, UsageError
 from protocol.units import MAX_QU, Qu, Tick
 from qubixd.config import Config

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from protocol.control import LeaseView, QuoteView, WalletView
+from protocol.control import LeaseView, QuoteView
 from protocol.control_market import OfferView
+from protocol.control_wallet import WalletView
 from protocol.lease import max_loss, max_loss_intervals
 from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.messages import Terms

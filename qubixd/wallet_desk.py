@@ -9,7 +9,7 @@ from ledger import payments, transactions
 from ledger.payments import PaymentRow
 from ledger.store import Store
 from ledger.transactions import SignedTransaction
-from protocol import control
+from protocol import control_wallet
 from protocol.errors import UsageError
 from protocol.lease_state import Lease, Role
 from protocol.units import MAX_QU, Qu, Tick, net_of
@@ -18,15 +18,15 @@ from qubixd.payments import SENT, action_of
 from qubixd.views import wallet_view
 
 
-async def wallet(node: Node) -> control.WalletView:
+async def wallet(node: Node) -> control_wallet.WalletView:
     balance = await node.parts.chain.balance(node.parts.wallet.public_key)
     tick = node.watchers.tick.tick if node.watchers.tick else Tick(0)
     return wallet_view(node.parts.wallet.identity, balance.amount, tick, await node.all_leases())
 
 
 async def send(
-    node: Node, args: control.SendArgs, emit: Callable[[object], Awaitable[None]]
-) -> control.PaymentView:
+    node: Node, args: control_wallet.SendArgs, emit: Callable[[object], Awaitable[None]]
+) -> control_wallet.PaymentView:
     if not (args.payment_id.isascii() and args.payment_id.isprintable()):
         raise UsageError("the id of a payment consists of letters, digits and signs")
     to = parse_identity(args.identity)
@@ -36,25 +36,27 @@ async def send(
         raise UsageError(f"a payment is at most {MAX_QU} QU")
 
     async def report(why: str) -> None:
-        await emit(control.WaitingEvent(why))
+        await emit(control_wallet.WaitingEvent(why))
 
     row = await node.payments.send(args.payment_id, to, Qu(args.amount), report)
     return await _payment_view(node.parts.store, row)
 
 
-async def history(node: Node, args: control.HistoryArgs) -> control.HistoryView:
+async def history(node: Node, args: control_wallet.HistoryArgs) -> control_wallet.HistoryView:
     store, entries = node.parts.store, []
     for lease in (await node.all_leases())[-args.limit :]:
         signed = _views(await transactions.about(store, lease.lease_id))
         entry = (lease.role, lease.lease_id.hex(), lease.phase, _effect_on_wallet(lease), lease.opened_at)
-        entries.append(control.HistoryEntry(*entry, signed))
+        entries.append(control_wallet.HistoryEntry(*entry, signed))
     for row in await payments.newest(store, args.limit):
         signed = _views(await transactions.about(store, row.payment_id.encode()))
         qu = -row.amount if row.state == SENT else 0
         kind = action_of(row) if row.procedure else "send"
-        entries.append(control.HistoryEntry(kind, row.payment_id, row.state, qu, row.created_ms, signed))
+        entries.append(
+            control_wallet.HistoryEntry(kind, row.payment_id, row.state, qu, row.created_ms, signed)
+        )
     entries.sort(key=lambda entry: -entry.at_ms)
-    return control.HistoryView(entries[: args.limit])
+    return control_wallet.HistoryView(entries[: args.limit])
 
 
 def _effect_on_wallet(lease: Lease) -> int:
@@ -63,8 +65,8 @@ def _effect_on_wallet(lease: Lease) -> int:
     return -lease.paid if lease.role is Role.CALLER else net_of(lease.paid)
 
 
-async def _payment_view(store: Store, row: PaymentRow) -> control.PaymentView:
-    return control.PaymentView(
+async def _payment_view(store: Store, row: PaymentRow) -> control_wallet.PaymentView:
+    return control_wallet.PaymentView(
         payment_id=row.payment_id,
         identity=identity_of(row.destination),
         amount=row.amount,
@@ -75,9 +77,9 @@ async def _payment_view(store: Store, row: PaymentRow) -> control.PaymentView:
     )
 
 
-def _views(signed: Sequence[SignedTransaction]) -> list[control.TransactionView]:
+def _views(signed: Sequence[SignedTransaction]) -> list[control_wallet.TransactionView]:
     """The network shows a transaction's digest as an identity in lower case."""
     return [
-        control.TransactionView(identity_of(one.digest).lower(), one.action, one.tick, one.amount)
+        control_wallet.TransactionView(identity_of(one.digest).lower(), one.action, one.tick, one.amount)
         for one in signed
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from protocol.control import PaymentView, SendArgs, WalletArgs, WalletView
+from protocol.control_wallet import PaymentView, SendArgs, WalletArgs, WalletView
 from protocol.errors import PaymentFailed, QubixError, UsageError
 from tui import show
 from tui.client import Client

@@ -19,9 +19,8 @@ from protocol.control import (
     RunEvent,
     StopArgs,
     WaitArgs,
-    WalletArgs,
-    WalletView,
 )
+from protocol.control_wallet import WalletArgs, WalletView
 from protocol.errors import QubixError
 from tui import show
 from tui.client import Client

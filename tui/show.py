@@ -17,7 +17,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from protocol.control import HistoryEntry, LeaseView, PaymentView, StatusView, WalletView
+from protocol.control import LeaseView, StatusView
+from protocol.control_wallet import HistoryEntry, PaymentView, WalletView
 from tui.safe import safe_line
 
 ID_CHARS = 8

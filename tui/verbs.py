@@ -22,9 +22,9 @@ from protocol.control import (
     StatusArgs,
     StatusView,
     StopArgs,
-    WaitingEvent,
 )
 from protocol.control_market import OfferAnswer, OfferArgs
+from protocol.control_wallet import WaitingEvent
 from protocol.errors import ConfigInvalid, DaemonUnreachable, LeaseUnknown
 from protocol.lease_state import TERMINAL
 from tui import market_screens, show

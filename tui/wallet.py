@@ -9,13 +9,7 @@ import sys
 
 from rich.text import Text
 
-from protocol.control import (
-    HistoryArgs,
-    HistoryView,
-    SendArgs,
-    WalletArgs,
-    WalletView,
-)
+from protocol.control_wallet import HistoryArgs, HistoryView, SendArgs, WalletArgs, WalletView
 from protocol.errors import DaemonUnreachable, PaymentFailed, UsageError
 from tui import show
 from tui.places import data_dir

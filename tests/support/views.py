@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol import control
+from protocol import control, control_wallet
 from protocol.control import LeaseView, RunEvent
 from protocol.control_market import (
     ChangeView,
@@ -98,10 +98,10 @@ def quoted() -> dict[str, Any]:
     return control.to_body(RunEvent("quoted", "you can lose at most 700 QU", None, quote))
 
 
-WALLET = control.WalletView("A" * 60, 1_000_000, 29_100, 900, 0, 12_345)
-_SIGNED = control.TransactionView("a" * 60, "transfer", 12_340, 1_000)
-PAYMENT = control.PaymentView("x", "A" * 60, 1_000, "sent", "carried out in tick 12,340", 1, [_SIGNED])
-HISTORY = control.HistoryEntry("send", HOSTILE, "sent", -1_000, 1, [_SIGNED, _SIGNED])
+WALLET = control_wallet.WalletView("A" * 60, 1_000_000, 29_100, 900, 0, 12_345)
+_SIGNED = control_wallet.TransactionView("a" * 60, "transfer", 12_340, 1_000)
+PAYMENT = control_wallet.PaymentView("x", "A" * 60, 1_000, "sent", "carried out in tick 12,340", 1, [_SIGNED])
+HISTORY = control_wallet.HistoryEntry("send", HOSTILE, "sent", -1_000, 1, [_SIGNED, _SIGNED])
 STATUS = control.StatusView(
     api_version=control.API_VERSION,
     peer_id="12D3KooWAbcdEfgh",

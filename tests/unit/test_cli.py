@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from protocol import control, control_market
+from protocol import control, control_market, control_wallet
 from protocol.control import LogsArgs, PsArgs, StopArgs
 from protocol.control_market import DenyArgs, MarketArgs, OfferArgs, ScoreArgs, StakeArgs, WhyArgs
 from tests.support import views
@@ -32,7 +32,7 @@ def daemon(verb: str, args: Any) -> Iterator[Reply]:
         "status": views.STATUS,
         "wallet": views.WALLET,
         "send": views.PAYMENT,
-        "history": control.HistoryView([views.HISTORY, views.HISTORY]),
+        "history": control_wallet.HistoryView([views.HISTORY, views.HISTORY]),
         "market": views.MARKET,
         "why": views.WHY,
         "score": views.SCORE,
@@ -138,8 +138,8 @@ def test_logs_as_json_end_with_a_last_object(home: str, capfd: pytest.CaptureFix
         (["stake"], StakeArgs()),
         (["stake", "1_000_000", "--id", "x"], StakeArgs("x", 1_000_000)),
         (["stake", "--leave", "--id", "x"], StakeArgs("x", leave=True)),
-        (["wallet", "send", "A" * 60, "1,000", "--id", "x"], control.SendArgs("x", "A" * 60, 1_000)),
-        (["wallet", "history", "--limit", "5"], control.HistoryArgs(5)),
+        (["wallet", "send", "A" * 60, "1,000", "--id", "x"], control_wallet.SendArgs("x", "A" * 60, 1_000)),
+        (["wallet", "history", "--limit", "5"], control_wallet.HistoryArgs(5)),
         (["offer"], OfferArgs(None, None)),
         (["offer", "--price", "500_000"], OfferArgs(500_000, None)),
         (["offer", "--withdraw"], OfferArgs(None, True)),
@@ -251,7 +251,7 @@ def test_wallet_words_that_make_no_sense(
 
 
 def test_a_payment_that_failed_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    failed = control.PaymentView("x", "A" * 60, 1, "failed", "the wallet holds 0 QU", 1, [])
+    failed = control_wallet.PaymentView("x", "A" * 60, 1, "failed", "the wallet holds 0 QU", 1, [])
     with control_server(
         tmp_path / "control.sock", lambda verb, args: iter([{"ok": control.to_body(failed)}])
     ):
@@ -263,11 +263,11 @@ def test_a_payment_that_failed_is_an_error(tmp_path: Path, capfd: pytest.Capture
 
 
 def test_who_pays_reads_why_it_takes_long(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    sent = control.PaymentView("x", "A" * 60, 1, "sent", "carried out in tick 7", 1, [])
+    sent = control_wallet.PaymentView("x", "A" * 60, 1, "sent", "carried out in tick 7", 1, [])
 
     def replies(verb: str, args: object) -> Iterator[dict[str, object]]:
         for why in ("no Qubic node answers\x1b[2J", ""):
-            yield {"event": control.to_body(control.WaitingEvent(why))}
+            yield {"event": control.to_body(control_wallet.WaitingEvent(why))}
         yield {"ok": control.to_body(sent)}
 
     with control_server(tmp_path / "control.sock", replies):

@@ -14,8 +14,8 @@ import trio.testing
 
 from escrow_bridge.chain import Balance
 from escrow_bridge.qubic import identity_of, parse_transaction
-from protocol import control
-from protocol.control import HistoryArgs, PaymentView, SendArgs, WaitingEvent
+from protocol import control_wallet
+from protocol.control_wallet import HistoryArgs, PaymentView, SendArgs, WaitingEvent
 from protocol.errors import UsageError
 from protocol.units import MAX_QU, QubicId
 from qubixd.control import history, send
@@ -35,7 +35,7 @@ async def pay(person: Person, amount: int, payment_id: str = "p1", identity: str
     return await send(person.up, SendArgs(payment_id, identity, amount), nobody)
 
 
-async def listed(person: Person) -> list[control.HistoryEntry]:
+async def listed(person: Person) -> list[control_wallet.HistoryEntry]:
     return (await history(person.up, HistoryArgs(), nobody)).entries
 
 
