@@ -31,7 +31,8 @@ from qubixd.config import Config, load
 from qubixd.control import open_control
 from qubixd.jobfiles import disk_errors
 from qubixd.machine import machine_of
-from qubixd.node import Node, Parts, check_process_runner, run_node
+from qubixd.node import Node, check_process_runner, run_node
+from qubixd.parts import Parts
 from qubixd.runner import Runner
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.process import ProcessRunner

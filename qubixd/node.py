@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from escrow_bridge import layout
 from escrow_bridge.bridge import Bridge
-from escrow_bridge.chain import Chain
-from escrow_bridge.qubic import Wallet
 from escrow_bridge.waiting import Waiting
 from ledger import journal, transactions
-from ledger.store import RunSync, Store
-from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid
+from protocol.errors import ConfigInvalid
 from protocol.images import LocalImage
 from protocol.lease_state import TERMINAL, Lease, Role
-from protocol.messages import Offer
-from protocol.signing import NodeKey
-from protocol.units import Qu, Seconds, Tick, UnixMs
+from protocol.units import Seconds, Tick, UnixMs
 from qubixd.book import OfferBook
 from qubixd.choosing import Chooser
 from qubixd.config import Config
@@ -34,20 +27,19 @@ from qubixd.discovery import Discovery, Settings
 from qubixd.effects import Performer
 from qubixd.hiring import Hiring
 from qubixd.jobfiles import JobFiles
-from qubixd.leases import Clock, Leases, decode_state
-from qubixd.machine import Machine
+from qubixd.leases import Leases, decode_state
 from qubixd.offers import OfferService
+from qubixd.parts import Parts
 from qubixd.payments import Payments
-from qubixd.quotes import House, free_of
+from qubixd.provider import Provider
 from qubixd.receipts import Receipts
 from qubixd.reconcile import Reconciler
-from qubixd.runner import Runner, Stock
+from qubixd.shop import Shop, reopen
 from qubixd.standing import Standings
 from qubixd.stock import StockWatch, image_of
 from qubixd.trust import Trust
 from qubixd.views import holds_capacity
 from qubixd.watch import Watchers
-from qubixd.wire import Wire
 from qubixd.wire_libp2p import peers_of
 
 log = logging.getLogger("qubix.node")
@@ -55,39 +47,6 @@ log = logging.getLogger("qubix.node")
 KEEP_FILES_MS: Final = 24 * 3_600_000
 """How long an ended lease's outputs and log stay here."""
 TIDY_SECONDS: Final = 600
-SOLVENCY_SECONDS: Final = 10
-POOR_SECONDS: Final = 2
-"""How often the balance is looked at while it is enough, and while it is not."""
-DEFAULT_POLL_S: Final = 0.25
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Opened resources of one node; whoever opened them closes them."""
-
-    key: NodeKey
-    wallet: Wallet
-    store: Store
-    wire: Wire
-    chain: Chain
-    runner: Runner | None
-    machine: Machine
-    in_thread: RunSync
-    now_ms: Clock
-    poll_seconds: float = DEFAULT_POLL_S
-    engine: Runner | None = None
-    """A caller's own, asked of images only."""
-
-
-@dataclass
-class Shop:
-    """What a provider decides: mutable, because a person may change it while the node runs."""
-
-    price_qu_per_hour: Qu
-    open_for_business: bool
-    can_cash: bool = False
-    """The wallet holds the bond that the contract asks (and gives back) for looking at a voucher: with less
-    nothing earned could be cashed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +55,7 @@ class Node:
 
     config: Config
     parts: Parts
-    shop: Shop
+    provider: Provider
     leases: Leases
     discovery: Discovery
     hiring: Hiring
@@ -111,6 +70,10 @@ class Node:
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
     stopped: trio.Event = field(compare=False, default_factory=trio.Event)
+
+    @property
+    def shop(self) -> Shop:
+        return self.provider.shop
 
     @property
     def standing(self) -> Standings:
@@ -144,15 +107,13 @@ async def run_node(
     )
     watchers = Watchers(leases, bridge, parts.runner, parts.now_ms)
     files = JobFiles(config.root, parts.in_thread)
-    price = parts.machine.suggested_price if config.price is None else Qu(config.price)
-    shop = Shop(price, open_for_business=config.provider)
-    house = _house_of(config, parts, shop, leases, watchers)
+    shop = await reopen(parts.store, config, parts.machine.suggested_price)
     book = OfferBook(config.network, config.contract_index, own=parts.key.public)
     stock = StockWatch(parts.runner) if parts.runner else None
-    make_offer = _offer_of(config, parts, house, stock)
+    provider = Provider(config, parts, shop, leases, watchers, stock)
     settings = _discovery_settings(config)
-    discovery = Discovery(parts.wire, parts.key, book, parts.now_ms, make_offer, parts.store, settings)
-    desk = Desk(parts.key, leases, files, parts.runner, parts.now_ms, house, trio.Lock())
+    discovery = Discovery(parts.wire, parts.key, book, parts.now_ms, provider.offer, parts.store, settings)
+    desk = Desk(parts.key, leases, files, parts.runner, parts.now_ms, provider.house, trio.Lock())
     performer = Performer(
         wire=parts.wire,
         key=parts.key,
@@ -199,7 +160,7 @@ async def run_node(
         node = Node(
             config,
             parts,
-            shop,
+            provider,
             leases,
             discovery,
             hiring,
@@ -213,10 +174,7 @@ async def run_node(
             stop_soon=asked_to_stop.set,
         )
         nursery.start_soon(_leave_when_asked, node, asked_to_stop, nursery.cancel_scope)
-        if stock:
-            leases.on_change.append(stock.lease_changed)
-            stock.on_change.append(discovery.offers.changed)
-            nursery.start_soon(stock.run)
+        provider.on_change.append(discovery.offers.changed)
         await _start(node, performer, nursery)
         task_status.started(node)
     node.stopped.set()
@@ -276,7 +234,8 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
         # After a restart: the other side may know an address that is no longer ours.
         peer = lease.terms.caller if lease.role is Role.PROVIDER else lease.terms.provider
         nursery.start_soon(node.offers.visit, peer, lease.peer_addresses)
-    nursery.start_soon(_open_shop, node)
+    if node.config.provider:
+        nursery.start_soon(node.provider.run)
     nursery.start_soon(_tidy, node)
 
 
@@ -293,86 +252,10 @@ def _after_change(node: Node, ready: trio.Event) -> Callable[[Lease], None]:
     return changed
 
 
-def _house_of(
-    config: Config, parts: Parts, shop: Shop, leases: Leases, watchers: Watchers
-) -> Callable[[], House]:
-    def house() -> House:
-        tick = watchers.tick
-        # Without a chain in sight a lease could neither be verified nor settled.
-        able = parts.runner is not None and tick is not None and shop.can_cash
-        taken = (lease.terms for lease in leases.active() if holds_capacity(lease))
-        return House(
-            network=config.network,
-            contract_index=config.contract_index,
-            provider=parts.key.public,
-            provider_id=parts.wallet.public_key,
-            runner=parts.runner.name if parts.runner else "",
-            price_qu_per_hour=shop.price_qu_per_hour,
-            storage_qu_per_tib_hour=Qu(config.storage_price),
-            unpaid_intervals=config.unpaid_intervals,
-            tick_duration_ms=watchers.tick_ms,
-            free=free_of(parts.machine.capacity, taken),
-            open_for_business=shop.open_for_business and able,
-        )
-
-    return house
-
-
-def _offer_of(
-    config: Config, parts: Parts, house: Callable[[], House], watch: StockWatch | None
-) -> Callable[[int, UnixMs, UnixMs], Offer | None]:
-    def make(sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
-        if not config.provider:
-            return None
-        now, stock = house(), watch.stock if watch else Stock()
-        return Offer(
-            sequence=sequence,
-            issued_at=issued_at,
-            expires_at=expires_at,
-            withdrawn=not now.open_for_business,
-            network=config.network,
-            contract_index=config.contract_index,
-            qubic_id=parts.wallet.public_key,
-            name=config.name,
-            region=config.region,
-            gpu_class=parts.machine.gpu_class,
-            runner=now.runner,
-            price_qu_per_hour=now.price_qu_per_hour,
-            storage_qu_per_tib_hour=now.storage_qu_per_tib_hour,
-            capacity=now.free,
-            addresses=parts.wire.addresses[:8],
-            layers=stock.tags,
-            pull_mib_per_s=stock.pull_mib_per_s,
-        )
-
-    return make
-
-
 def _addresses_of(lease: Lease, book: OfferBook, now: UnixMs) -> tuple[str, ...]:
     """What the other side said when the lease was made, and what its offer says now."""
     entry = book.get(lease.terms.provider, now) if lease.role is Role.CALLER else None
     return (*lease.peer_addresses, *(entry.offer.addresses if entry else ()))
-
-
-async def _open_shop(node: Node) -> None:
-    """The offer says withdrawn until the chain has been seen, and while the wallet holds too little."""
-    parts, known = node.parts, None
-    await node.watchers.first_tick.wait()
-    while True:
-        with suppress(ChainUnreachable, ChainDisagrees):
-            node.shop.can_cash = (
-                await parts.chain.balance(parts.wallet.public_key)
-            ).amount >= layout.SIGNATURE_BOND
-        if node.shop.can_cash is not known:
-            known = node.shop.can_cash
-            node.offers.changed()
-            if node.config.provider and not known:
-                log.warning(
-                    "no jobs are taken: cashing vouchers needs %d QU for a moment; send the wallet %s some",
-                    layout.SIGNATURE_BOND,
-                    parts.wallet.identity,
-                )
-        await trio.sleep(SOLVENCY_SECONDS if node.shop.can_cash else POOR_SECONDS)
 
 
 async def _tidy(node: Node) -> None:

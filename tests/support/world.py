@@ -38,7 +38,8 @@ from protocol.signing import NodeKey
 from protocol.units import LeaseId, PeerKey, Qu, QubicId
 from qubixd.config import Config
 from qubixd.machine import Machine
-from qubixd.node import Node, Parts, run_node
+from qubixd.node import Node, run_node
+from qubixd.parts import Parts
 from tests.support.memory_wire import MemoryNet
 from tests.support.world_jobs import Engine, now_ms
 

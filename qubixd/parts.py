@@ -1,0 +1,35 @@
+"""What a node is built on: opened resources that differ between the program and tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from escrow_bridge.chain import Chain
+from escrow_bridge.qubic import Wallet
+from ledger.store import RunSync, Store
+from protocol.signing import NodeKey
+from qubixd.leases import Clock
+from qubixd.machine import Machine
+from qubixd.runner import Runner
+from qubixd.wire import Wire
+
+DEFAULT_POLL_S: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Opened resources of one node; whoever opened them closes them."""
+
+    key: NodeKey
+    wallet: Wallet
+    store: Store
+    wire: Wire
+    chain: Chain
+    runner: Runner | None
+    machine: Machine
+    in_thread: RunSync
+    now_ms: Clock
+    poll_seconds: float = DEFAULT_POLL_S
+    engine: Runner | None = None
+    """A caller's own, asked of images only."""

@@ -1,0 +1,176 @@
+"""Everything only a provider runs: the shop, what is free of the machine, its offer, and what keeps it shut.
+
+Every node has a Provider, so that whoever asks a caller for a quote is told no; `run` is for those that
+offer their machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from escrow_bridge import layout
+from protocol.errors import ChainDisagrees, ChainUnreachable, EngineUnreachable
+from protocol.messages import Offer
+from protocol.units import Qu, UnixMs
+from qubixd.config import Config
+from qubixd.leases import Leases
+from qubixd.parts import Parts
+from qubixd.quotes import House, free_of
+from qubixd.runner import Stock
+from qubixd.shop import Shop
+from qubixd.stock import StockWatch
+from qubixd.views import holds_capacity
+from qubixd.watch import Watchers
+
+log = logging.getLogger("qubix.provider")
+
+SOLVENCY_SECONDS: Final = 10
+POOR_SECONDS: Final = 2
+"""How often the balance is looked at while it is enough, and while it is not."""
+ENGINE_SECONDS: Final = 10
+AWAY_SECONDS: Final = 2
+"""How often the engine is asked while it answers, and while it does not."""
+
+
+@dataclass(frozen=True)
+class Hindrance:
+    """Why no jobs are taken (`closes`), or why a part of the machine is not offered."""
+
+    code: str
+    sentence: str
+    closes: bool = True
+
+
+@dataclass
+class Provider:
+    config: Config
+    parts: Parts
+    shop: Shop
+    leases: Leases
+    watchers: Watchers
+    stock: StockWatch | None
+    on_change: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the offer should say something else."""
+    can_cash: bool | None = None
+    """The wallet holds the bond that the contract asks (and gives back) for looking at a voucher: with less
+    nothing earned could be cashed. None before the chain has said so."""
+    engine_says: str = ""
+    """Why no job could be started, in a sentence; empty while the engine answers."""
+
+    def house(self) -> House:
+        """What quotes are made from, at this moment."""
+        config, parts, shop = self.config, self.parts, self.shop
+        taken = (lease.terms for lease in self.leases.active() if holds_capacity(lease))
+        return House(
+            network=config.network,
+            contract_index=config.contract_index,
+            provider=parts.key.public,
+            provider_id=parts.wallet.public_key,
+            runner=parts.runner.name if parts.runner else "",
+            price_qu_per_hour=shop.price_qu_per_hour,
+            storage_qu_per_tib_hour=Qu(config.storage_price),
+            unpaid_intervals=config.unpaid_intervals,
+            tick_duration_ms=self.watchers.tick_ms,
+            free=free_of(parts.machine.capacity, taken),
+            open_for_business=not any(one.closes for one in self.hindrances()),
+        )
+
+    def offer(self, sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
+        """What this machine advertises now; None if it never offers anything."""
+        config, parts = self.config, self.parts
+        if not config.provider:
+            return None
+        now, stock = self.house(), self.stock.stock if self.stock else Stock()
+        return Offer(
+            sequence=sequence,
+            issued_at=issued_at,
+            expires_at=expires_at,
+            withdrawn=not now.open_for_business,
+            network=config.network,
+            contract_index=config.contract_index,
+            qubic_id=parts.wallet.public_key,
+            name=config.name,
+            region=config.region,
+            gpu_class=parts.machine.gpu_class,
+            runner=now.runner,
+            price_qu_per_hour=now.price_qu_per_hour,
+            storage_qu_per_tib_hour=now.storage_qu_per_tib_hour,
+            capacity=now.free,
+            addresses=parts.wire.addresses[:8],
+            layers=stock.tags,
+            pull_mib_per_s=stock.pull_mib_per_s,
+        )
+
+    def hindrances(self) -> list[Hindrance]:
+        """All that keeps jobs away at this moment, the most important first."""
+        if not self.config.provider or self.parts.runner is None:
+            return [Hindrance("provider.none", "this daemon offers nothing; start it with --provider")]
+        found = []
+        if self.watchers.tick is None:  # a lease could neither be verified nor settled
+            sentence = f"no node of the chain has answered yet at {self.config.chain}; is it running?"
+            found.append(Hindrance("provider.no_chain", sentence))
+        elif not self.can_cash:
+            found.append(Hindrance("provider.too_poor", self._poor_words()))
+        if self.engine_says:
+            found.append(Hindrance("provider.engine_away", self.engine_says))
+        if not self.shop.open_for_business:
+            sentence = "you paused it; `qubix provider resume` takes jobs again"
+            found.append(Hindrance("provider.paused", sentence))
+        return found
+
+    def _poor_words(self) -> str:
+        return (
+            f"cashing vouchers needs {layout.SIGNATURE_BOND} QU for a moment; "
+            f"send the wallet {self.parts.wallet.identity} some"
+        )
+
+    # --- services -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Everything that goes on while the machine is offered."""
+        async with trio.open_nursery() as nursery:
+            if self.stock:
+                self.leases.on_change.append(self.stock.lease_changed)
+                self.stock.on_change.append(self.changed)
+                nursery.start_soon(self.stock.run)
+            nursery.start_soon(self._watch_balance)
+            nursery.start_soon(self._watch_engine)
+
+    def changed(self) -> None:
+        for tell in self.on_change:
+            tell()
+
+    async def _watch_balance(self) -> None:
+        """The offer says withdrawn until the chain has been seen, and while the wallet holds too little."""
+        await self.watchers.first_tick.wait()
+        while True:
+            before = self.can_cash
+            with suppress(ChainUnreachable, ChainDisagrees):
+                balance = await self.parts.chain.balance(self.parts.wallet.public_key)
+                self.can_cash = balance.amount >= layout.SIGNATURE_BOND
+            if self.can_cash is not before:
+                self.changed()
+                if not self.can_cash:
+                    log.warning("no jobs are taken: %s", self._poor_words())
+            await trio.sleep(SOLVENCY_SECONDS if self.can_cash else POOR_SECONDS)
+
+    async def _watch_engine(self) -> None:
+        runner = self.parts.runner
+        assert runner is not None  # a provider has one
+        while True:
+            says = ""
+            try:
+                await runner.check()
+            except EngineUnreachable as error:
+                says = str(error)
+            if bool(says) != bool(self.engine_says):
+                log.warning("no jobs are taken: %s", says) if says else log.info("the engine answers again")
+                self.engine_says = says
+                self.changed()
+            await trio.sleep(AWAY_SECONDS if self.engine_says else ENGINE_SECONDS)
