@@ -26,6 +26,7 @@ QubixError                      exit  code
     ImageUnavailable                  runner.image_unavailable
     StartFailed                       runner.start_failed
     JobMissing                        runner.job_missing
+    InternetUnavailable               runner.no_internet
     DiskFull                          disk.full
     LedgerBroken                      ledger.broken
     KeystoreBroken                    wallet.keystore_broken
@@ -186,6 +187,10 @@ class StartFailed(MachineError):
 
 class JobMissing(MachineError):
     code = "runner.job_missing"
+
+
+class InternetUnavailable(MachineError):
+    code = "runner.no_internet"
 
 
 class DiskFull(MachineError):

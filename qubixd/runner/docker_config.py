@@ -20,6 +20,7 @@ LABEL_WORKSPACE: Final = "qubix.workspace"
 LABEL_DISK_BYTES: Final = "qubix.disk_bytes"
 
 WORKSPACE: Final = "/workspace"
+HOSTNAME: Final = "qubix"
 TMP_BYTES: Final = 256 << 20
 SMALL_TMPFS_BYTES: Final = 16 << 20
 SHM_SHARE: Final = 2
@@ -47,6 +48,11 @@ Info = Mapping[str, Any]
 
 def container_name(lease_id: LeaseId) -> str:
     return f"qubix-{lease_id.hex()}"
+
+
+def fence_name(lease_id: LeaseId) -> str:
+    """The container that holds the network of a job with Internet (fence.py)."""
+    return f"qubix-fence-{lease_id.hex()}"
 
 
 def entrypoint(spec: RunSpec) -> list[str]:
@@ -84,8 +90,8 @@ def tmpfs(image_volumes: Iterable[str]) -> dict[str, str]:
     return {**mounts, "/tmp": f"rw,nosuid,nodev,exec,size={TMP_BYTES},mode=1777", "/run": small}
 
 
-def host_options(spec: RunSpec, image_volumes: Iterable[str]) -> dict[str, Any]:
-    """Arguments of the SDK's `create_host_config`: every limit of a job."""
+def host_options(spec: RunSpec, image_volumes: Iterable[str], runtime: str = "") -> dict[str, Any]:
+    """Arguments of the SDK's `create_host_config`: every limit of a job. `runtime`: "" for its own."""
     gpus = DeviceRequest(device_ids=list(spec.gpu_uuids), capabilities=[GPU_CAPABILITIES])
     file_size = spec.disk_bytes + FILE_SIZE_MARGIN_BYTES
     return {
@@ -94,7 +100,7 @@ def host_options(spec: RunSpec, image_volumes: Iterable[str]) -> dict[str, Any]:
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "network_mode": "none",
+        "network_mode": f"container:{fence_name(spec.lease_id)}" if spec.internet else "none",
         "ipc_mode": "private",
         "cgroupns": "private",
         "shm_size": spec.memory_bytes // SHM_SHARE,
@@ -112,6 +118,7 @@ def host_options(spec: RunSpec, image_volumes: Iterable[str]) -> dict[str, Any]:
             type=LogConfig.types.JSON, config={"max-size": LOG_FILE_SIZE, "max-file": LOG_FILES}
         ),
         "restart_policy": {"Name": "no"},
+        "runtime": runtime or None,
         "init": True,
         "device_requests": [gpus] if spec.gpu_uuids else [],
     }
@@ -127,7 +134,7 @@ def container_options(spec: RunSpec, image: Info, user: str, home: str) -> dict[
         "command": [],
         "environment": environment(spec, config.get("Env") or ()),
         "working_dir": WORKSPACE,
-        "hostname": "qubix",
+        "hostname": None if spec.internet else HOSTNAME,  # comes with the fence's network
         "user": user,
         "stop_signal": "SIGTERM",  # also when the engine itself shuts down
         "healthcheck": {"test": ["NONE"]},
@@ -169,10 +176,10 @@ def unix_ms(text: str) -> UnixMs:
     return UnixMs(int(datetime.fromisoformat(text).timestamp() * 1000))
 
 
-def lease_of(labels: Mapping[str, str]) -> LeaseId | None:
+def lease_of(labels: Mapping[str, str], label: str = LABEL_LEASE) -> LeaseId | None:
     """The lease a container was made for, None if its label is not one."""
     try:
-        value = bytes.fromhex(labels.get(LABEL_LEASE, ""))
+        value = bytes.fromhex(labels.get(label, ""))
     except ValueError:
         return None
     return LeaseId(value) if len(value) == LEASE_ID_BYTES else None

@@ -1,0 +1,312 @@
+"""Gives a job the Internet and nothing else: a container of our own that holds the job's network.
+
+The fence stands on the engine's usual bridge, alone may manage its own network namespace, fills it with the
+rules of fence_rules.py and waits. The job joins that namespace without any right. So no part of the host's
+own filter changes, the daemon needs no root, and it works wherever the engine's kernel has nf_tables.
+
+Everything here blocks: for the engine's worker threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.resources
+import io
+import ipaddress
+import logging
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from docker.errors import APIError, NotFound
+from docker.types import LogConfig
+
+from protocol.errors import InternetUnavailable
+from protocol.units import LeaseId
+from qubixd.runner import docker_config as config
+from qubixd.runner import fence_rules
+from qubixd.runner.common import LEASE_ID_BYTES, write_atomic
+from qubixd.runner.docker_engine import HTTP_CONFLICT, Client, ignoring_ended
+
+log = logging.getLogger(__name__)
+
+REPOSITORY: Final = "qubix-fence"
+LABEL_FENCE: Final = "qubix.fence"
+TARGETS: Final = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl"}
+COMPILE_SECONDS: Final = 300
+MEMORY_BYTES: Final = 16 << 20
+PIDS: Final = 4
+"""The program, and its second self that renews the rules."""
+LEAST_PREFIX: Final = 8
+"""A device whose network is wider says nothing of who is near."""
+UP: Final = "up"
+SOURCE: Final = importlib.resources.files("qubixd.runner") / "fence.c"
+
+
+@dataclass(frozen=True)
+class FenceLimits:
+    """What the provider grants each job with Internet."""
+
+    dns: tuple[str, ...] = ("9.9.9.9", "1.1.1.1")
+    """Public resolvers: the host's own may be in the private network, where no job gets."""
+    bytes_per_second: int = 0
+    """Each way; 0 for no limit."""
+    forbidden: tuple[str, ...] = ()
+    """More addresses and networks that no job may reach."""
+
+
+class Fences:
+    """The fences of one daemon, known by their leases. Any thread may call."""
+
+    def __init__(self, state_dir: Path, home: str, limits: FenceLimits | None = None) -> None:
+        """Nothing is contacted yet. `home`: the label of this daemon's containers."""
+        self._built = state_dir / "fence"
+        self._home = home
+        self._limits = limits or FenceLimits()
+        self._lock = threading.Lock()
+        self._host: frozenset[str] | None = None
+        """What the engine's host said of its addresses; asked once."""
+
+    def prepare(self, client: Client) -> None:
+        """Make the fence's image and prove one fence. InternetUnavailable says why jobs get no Internet."""
+        proof = LeaseId(os.urandom(LEASE_ID_BYTES))
+        try:
+            self.start(client, proof)
+        finally:
+            self.remove(client, proof)
+
+    def start(self, client: Client, lease_id: LeaseId) -> str:
+        """The name of the lease's fence, once its rules hold; renews those of one that stands already."""
+        image, name = self._image(client), config.fence_name(lease_id)
+        rules = fence_rules.batch(self._forbidden(), self._limits.bytes_per_second).hex()
+        host_config = client.create_host_config(**_host_options(self._limits))
+        with _unavailable():
+            try:
+                client.create_container(
+                    host_config=host_config, **_container_options(image, lease_id, self._home, rules)
+                )
+            except APIError as error:
+                if error.status_code != HTTP_CONFLICT:
+                    raise
+            self._own(client, name)
+            client.start(name)
+            said = _apply(client, name, rules)
+        if said != UP:
+            self.remove(client, lease_id)
+            raise InternetUnavailable(f"this machine cannot fence a job's network: {said}")
+        return name
+
+    def remove(self, client: Client, lease_id: LeaseId) -> None:
+        """No error if it is gone or never was."""
+        name = config.fence_name(lease_id)
+        with suppress(NotFound, InternetUnavailable), ignoring_ended():
+            self._own(client, name)
+            client.remove_container(name, v=True, force=True)
+
+    def leases(self, client: Client) -> frozenset[LeaseId]:
+        """Every lease that has a fence of this daemon here."""
+        filters = {"label": [LABEL_FENCE, f"{config.LABEL_HOME}={self._home}"]}
+        found = client.containers(all=True, filters=filters)
+        leases = (config.lease_of(each["Labels"], LABEL_FENCE) for each in found)
+        return frozenset(lease for lease in leases if lease is not None)
+
+    def _own(self, client: Client, name: str) -> None:
+        labels = client.inspect_container(name)["Config"]["Labels"] or {}
+        if labels.get(config.LABEL_HOME) != self._home:
+            raise InternetUnavailable(f"the container {name} on this Docker engine is not this daemon's")
+
+    def _image(self, client: Client) -> str:
+        with self._lock, _unavailable():
+            image = ensure_image(client, self._built)
+            if self._host is None:
+                self._host = host_networks(_said_by_host(client, image))
+            return image
+
+    def _forbidden(self) -> frozenset[str]:
+        """The engine's host as it was, and this machine as it is now: mostly the same one."""
+        here = (
+            f"{each.address}/{each.netmask or '255.255.255.255'}"
+            for device in psutil.net_if_addrs().values()
+            for each in device
+            if each.family.name == "AF_INET"
+        )
+        return (self._host or frozenset()) | host_networks(here) | frozenset(self._limits.forbidden)
+
+
+def traffic(client: Client, lease_id: LeaseId) -> tuple[int, int]:
+    """Bytes that a job with Internet (received, sent) since its fence stands, as the engine counts them."""
+    networks = client.stats(config.fence_name(lease_id), stream=False, one_shot=True).get("networks") or {}
+    counts = networks.values()
+    return sum(each["rx_bytes"] for each in counts), sum(each["tx_bytes"] for each in counts)
+
+
+def traffic_of(pid: int) -> tuple[int, int]:
+    """As `traffic`, from /proc: `pid` is a process of the fence or of its job, on this very machine."""
+    lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    devices = {name.strip(): numbers.split() for name, _, numbers in (line.partition(":") for line in lines)}
+    counts = [numbers for name, numbers in devices.items() if name != "lo"]
+    return sum(int(each[0]) for each in counts), sum(int(each[8]) for each in counts)
+
+
+def host_networks(said: Iterable[str]) -> frozenset[str]:
+    """Each ADDRESS/MASK, and the network it is in: a neighbour may trust this machine."""
+    found = [ipaddress.IPv4Interface(each) for each in said]
+    near = {str(each.network) for each in found if each.network.prefixlen >= LEAST_PREFIX}
+    return frozenset({str(each.ip) for each in found} | near)
+
+
+# The image ----------------------------------------------------------------------------------------
+
+
+def ensure_image(client: Client, built: Path) -> str:
+    """The name of the fence's image for this engine's kind of processor; made where it is missing.
+
+    `built` keeps the compiled program. InternetUnavailable if it cannot be made.
+    """
+    machine = str(client.info()["Architecture"])
+    name = image_name(machine)
+    try:
+        client.inspect_image(name)
+    except NotFound:
+        repository, tag = name.split(":")
+        client.import_image_from_data(_archive(_program(machine, built)), repository=repository, tag=tag)
+    return name
+
+
+@functools.cache
+def image_name(machine: str) -> str:
+    """Named by what it is made of, so that a newer daemon makes its own. `machine` as in TARGETS."""
+    if machine not in TARGETS:
+        raise InternetUnavailable(f"there is no fence for processors of the kind {machine}")
+    return f"{REPOSITORY}:{hashlib.sha256(TARGETS[machine].encode() + SOURCE.read_bytes()).hexdigest()[:32]}"
+
+
+def _program(machine: str, built: Path) -> bytes:
+    path = built / image_name(machine).partition(":")[2]
+    if not path.exists():
+        log.info("compiling the fence for jobs with Internet; this takes some seconds, once")
+        built.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(path, _compiled(TARGETS[machine], built))
+        log.info("the fence for jobs with Internet is compiled")
+    return path.read_bytes()
+
+
+def _compiled(target: str, built: Path) -> bytes:
+    out = built / f"unfinished-{os.getpid()}"
+    options = ["-target", target, "-static", "-Os", "-s", "-x", "c", "-", "-o", str(out)]
+    environment = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(built / "zig")}
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "ziglang", "cc", *options],
+            input=SOURCE.read_bytes(),
+            capture_output=True,
+            check=True,
+            timeout=COMPILE_SECONDS,
+            env=environment,
+        )
+        return out.read_bytes()
+    except subprocess.CalledProcessError as error:
+        words = error.stderr.decode(errors="replace").strip()[-300:]
+        raise InternetUnavailable(f"the fence for jobs with Internet cannot be compiled: {words}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InternetUnavailable(f"the fence for jobs with Internet cannot be compiled: {error}") from error
+    finally:
+        out.unlink(missing_ok=True)
+
+
+def _archive(program: bytes) -> bytes:
+    """A root directory with nothing but the program."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        member = tarfile.TarInfo("fence")
+        member.mode, member.size = 0o555, len(program)
+        archive.addfile(member, io.BytesIO(program))
+    return out.getvalue()
+
+
+# The engine's side --------------------------------------------------------------------------------
+
+
+_SMALL: Final[dict[str, Any]] = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+    "ipc_mode": "private",
+    "cgroupns": "private",
+    "pids_limit": PIDS,
+    "mem_limit": MEMORY_BYTES,
+    "memswap_limit": MEMORY_BYTES,
+    "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": "64k", "max-file": "1"}),
+    "restart_policy": {"Name": "no"},
+}
+
+
+def _host_options(limits: FenceLimits) -> dict[str, Any]:
+    """Arguments of the SDK's `create_host_config`. One right, over the fence's own network alone."""
+    return {
+        **_SMALL,
+        "network_mode": "bridge",
+        "cap_add": ["NET_ADMIN"],
+        "dns": list(limits.dns),  # the job gets the files of names with the network
+        "dns_search": ["."],
+    }
+
+
+def _container_options(image: str, lease_id: LeaseId, home: str, rules: str) -> dict[str, Any]:
+    return {
+        "image": image,
+        "name": config.fence_name(lease_id),
+        "entrypoint": ["/fence", "hold", rules],
+        "command": [],
+        "user": "0:0",
+        "hostname": config.HOSTNAME,
+        "labels": {config.LABEL_HOME: home, LABEL_FENCE: lease_id.hex()},
+        "use_config_proxy": False,
+    }
+
+
+def _apply(client: Client, name: str, rules: str) -> str:
+    """What the program said of the rules: UP, or why they do not hold."""
+    try:
+        asked = client.exec_create(name, ["/fence", "apply", rules])
+        return str(client.exec_start(asked["Id"]).decode(errors="replace").strip())
+    except APIError as error:
+        if error.status_code != HTTP_CONFLICT:
+            raise
+        said = client.logs(name, tail=1).decode(errors="replace").strip()  # it has ended
+        return f"the fence ended and said {said!r}"
+
+
+def _said_by_host(client: Client, image: str) -> list[str]:
+    """ADDRESS/MASK of each device of the engine's host, which need not be the machine this runs on."""
+    host_config = client.create_host_config(**_SMALL, network_mode="host", userns_mode="host")
+    made = client.create_container(
+        image, [], entrypoint=["/fence", "addresses"], host_config=host_config, use_config_proxy=False
+    )
+    try:
+        client.start(made)
+        code = client.wait(made)["StatusCode"]
+        said: str = client.logs(made).decode(errors="replace")
+    finally:
+        client.remove_container(made, v=True, force=True)
+    if code:
+        raise InternetUnavailable(f"the engine's host does not tell its addresses: {said.strip()[:200]}")
+    return said.split()
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """An engine that answers, and refuses."""
+    try:
+        yield
+    except APIError as error:
+        raise InternetUnavailable(f"the Docker engine refused the fence: {error.explanation}") from error
