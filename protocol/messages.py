@@ -437,11 +437,14 @@ class Pause:
     """Freeze the job. The machine stays reserved and the meter runs on."""
 
     lease_id: Lease32
+    sequence: Count32
+    """Rises with every Pause and Resume of a lease; one that comes late is passed over."""
 
 
 @dataclass(frozen=True)
 class Resume:
     lease_id: Lease32
+    sequence: Count32
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,10 @@ class Runner(Protocol):
 
     async def restart(
         self, lease_id: LeaseId, secrets: dict[str, str], grace_seconds: float, nonce: bytes
-    ) -> None:
+    ) -> UnixMs:
         """End the job if it runs and begin it anew in its workspace, past the gate. Once for each nonce.
-        `wait` goes on through it. JobMissing if there is none."""
+        When it began anew: an exit that finished before belongs to an earlier run. JobMissing if there is
+        none, StartFailed if it cannot."""
         ...
 
     async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
