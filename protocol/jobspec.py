@@ -44,6 +44,7 @@ from protocol.query import (
     parse_filter,
     parse_sort,
 )
+from protocol.templates import TEMPLATES, Template
 from protocol.units import MAX_QU, Qu, Seconds
 from protocol.yaml_fields import MAX_SCRIPT_CHARS, Field, compose
 
@@ -95,6 +96,8 @@ class Job:
     max_price_qu_per_hour: Qu | None
     max_seconds: Seconds
     choice: Choice = Choice()
+    template: str = ""
+    """Of protocol/templates.py: what the file left out is from there."""
 
 
 def parse(text: str) -> Job:
@@ -103,23 +106,27 @@ def parse(text: str) -> Job:
         raise JobFileInvalid(f"the job file is larger than {MAX_FILE_BYTES} bytes")
     fields = _known(compose(text).mapping(), _TOP_FIELDS)
     resources = _known(fields["resources"].mapping(), _RESOURCE_FIELDS) if "resources" in fields else {}
-    if "run" not in fields:
+    template = _template(fields.get("template"))
+    if "run" not in fields and not (template and template.run):
         raise JobFileInvalid("line 1, run: is missing; it says what the job does")
     if "num_nodes" in fields and fields["num_nodes"].number(1, 1_000) != 1:
         fields["num_nodes"].fail("must be 1; jobs on several machines are not offered yet")
     price = fields.get("max_price")
+    wish, envs = _wish(resources, template), _envs(fields.get("envs"))
+    secrets = _list(fields.get("secrets"), MAX_SECRETS, _secret)
     return Job(
         name=_name(fields.get("name")),
-        image=_image(resources.get("image")),
-        wish=_wish(resources),
-        script=_script(fields),
-        envs=_envs(fields.get("envs")),
-        secrets=_list(fields.get("secrets"), MAX_SECRETS, _secret),
+        image=_image(resources.get("image"), template, wish),
+        wish=wish,
+        script=_script(fields, template),
+        envs=envs,
+        secrets=_with_needed(secrets, envs, template),
         file_mounts=_mounts(fields.get("file_mounts")),
         outputs=_list(fields.get("outputs"), MAX_OUTPUTS, _inside),
         max_price_qu_per_hour=_whole_qu(price) if price else None,
         max_seconds=_max_seconds(fields.get("max_hours")),
         choice=_choice(fields),
+        template=template.name if template else "",
     )
 
 
@@ -140,7 +147,26 @@ def _name(field: Field | None) -> str:
     return text
 
 
-def _image(field: Field | None) -> str:
+def _template(field: Field | None) -> Template | None:
+    if field is None:
+        return None
+    name = field.text(64)
+    if name not in TEMPLATES:
+        field.fail(f"{name!r} is no template; known are {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def _with_needed(
+    secrets: tuple[str, ...], envs: dict[str, str], template: Template | None
+) -> tuple[str, ...]:
+    """The secrets, and those that the template needs and the file does not speak of."""
+    needed = template.secrets if template else ()
+    return tuple(dict.fromkeys((*secrets, *(name for name in needed if name not in envs))))
+
+
+def _image(field: Field | None, template: Template | None, wish: Wish) -> str:
+    if field is None and template:
+        return template.image_for(wish.gpu_count)
     if field is None:
         raise JobFileInvalid("line 1, resources.image: is missing; name the container image to run")
     text = field.text(256)
@@ -149,13 +175,16 @@ def _image(field: Field | None) -> str:
     return text
 
 
-def _script(fields: dict[str, Field]) -> str:
+def _script(fields: dict[str, Field], template: Template | None) -> str:
     parts = [fields[name].text() for name in ("setup", "run") if name in fields]
-    if not parts[-1].strip():
+    if "run" not in fields and template:
+        parts.append(template.run)
+    elif not parts[-1].strip():
         fields["run"].fail("is empty")
     script = "\n".join(parts)
     if len(script) > MAX_SCRIPT_CHARS:
-        fields["run"].fail(f"and `setup` are together longer than {MAX_SCRIPT_CHARS} characters")
+        last, other = (fields["run"], "`setup`") if "run" in fields else (fields["setup"], "`run`")
+        last.fail(f"and {other} are together longer than {MAX_SCRIPT_CHARS} characters")
     return script
 
 
@@ -261,8 +290,9 @@ def _region(field: Field) -> Condition:
     return Condition("region", "in" if len(keys) > 1 else "=", tuple(keys))
 
 
-def _wish(resources: dict[str, Field]) -> Wish:
+def _wish(resources: dict[str, Field], template: Template | None) -> Wish:
     model, vram_mib, count = _gpu(resources["gpu"]) if "gpu" in resources else ("", 0, 0)
+    cuda = template.cuda if template and count and "image" not in resources else 0
     return Wish(
         gpu_model=model,
         gpu_count=count,
@@ -270,6 +300,7 @@ def _wish(resources: dict[str, Field]) -> Wish:
         cpu_millis=_or(resources.get("cpus"), 1_000, lambda f: int(f.number(0.001, 1_024) * 1_000)),
         memory_mib=_or(resources.get("memory"), 1_024, _size_mib),
         disk_mib=_or(resources.get("disk"), 1_024, _size_mib),
+        cuda=cuda,
     )
 
 
@@ -339,6 +370,7 @@ _TOP_FIELDS: Final = frozenset(
         "region",
         "filter",
         "order_by",
+        "template",
         *BOUNDS,
     }
 )

@@ -92,7 +92,7 @@ def test_ways_to_write_a_size(size: str, mib: int) -> None:
 
 TOP_KNOWN = (
     "envs, file_mounts, filter, max_hours, max_price, max_rtt, min_reliability, min_score, name, num_nodes, "
-    "order_by, outputs, region, resources, run, secrets, setup"
+    "order_by, outputs, region, resources, run, secrets, setup, template"
 )
 OUTSIDE = "must name something inside /workspace, without `..`, `.` or a `/` at the end"
 UNPRINTABLE = "contains a character that no program can be given (NUL or half of a pair)"
