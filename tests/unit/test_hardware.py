@@ -1,11 +1,8 @@
-"""Detection on this machine as it is, through the real NVML binding with and without a library, and
-names."""
+"""Detection on this machine as it is and without a usable library, and the names of classes."""
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,65 +10,28 @@ from pathlib import Path
 import pytest
 
 from qubixd.hardware import GIB, class_of, detect, gpu_class
+from tests.support.nvml import environment
 
-SHOW = "import qubixd.hardware as h; m = h.detect(); print(h.gpu_class(m)); print(*m.gpus, sep='\\n')"
-
-# Two GPUs, of which the second has fallen off the bus (NVML_ERROR_GPU_IS_LOST = 15).
-STUB_NVML = r"""
-#include <string.h>
-typedef unsigned int u32;
-struct memory { unsigned long long total, free, used; };
-int nvmlInitWithFlags(u32 flags) { return 0; }
-int nvmlInit_v2(void) { return 0; }
-int nvmlShutdown(void) { return 0; }
-const char *nvmlErrorString(int e) { return "stub"; }
-int nvmlSystemGetDriverVersion(char *s, u32 n) { strcpy(s, "550.54.14"); return 0; }
-int nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = 12040; return 0; }
-int nvmlDeviceGetCount_v2(u32 *n) { *n = 2; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(u32 i, void **h) { *h = (void *)(long)(i + 1); return i == 1 ? 15 : 0; }
-int nvmlDeviceGetUUID(void *h, char *s, u32 n) { strcpy(s, "GPU-5f0c"); return 0; }
-int nvmlDeviceGetName(void *h, char *s, u32 n) { strcpy(s, "NVIDIA GeForce RTX 4090"); return 0; }
-int nvmlDeviceGetMemoryInfo(void *h, struct memory *m) { m->total = 24ULL << 30; return 0; }
-int nvmlDeviceGetCudaComputeCapability(void *h, int *a, int *b) { *a = 8; *b = 9; return 0; }
-"""
-
-
-def show(library_path: Path) -> list[str]:
-    """What a fresh Python process detects with `library_path` searched first for NVML."""
-    root = Path(__file__).parents[2]
-    env = {"LD_LIBRARY_PATH": str(library_path), "PATH": os.defpath, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-c", SHOW], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="loads a library the Linux way")
-def test_gpu_through_the_real_binding(tmp_path: Path) -> None:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    (tmp_path / "nvml.c").write_text(STUB_NVML)
-    library = str(tmp_path / "libnvidia-ml.so.1")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, str(tmp_path / "nvml.c")], check=True)
-    name, *gpus = show(tmp_path)
-    assert name == "RTX_4090"
-    assert gpus == [
-        f"Gpu(uuid='GPU-5f0c', model='NVIDIA GeForce RTX 4090', vram_bytes={24 * GIB}, "
-        "driver_version='550.54.14', cuda_version='12.4', compute_capability='8.9')"
-    ]
+SHOW = "import qubixd.hardware as h; m = h.detect(); print(h.gpu_class(m), len(m.gpus))"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="loads a library the Linux way")
 def test_broken_nvidia_library_means_no_gpu(tmp_path: Path) -> None:
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
-    assert show(tmp_path)[0] == "CPU"
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("CPU 0\n", "")
 
 
 def test_this_machine(tmp_path: Path) -> None:
     machine = detect(tmp_path)
-    assert machine.os == platform.system().lower() and machine.arch
+    assert machine.os == platform.system().lower() and machine.arch not in {"x86_64", "aarch64"}
     assert 1 <= machine.cores_physical <= machine.cores_logical
     assert machine.ram_bytes > GIB // 4 and machine.disk_free_bytes > 0
     assert machine.cpu_model == machine.cpu_model.strip() != ""
@@ -97,6 +57,10 @@ def test_this_machine(tmp_path: Path) -> None:
         ("Quadro RTX 8000", 48, "RTX_8000"),
         ("NVIDIA L40S", 45, "L40S"),
         ("NVIDIA Graphics", 8, "GPU"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4.75, "A100_MIG_1G_5GB"),
+        ("NVIDIA H200 MIG 1g.35gb+me", 32.5, "H200_MIG_1G_35GB_ME"),
+        ("AMD Instinct MI300X", 192, "MI300X"),
+        ("AMD Radeon RX 7900 XTX", 24, "RX_7900_XTX"),
     ],
 )
 def test_class_of_a_model(model: str, vram_gib: float, expected: str) -> None:

@@ -18,7 +18,7 @@ def hardware(*gpus: str) -> Hardware:
         disk_free_bytes=1_000 * GIB,
         os="linux",
         arch="x86_64",
-        gpus=tuple(Gpu(uuid, "NVIDIA GeForce RTX 4090", 24 * GIB, "550", "12.4", "8.9") for uuid in gpus),
+        gpus=tuple(Gpu(uuid, "NVIDIA GeForce RTX 4090", 24 * GIB, "550", 12_040, "8.9") for uuid in gpus),
     )
 
 
