@@ -16,7 +16,7 @@ import msgpack
 import msgspec
 from msgspec import Meta
 
-from protocol import control_market, control_wallet
+from protocol import control_market, control_provider, control_wallet
 from protocol.codec import convert, unpack
 from protocol.control_market import Text
 from protocol.errors import MessageInvalid
@@ -86,6 +86,25 @@ class StopArgs:
 
 
 @dataclass(frozen=True)
+class PauseArgs:
+    """Freeze a job. The machine stays reserved and the meter runs on."""
+
+    lease: str
+
+
+@dataclass(frozen=True)
+class ResumeArgs:
+    lease: str
+
+
+@dataclass(frozen=True)
+class RestartArgs:
+    """End a job and begin it anew in its workspace. The meter runs on."""
+
+    lease: str
+
+
+@dataclass(frozen=True)
 class WaitArgs:
     """Follow a lease to its end: events and answer as for `run`."""
 
@@ -100,6 +119,7 @@ class ShutdownArgs:
 VERBS: Final[dict[str, type]] = {
     "status": StatusArgs,
     "offer": control_market.OfferArgs,
+    "provider": control_provider.ProviderArgs,
     "market": control_market.MarketArgs,
     "why": control_market.WhyArgs,
     "score": control_market.ScoreArgs,
@@ -111,6 +131,9 @@ VERBS: Final[dict[str, type]] = {
     "ps": PsArgs,
     "logs": LogsArgs,
     "stop": StopArgs,
+    "pause": PauseArgs,
+    "resume": ResumeArgs,
+    "restart": RestartArgs,
     "wait": WaitArgs,
     "wallet": control_wallet.WalletArgs,
     "send": control_wallet.SendArgs,
@@ -239,6 +262,7 @@ class Done:
 ANSWERS: Final[dict[str, type]] = {
     "status": StatusView,
     "offer": control_market.OfferAnswer,
+    "provider": control_provider.ProviderView,
     "market": control_market.MarketView,
     "why": control_market.WhyView,
     "score": control_market.ScoreView,
@@ -250,6 +274,9 @@ ANSWERS: Final[dict[str, type]] = {
     "ps": PsView,
     "logs": Done,
     "stop": RunEvent,
+    "pause": RunEvent,
+    "resume": RunEvent,
+    "restart": RunEvent,
     "wait": RunEvent,
     "wallet": control_wallet.WalletView,
     "send": control_wallet.PaymentView,

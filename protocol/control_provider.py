@@ -7,14 +7,12 @@ was earned is net of the contract's fee, sizes are MiB, times are milliseconds s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Final
-
-from msgspec import Meta
+from typing import Final
 
 DAYS: Final = 14
 """Days of earnings told one by one."""
 LAST_ENDED: Final = 10
-"""Ended jobs told of by default."""
+"""Ended jobs told of; the ledger has them all."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,6 @@ class ProviderArgs:
     (False). What runs goes on either way."""
 
     pause: bool | None = None
-    ended: Annotated[int, Meta(ge=0, le=1_000)] = LAST_ENDED
 
 
 @dataclass(frozen=True)

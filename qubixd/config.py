@@ -17,7 +17,10 @@ from protocol.units import MAX_QU
 from qubixd.quotes import MAX_INTERVAL_SECONDS
 
 RUNNERS: Final = ("auto", "docker", "process")
+RUNTIMES: Final = ("auto", "runc", "runsc", "kata")
+EGRESS: Final = ("auto", "none", "internet")
 MDNS: Final = ("auto", "on", "off")
+WORDS: Final = (("runner", RUNNERS), ("runtime", RUNTIMES), ("egress", EGRESS), ("mdns", MDNS))
 YES: Final = ("1", "true", "yes", "on")
 NO: Final = ("0", "false", "no", "off")
 MAX_QU_PER_CREDIT: Final = 1_000_000_000_000
@@ -29,6 +32,8 @@ NUMBER_RANGES: Final = (
     ("storage_price", 0, MAX_QU),
     ("interval", 1, MAX_INTERVAL_SECONDS),
     ("unpaid_intervals", 1, 100),
+    ("image_percent", 0, 100),
+    ("image_days", 0, 3_650),
 )
 MAX_WORD_CHARS: Final = 64
 """Of what travels in offers and terms."""
@@ -57,6 +62,17 @@ class Config:
     """QU per hour and TiB of rented disk."""
     runner: str = "auto"
     docker_host: str = ""
+    runtime: str = "auto"
+    """What separates a container from this machine: runc, runsc (gVisor), kata, or auto, the strongest of
+    those installed that suits the job; see docs/isolation.md."""
+    egress: str = "auto"
+    """Whether jobs may have the Internet: internet, none, or auto (if their network can be fenced here)."""
+    image_percent: int = 20
+    """Of the disk, how much the images may take that jobs brought; above it the longest unused go."""
+    image_days: int = 30
+    """After so many days unused such an image goes anyway; 0 for never."""
+    metrics: str = ""
+    """HOST:PORT where Prometheus can read; empty for nowhere."""
     name: str = ""
     region: str = ""
     wallet_seed_file: str = ""
@@ -142,6 +158,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--storage-price", type=int, metavar="QU", help="and of 1 TiB of disk beside it (0)")
     p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")
     p.add_argument("--docker-host", metavar="URL", help="Docker engine to use instead of the default")
+    p.add_argument("--runtime", metavar="NAME", help=f"of containers: {', '.join(RUNTIMES)}")
+    p.add_argument("--egress", metavar="WHAT", help="Internet for jobs: auto, none or internet")
+    p.add_argument("--image-percent", type=int, metavar="N", help="of the disk, for images of jobs (20)")
+    p.add_argument("--image-days", type=int, metavar="N", help="until an unused one goes (30; 0 = never)")
+    p.add_argument("--metrics", metavar="HOST:PORT", help="answer Prometheus there (nowhere)")
     p.add_argument("--name", metavar="NAME", help="name shown in the market")
     p.add_argument("--region", metavar="REGION", help="region shown in the market")
     p.add_argument("--wallet-seed-file", metavar="FILE", help="import this 55-letter seed on first start")
@@ -213,13 +234,11 @@ def _parse(name: str, text: str, kind: str) -> object:
 
 
 def _checked(config: Config) -> Config:
-    port = config.listen.rpartition(":")[2]
-    if not config.listen_host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise ConfigInvalid(f"listen must be HOST:PORT, not {config.listen!r}")
-    if config.runner not in RUNNERS:
-        raise ConfigInvalid(f"runner must be one of {', '.join(RUNNERS)}, not {config.runner!r}")
-    if config.mdns not in MDNS:
-        raise ConfigInvalid(f"mdns must be one of {', '.join(MDNS)}, not {config.mdns!r}")
+    for name in ("listen", *(["metrics"] if config.metrics else [])):
+        _check_address(name, getattr(config, name))
+    for name, words in WORDS:
+        if getattr(config, name) not in words:
+            raise ConfigInvalid(f"{name} must be one of {', '.join(words)}, not {getattr(config, name)!r}")
     if strange := set(config.markets) - set(MARKETS):
         raise ConfigInvalid(f"there is no market {min(strange)!r}; the markets are {', '.join(MARKETS)}")
     if not config.chain:
@@ -237,6 +256,12 @@ def _checked(config: Config) -> Config:
         if len(getattr(config, name)) > MAX_WORD_CHARS:
             raise ConfigInvalid(f"{name} must have at most {MAX_WORD_CHARS} characters")
     return config
+
+
+def _check_address(name: str, value: str) -> None:
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ConfigInvalid(f"{name} must be HOST:PORT, not {value!r}")
 
 
 def _default_data_dir(environ: Mapping[str, str]) -> str:

@@ -17,7 +17,6 @@ from typing import Any, Final
 import trio
 
 from protocol import control, control_wallet, jobspec, messages
-from protocol import lease_model as m
 from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.errors import (
     AlreadyRunning,
@@ -30,24 +29,22 @@ from protocol.errors import (
     WireError,
 )
 from protocol.lease import max_loss_words
-from protocol.lease_state import TERMINAL, Lease, Phase, Role
+from protocol.lease_state import Lease, Role
 from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
-from qubixd import market_desk, stake_desk, wallet_desk
+from qubixd import lease_desk, market_desk, provider_desk, stake_desk, wallet_desk
 from qubixd.node import Node
-from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
-from qubixd.views import PHASE_WORDS, lease_view, quote_view
+from qubixd.shop import set_open, set_price
+from qubixd.views import quote_view
 from qubixd.wire import Stream, receive_frame
 from qubixd.wire_libp2p import peer_id_of
 
 log = logging.getLogger("qubix.control")
 
-MIN_PREFIX: Final = 4
 MAX_REQUESTS_AT_ONCE: Final = 64
 """Of one connection; more are read when some have been answered."""
 MAX_UNIX_PATH_BYTES: Final = 100
 """The system's limit is 104 to 108."""
-WAITS_FOR_CHAIN: Final = (Phase.FUNDING, Phase.SETTLING)
 Emit = Callable[[object], Awaitable[None]]
 """Sends one event of the request being served."""
 
@@ -175,22 +172,22 @@ async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.St
 
 async def offer(node: Node, args: OfferArgs, emit: Emit) -> OfferAnswer:
     if args.price_qu_per_hour is not None or args.withdraw is not None:
-        _change_shop(node, args)
+        await _change_shop(node, args)
         await node.offers.publish()
     own = node.offers.own
     view = market_desk.own_view(node, own) if own else None
     return OfferAnswer(view)
 
 
-def _change_shop(node: Node, args: OfferArgs) -> None:
-    if not node.config.provider:
-        raise ConfigInvalid("this daemon offers nothing; start it with --provider")
+async def _change_shop(node: Node, args: OfferArgs) -> None:
+    parts, shop = node.parts, node.shop
+    provider_desk.check_is_provider(node)
     if args.price_qu_per_hour is not None:
         if args.price_qu_per_hour > MAX_QU:
             raise ConfigInvalid(f"a price is at most {MAX_QU} QU per hour")
-        node.shop.price_qu_per_hour = Qu(args.price_qu_per_hour)
+        await set_price(parts.store, node.config, shop, Qu(args.price_qu_per_hour))
     if args.withdraw is not None:
-        node.shop.open_for_business = not args.withdraw
+        await set_open(parts.store, shop, not args.withdraw)
 
 
 async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent:
@@ -203,8 +200,8 @@ async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent
         raise MessageInvalid("base_dir and output_dir must be absolute paths")
     lease = await _hire(node, args, job, where, order, emit)
     if args.detach:
-        return _run_event(node, lease)
-    return await _follow(node, lease, emit)
+        return lease_desk.run_event(node, lease)
+    return await lease_desk.follow(node, lease, emit)
 
 
 async def _hire(
@@ -263,65 +260,6 @@ async def confirm(node: Node, args: control.ConfirmArgs, emit: Emit) -> control.
     return control.Done()
 
 
-async def wait(node: Node, args: control.WaitArgs, emit: Emit) -> control.RunEvent:
-    return await _follow(node, await find_lease(node, args.lease), emit)
-
-
-async def _follow(node: Node, lease: Lease, emit: Emit) -> control.RunEvent:
-    """An event for the present state and for every later one, until the end. A front end that slept
-    through too many of them goes on from the present."""
-    while True:
-        with node.leases.listen(lease.lease_id) as changes, contextlib.suppress(trio.EndOfChannel):
-            lease = await node.leases.get(lease.lease_id)
-            await emit(_run_event(node, lease))
-            while lease.phase not in TERMINAL:
-                lease = await changes.receive()
-                await emit(_run_event(node, lease))
-            return _run_event(node, lease)
-
-
-async def ps(node: Node, args: control.PsArgs, emit: Emit) -> control.PsView:
-    leases = await node.all_leases()
-    standing = node.reconciler.standing
-    shown = (one for one in leases if args.all or one.phase not in TERMINAL or one.lease_id in standing)
-    return control.PsView(
-        [lease_view(one, [d.code for d in standing.get(one.lease_id, ())]) for one in shown]
-    )
-
-
-async def logs(node: Node, args: control.LogsArgs, emit: Emit) -> control.Done:
-    lease = await find_lease(node, args.lease)
-
-    async def write(data: bytes) -> None:
-        await emit(control.LogChunk(data))
-
-    kept_here = node.files.path(lease.lease_id, "job.log").exists()
-    wanted = messages.GetLogs(lease.lease_id, offset=0, follow=args.follow)
-    if lease.role is Role.PROVIDER or kept_here:
-        await node.desk.give_log(lease, wanted, write)
-    else:
-        await _logs_from_provider(node, lease, wanted, write)
-    return control.Done()
-
-
-async def _logs_from_provider(
-    node: Node, lease: Lease, wanted: messages.GetLogs, write: Callable[[bytes], Awaitable[None]]
-) -> None:
-    parts = node.parts
-    stream = await parts.wire.open(lease.terms.provider, LOGS_PROTOCOL, lease.peer_addresses)
-    async with stream:
-        await send_signed(stream, parts.key.sign(wanted))
-        await stream.send_eof()
-        await receive_signed(stream, lease.terms.provider)
-        while chunk := bytes(await stream.receive_some(messages.MAX_MESSAGE_BYTES)):
-            await write(chunk)
-
-
-async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEvent:
-    lease = await find_lease(node, args.lease)
-    return _run_event(node, await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms())))
-
-
 async def wallet(node: Node, args: control_wallet.WalletArgs, emit: Emit) -> control_wallet.WalletView:
     return await wallet_desk.wallet(node)
 
@@ -339,29 +277,11 @@ async def shutdown(node: Node, args: control.ShutdownArgs, emit: Emit) -> contro
     return control.Done()
 
 
-async def find_lease(node: Node, prefix: str) -> Lease:
-    """The one lease whose id begins so. LeaseUnknown if there is none or more than one."""
-    if len(prefix) < MIN_PREFIX:
-        raise LeaseUnknown(
-            f"give at least the first {MIN_PREFIX} characters of a lease id; see `qubix ps -a`"
-        )
-    found = [one for one in await node.all_leases() if one.lease_id.hex().startswith(prefix.lower())]
-    if len(found) != 1:
-        count = "several leases begin" if found else "no lease here begins"
-        raise LeaseUnknown(f"{count} with {prefix[:64]!r}; see `qubix ps -a`")
-    return found[0]
-
-
-def _run_event(node: Node, lease: Lease) -> control.RunEvent:
-    detail = lease.sentence if lease.phase in TERMINAL else PHASE_WORDS[lease.phase]
-    waiting = node.waiting.why if lease.phase in WAITS_FOR_CHAIN else ""
-    return control.RunEvent(lease.phase, detail, lease_view(lease), waiting=waiting)
-
-
 Verb = Callable[[Node, Any, Emit], Awaitable[object]]
 VERBS: Final[dict[str, Verb]] = {
     "status": status,
     "offer": offer,
+    "provider": provider_desk.provider,
     "market": market_desk.market,
     "why": market_desk.why,
     "score": market_desk.score,
@@ -370,10 +290,13 @@ VERBS: Final[dict[str, Verb]] = {
     "directories": market_desk.directories,
     "run": run,
     "confirm": confirm,
-    "ps": ps,
-    "logs": logs,
-    "stop": stop,
-    "wait": wait,
+    "ps": lease_desk.ps,
+    "logs": lease_desk.logs,
+    "stop": lease_desk.stop,
+    "pause": lease_desk.pause,
+    "resume": lease_desk.resume,
+    "restart": lease_desk.restart,
+    "wait": lease_desk.wait,
     "wallet": wallet,
     "send": send,
     "history": history,

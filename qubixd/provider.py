@@ -15,11 +15,14 @@ from typing import Final
 import trio
 
 from escrow_bridge import layout
+from ledger import journal
 from protocol.errors import ChainDisagrees, ChainUnreachable, EngineUnreachable
+from protocol.lease_state import Lease
 from protocol.messages import Offer
 from protocol.units import Qu, UnixMs
 from qubixd.config import Config
-from qubixd.leases import Leases
+from qubixd.earnings import Earnings
+from qubixd.leases import Leases, decode_state
 from qubixd.parts import Parts
 from qubixd.quotes import House, free_of
 from qubixd.runner import Stock
@@ -62,6 +65,7 @@ class Provider:
     nothing earned could be cashed. None before the chain has said so."""
     engine_says: str = ""
     """Why no job could be started, in a sentence; empty while the engine answers."""
+    earnings: Earnings = field(default_factory=Earnings)
 
     def house(self) -> House:
         """What quotes are made from, at this moment."""
@@ -134,6 +138,9 @@ class Provider:
 
     async def run(self) -> None:
         """Everything that goes on while the machine is offered."""
+        self.leases.on_change.append(self._note)
+        for row in await journal.leases(self.parts.store):
+            self._note(decode_state(row.state))
         async with trio.open_nursery() as nursery:
             if self.stock:
                 self.leases.on_change.append(self.stock.lease_changed)
@@ -141,6 +148,9 @@ class Provider:
                 nursery.start_soon(self.stock.run)
             nursery.start_soon(self._watch_balance)
             nursery.start_soon(self._watch_engine)
+
+    def _note(self, lease: Lease) -> None:
+        self.earnings.note(lease, self.parts.now_ms())
 
     def changed(self) -> None:
         for tell in self.on_change:

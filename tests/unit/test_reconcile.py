@@ -24,7 +24,8 @@ from protocol.lease import step
 from protocol.lease_state import STATES, TERMINAL, Lease, Phase, Role
 from protocol.units import EscrowId, Qu, Tick, UnixMs
 from qubixd import reconcile as r
-from qubixd.control import ps, status
+from qubixd.control import status
+from qubixd.lease_desk import ps
 from qubixd.leases import decode_state
 from qubixd.reconcile import OnChain, judge
 from tests.support.chains import Store
