@@ -467,13 +467,13 @@ class GetMeters:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """One card at one instant."""
+    """One card at one instant; None where the card does not tell."""
 
     digest: Bytes32
-    use_permille: Annotated[int, Meta(ge=0, le=1_000)]
+    use_permille: Annotated[int, Meta(ge=0, le=1_000)] | None
     memory_mib: Count32
-    temperature_c: Annotated[int, Meta(ge=-300, le=1_000)]
-    power_mw: Count32
+    temperature_c: Annotated[int, Meta(ge=-300, le=1_000)] | None
+    power_mw: Count32 | None
 
 
 @dataclass(frozen=True)
