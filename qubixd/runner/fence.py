@@ -278,12 +278,12 @@ def _apply(client: Client, name: str, rules: str) -> str:
     """What the program said of the rules: UP, or why they do not hold."""
     try:
         asked = client.exec_create(name, ["/fence", "apply", rules])
-        return str(client.exec_start(asked["Id"]).decode(errors="replace").strip())
+        said: str = client.exec_start(asked["Id"]).decode(errors="replace").strip()
     except APIError as error:
-        if error.status_code != HTTP_CONFLICT:
-            raise
-        said = client.logs(name, tail=1).decode(errors="replace").strip()  # it has ended
-        return f"the fence ended and said {said!r}"
+        said = str(error.explanation)
+    # Where the first program found that the rules do not hold it ends, and the second with it.
+    first: str = client.logs(name, tail=1).decode(errors="replace").strip()
+    return said if UP in (said, first) else first or said
 
 
 def _said_by_host(client: Client, image: str) -> list[str]:
