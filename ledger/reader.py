@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiosqlite
 
+from ledger.meters import MeterRow, history_query, row_of
 from ledger.rows import OFFER_COLUMNS, LeaseRow, OfferRow, leases_query
 from protocol.errors import LedgerBroken
 
@@ -30,6 +31,11 @@ class Reader:
             f"SELECT {OFFER_COLUMNS} FROM offers WHERE expires_ms > ? ORDER BY peer", (now_ms,)
         )
         return tuple(OfferRow(*row) for row in rows)
+
+    async def meters(self, lease_id: bytes, since_ms: int, limit: int = 10_000) -> tuple[MeterRow, ...]:
+        """As `meters.history`."""
+        rows = await self._db.execute_fetchall(*history_query(lease_id, since_ms, limit))
+        return tuple(row_of(row) for row in rows)
 
 
 @asynccontextmanager

@@ -92,6 +92,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE payments ADD COLUMN procedure INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE payments ADD COLUMN payload BLOB NOT NULL DEFAULT x''",
     ),
+    (
+        # What a job used, a minute a row, later an hour a row. Sums are over `samples`, so that rows can be
+        # put together; first_ms and last_ms are the instants of the samples contained. gpus: msgpack.
+        """CREATE TABLE meters (
+            lease_id BLOB NOT NULL REFERENCES leases, span_ms INTEGER NOT NULL, start_ms INTEGER NOT NULL,
+            samples INTEGER NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL,
+            cpu_sum INTEGER NOT NULL, cpu_most INTEGER NOT NULL,
+            memory_sum INTEGER NOT NULL, memory_most INTEGER NOT NULL,
+            disk_sum INTEGER NOT NULL, disk_most INTEGER NOT NULL,
+            received INTEGER NOT NULL, sent INTEGER NOT NULL, gpus BLOB NOT NULL,
+            PRIMARY KEY (lease_id, span_ms, start_ms)) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 
