@@ -249,7 +249,7 @@ def history_query(lease_id: bytes, since_ms: int, limit: int) -> tuple[str, tupl
     """SQL and values for a lease's rows that end after `since_ms`, oldest first; of too many the newest."""
     sql = (
         f"SELECT * FROM (SELECT {COLUMNS} FROM meters WHERE lease_id = ? AND start_ms + span_ms > ?"
-        " ORDER BY start_ms DESC LIMIT ?) ORDER BY start_ms"
+        " ORDER BY start_ms DESC, first_ms DESC LIMIT ?) ORDER BY start_ms, first_ms"
     )
     return sql, (lease_id, since_ms, limit)
 

@@ -83,12 +83,12 @@ async def test_parts_of_a_minute_make_one_row() -> None:
         assert list(await meters.history(store, LEASE, 0, ALL)) == rows(*busy(0, 90))
 
 
-@given(cuts=st.lists(st.integers(1, 4_000), max_size=6), folds=st.lists(st.integers(0, 5_000), max_size=3))
+@given(cuts=st.lists(st.integers(1, 200), max_size=6), folds=st.lists(st.integers(0, 5_000), max_size=3))
 async def test_however_it_is_cut_written_twice_and_folded_the_sums_are_the_same(
     cuts: Sequence[int], folds: Sequence[int]
 ) -> None:
-    samples = busy(0, 4_000)
-    edges = [0, *sorted(cuts), 4_000]
+    samples = busy(0, 4_000)[::20]
+    edges = [0, *sorted(cuts), 200]
     async with ledger() as store:
         for number, (low, high) in enumerate(pairwise(edges)):
             for _ in range(2):
@@ -96,10 +96,10 @@ async def test_however_it_is_cut_written_twice_and_folded_the_sums_are_the_same(
             if number < len(folds):
                 await meters.fold(store, LEASE, at(folds[number]))
         kept = await meters.history(store, LEASE, 0, ALL)
-    assert sum(row.samples for row in kept) == 4_000
+    assert sum(row.samples for row in kept) == 200
     assert sum(row.cpu_millis.total for row in kept) == sum(one.cpu_millis for one in samples)
-    assert max(row.memory_mib.most for row in kept) == 7_998
-    assert (kept[0].first_ms, kept[-1].last_ms) == (START, at(3_999))
+    assert max(row.memory_mib.most for row in kept) == 2 * 3_980
+    assert (kept[0].first_ms, kept[-1].last_ms) == (START, at(3_980))
 
 
 async def test_minutes_become_hours() -> None:
