@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
 from protocol.query import help_text
-from tui import devnet, market, run, show, stake, up, verbs, wallet
+from tui import devnet, market, provider, run, show, stake, up, verbs, wallet
 from tui.safe import safe_line, safe_text
 
 Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -55,7 +55,7 @@ def _logs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
 
 
-def _stop_arguments(parser: argparse.ArgumentParser) -> None:
+def _lease_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lease", metavar="LEASE", help="a lease, or the start of its id")
 
 
@@ -109,6 +109,12 @@ VERBS: dict[str, Verb] = {
         ("qubix offer", "qubix offer --price 500000", "qubix offer --withdraw"),
         _offer_arguments,
         verbs.offer,
+    ),
+    "provider": Verb(
+        "show what this machine earns, sells and runs; take no new jobs, or take them again",
+        ("qubix provider", "qubix provider --watch", "qubix provider pause", "qubix provider resume"),
+        provider.add_arguments,
+        provider.provider,
     ),
     "market": Verb(
         "show the offers known here, the cheapest or the fittest first",
@@ -172,7 +178,20 @@ VERBS: dict[str, Verb] = {
     "logs": Verb(
         "show what a job prints", ("qubix logs 3fa9c1", "qubix logs -f 3fa9c1"), _logs_arguments, verbs.logs
     ),
-    "stop": Verb("end a job and pay for the time used", ("qubix stop 3fa9c1",), _stop_arguments, verbs.stop),
+    "stop": Verb("end a job and pay for the time used", ("qubix stop 3fa9c1",), _lease_argument, verbs.stop),
+    "pause": Verb(
+        "freeze a job: the machine stays reserved, so it costs as much as before",
+        ("qubix pause 3fa9c1",),
+        _lease_argument,
+        verbs.pause,
+    ),
+    "resume": Verb("let a frozen job go on", ("qubix resume 3fa9c1",), _lease_argument, verbs.resume),
+    "restart": Verb(
+        "end a job and begin it anew in its workspace; the lease and its meter go on",
+        ("qubix restart 3fa9c1",),
+        _lease_argument,
+        verbs.restart,
+    ),
     "wallet": Verb(
         "show the wallet and what is in escrow; make, import and export keys; send; look back",
         (

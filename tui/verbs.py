@@ -15,8 +15,11 @@ from protocol.control import (
     Done,
     LogChunk,
     LogsArgs,
+    PauseArgs,
     PsArgs,
     PsView,
+    RestartArgs,
+    ResumeArgs,
     RunEvent,
     ShutdownArgs,
     StatusArgs,
@@ -98,6 +101,29 @@ async def stop(options: argparse.Namespace) -> int:
     if lease.phase in TERMINAL:
         return tell(options, lease, Text(f"Lease {short} has ended: {safe_line(event.detail)}."))
     return tell(options, lease, Text(f"Lease {short} is being stopped; `qubix ps` shows how far it is."))
+
+
+async def pause(options: argparse.Namespace) -> int:
+    words = "freezes; it costs as much as before. `qubix resume {0}` lets it go on."
+    return await _act(options, "pause", PauseArgs(options.lease), words)
+
+
+async def resume(options: argparse.Namespace) -> int:
+    return await _act(options, "resume", ResumeArgs(options.lease), "goes on.")
+
+
+async def restart(options: argparse.Namespace) -> int:
+    words = "ends and begins anew in its workspace; the meter runs on."
+    return await _act(options, "restart", RestartArgs(options.lease), words)
+
+
+async def _act(options: argparse.Namespace, verb: str, args: object, words: str) -> int:
+    """What the person wants of a job is on its way to the provider."""
+    event: RunEvent = await ask(options, verb, args)
+    if event.lease is None:
+        raise LeaseUnknown(f"there is no lease {options.lease} here")
+    short = show.short_id(event.lease.lease_id)
+    return tell(options, event.lease, Text(f"Lease {short} {words.format(short)}"))
 
 
 async def down(options: argparse.Namespace) -> int:

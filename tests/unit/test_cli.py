@@ -16,7 +16,7 @@ import pytest
 from protocol import control, control_market, control_wallet
 from protocol.control import LogsArgs, PsArgs, StopArgs
 from protocol.control_market import DenyArgs, MarketArgs, OfferArgs, ScoreArgs, StakeArgs, WhyArgs
-from tests.support import views
+from tests.support import provider_views, views
 from tests.support.control_server import Reply, control_server
 from tests.support.views import HOSTILE
 from tui import cli
@@ -39,9 +39,11 @@ def daemon(verb: str, args: Any) -> Iterator[Reply]:
         "deny": views.DENIED,
         "stake": views.STAKE,
         "directories": control_market.DirectoriesView(views.MARKET.directories),
+        "provider": provider_views.HOSTILE_PROVIDER,
         "offer": control_market.OfferAnswer(views.offer(own=True)),
         "ps": control.PsView([views.lease(), hostile_lease]),
         "stop": control.RunEvent("stopping", "you stopped it", views.lease(phase="stopping")),
+        **dict.fromkeys(("pause", "resume", "restart"), control.RunEvent("running", "", hostile_lease)),
         "logs": control.Done(),
         "shutdown": control.Done(),
     }
@@ -57,7 +59,9 @@ def home(tmp_path: Path) -> Iterator[str]:
 
 WALLET = [["wallet"], ["wallet", "history"], ["wallet", "send", "A" * 60, "1_000", "--id", "x"]]
 MARKET = [["market"], ["why"], ["score", "alice"], ["deny", "list"], ["stake"], ["directories"]]
-ASKING = [["status"], *WALLET, *MARKET, ["offer"], ["ps"], ["ps", "-a"], ["stop", "3fa9"], ["down"]]
+PROVIDER = [["offer"], ["provider"], ["provider", "pause"], ["provider", "resume"]]
+LEASES = [["ps"], ["ps", "-a"], *([verb, "3fa9"] for verb in ("stop", "pause", "resume", "restart"))]
+ASKING = [["status"], *WALLET, *MARKET, *PROVIDER, *LEASES, ["down"]]
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
