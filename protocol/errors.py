@@ -24,6 +24,10 @@ QubixError                      exit  code
     PortBusy                          net.port_busy
     EngineUnreachable                 runner.engine_unreachable
     ImageUnavailable                  runner.image_unavailable
+      WrongArchitecture                 image.wrong_architecture
+      CudaTooNew                        image.cuda_too_new
+      GpuMissing                        image.gpu_missing
+      ImageNotHere                      image.not_here
     StartFailed                       runner.start_failed
     JobMissing                        runner.job_missing
     InternetUnavailable               runner.no_internet
@@ -179,6 +183,30 @@ class EngineUnreachable(MachineError):
 
 class ImageUnavailable(MachineError):
     code = "runner.image_unavailable"
+
+
+class WrongArchitecture(ImageUnavailable):
+    """The image is for other processors than this machine's."""
+
+    code = "image.wrong_architecture"
+
+
+class CudaTooNew(ImageUnavailable):
+    """The image needs a newer CUDA than this machine's driver supports."""
+
+    code = "image.cuda_too_new"
+
+
+class GpuMissing(ImageUnavailable):
+    """The image needs a driver that this machine does not have."""
+
+    code = "image.gpu_missing"
+
+
+class ImageNotHere(ImageUnavailable):
+    """An image that is built where it is used has not been built here."""
+
+    code = "image.not_here"
 
 
 class StartFailed(MachineError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Final
 
+from protocol.image_needs import NOTHING, Need
 from protocol.messages import Offer
 from protocol.units import Seconds
 
@@ -61,6 +62,7 @@ class LocalImage:
     """Their tags, the base first."""
     mib: int
     """Unpacked."""
+    need: Need = NOTHING
 
 
 def tags_of(images: Iterable[LocalImage]) -> tuple[bytes, ...]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from docker.errors import NotFound
 
+from protocol.image_needs import Need, need_of
 from protocol.images import LocalImage, layer_tag
 from protocol.units import UnixMs
 from qubixd.runner.docker_config import Info, unix_ms
@@ -66,7 +67,14 @@ def local_image(info: Info) -> LocalImage:
         names=tuple(name for name in names if "<none>" not in name),
         layers=tuple(layer_tag(digest) for digest in layers if _SHA256.fullmatch(digest)),
         mib=-(-int(info.get("Size") or 0) // MIB),
+        need=needs(info),
     )
+
+
+def needs(info: Info) -> Need:
+    """What an image asks of a machine."""
+    config = info.get("Config") or {}
+    return need_of(str(info.get("Architecture") or ""), config.get("Env") or (), config.get("Labels") or {})
 
 
 def _inspected(client: Client, image_id: str) -> Info | None:

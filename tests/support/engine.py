@@ -133,7 +133,8 @@ def _debian_mirror() -> list[str]:
     return listed.stdout.split()[:1]
 
 
-def _skip_or_fail(reason: str) -> NoReturn:
+def skip_or_fail(reason: str) -> NoReturn:
+    """The end of a test that needs what this machine lacks; in CI it must not lack it."""
     if os.environ.get("QUBIX_TEST_REQUIRE_DOCKER"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -145,7 +146,7 @@ def docker_engine() -> Iterator[docker.DockerClient]:
     try:
         client = engine_client()
     except Unavailable as error:
-        _skip_or_fail(str(error))
+        skip_or_fail(str(error))
     yield client
     client.close()
 
@@ -163,7 +164,7 @@ def busybox_image(docker_engine: docker.DockerClient) -> str:
     try:
         return ensure_busybox(docker_engine)
     except Unavailable as error:
-        _skip_or_fail(str(error))
+        skip_or_fail(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +173,7 @@ def python_image(docker_engine: docker.DockerClient) -> str:
     try:
         return ensure_python(docker_engine)
     except Unavailable as error:
-        _skip_or_fail(str(error))
+        skip_or_fail(str(error))
 
 
 if __name__ == "__main__":
