@@ -108,13 +108,14 @@ def _dotted(key: str) -> str:
 
 
 class Child:
-    """A process that holds a hardware.Session; `ask("sample")` gives its answer as the object it is."""
+    """A process that holds a hardware.Session; `ask("sample")` gives its answer as the object it is. With
+    arguments it runs a Health instead: see tests/support/nvml_child.py."""
 
-    def __init__(self, library: Path, state: Path) -> None:
+    def __init__(self, library: Path, state: Path, *arguments: str) -> None:
         if sys.platform != "linux":
             pytest.skip("loads a library the Linux way")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.nvml_child"],
+            [sys.executable, "-m", "tests.support.nvml_child", *arguments],
             env=environment(library) | {"QUBIX_NVML_STATE": str(state)},
             cwd=ROOT,
             stdin=subprocess.PIPE,
