@@ -7,7 +7,7 @@ one after a crash, and has its effect once. Jobs outlive the daemon.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -81,6 +81,19 @@ class Stock:
     """Of names and layers, as in `Offer.layers`; see protocol/images.py."""
     pull_mib_per_s: int = 0
     """0 if no image has come lately."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a job has used since its container began, and what it holds now."""
+
+    cpu_ns: int
+    memory_bytes: int
+    """Without cached files that nobody uses: the kernel takes those back when it needs room."""
+    received_bytes: int
+    sent_bytes: int
+    disk_bytes: int | None = None
+    """In its workspace, when that was last measured."""
 
 
 Progress = Callable[[str, float], None]
@@ -174,6 +187,10 @@ class Runner(Protocol):
     def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Standard output and error, interleaved, from byte `offset` on; ends when the job has ended
         (follow) or at what is there now. Kept size is capped; use `contextlib.aclosing`."""
+        ...
+
+    async def usage(self, leases: Collection[LeaseId]) -> dict[LeaseId, Usage]:
+        """What these jobs use, cheap enough for once a second. Jobs of which that is not known are left out."""
         ...
 
     async def remove(self, lease_id: LeaseId) -> None:

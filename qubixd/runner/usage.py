@@ -20,6 +20,7 @@ from docker.errors import APIError
 
 from protocol.errors import EngineUnreachable
 from protocol.units import LeaseId
+from qubixd.runner import Usage
 from qubixd.runner.docker_engine import Client, DockerEngine
 
 MAX_FILE_BYTES: Final = 65_536
@@ -30,19 +31,6 @@ ASKED_AT_ONCE: Final = 10
 NOT_THE_JOBS: Final = ("lo", "tap", "veth", "br-", "docker")
 """Beginnings of the names of devices that are no way out of a job; taps are the inner end of a virtual
 machine's own, and would count everything twice."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Totals of one job since its container began, and what it holds now."""
-
-    cpu_ns: int
-    memory_bytes: int
-    """Without cached files that nobody uses: the kernel takes those back when it needs room."""
-    received_bytes: int
-    sent_bytes: int
-    disk_bytes: int | None = None
-    """In its workspace, when that was last measured."""
 
 
 @dataclass(frozen=True)

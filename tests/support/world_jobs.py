@@ -6,7 +6,7 @@ A job's script is two numbers: how many seconds it runs, and the code it exits w
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ import trio
 from protocol.errors import ImageUnavailable, JobMissing
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec, Stock
+from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
 
 EPOCH_MS: Final = 1_800_000_000_000
 
@@ -54,6 +54,18 @@ class _Job:
             self.tell()
 
 
+def _usage(one: _Job, load_millis: int) -> Usage:
+    """A job that always uses as much, holds 8 MiB and left 2 on its disk, and receives 1,000 bytes a second."""
+    ran_ms = now_ms() - one.started_at
+    return Usage(
+        cpu_ns=ran_ms * load_millis * 1_000,
+        memory_bytes=8 << 20,
+        received_bytes=ran_ms,
+        sent_bytes=0,
+        disk_bytes=2 << 20,
+    )
+
+
 class Engine:
     """A Runner whose jobs outlive the daemon and whose times are the virtual clock's."""
 
@@ -62,6 +74,8 @@ class Engine:
         self.starts: list[LeaseId] = []
         self.missing_images: set[str] = set()
         self.stock_now = Stock()
+        self.load_millis: int | None = 500
+        """How much of a core every job uses; None: nobody can say."""
 
     @property
     def name(self) -> str:
@@ -132,6 +146,13 @@ class Engine:
         self._get(lease_id)
         await trio.lowlevel.checkpoint()
         yield b"hello from the job\n"[offset:]
+
+    async def usage(self, leases: Collection[LeaseId]) -> dict[LeaseId, Usage]:
+        await trio.lowlevel.checkpoint()
+        if self.load_millis is None:
+            return {}
+        found = {lease: self.jobs[lease] for lease in leases if lease in self.jobs}
+        return {lease: _usage(one, self.load_millis) for lease, one in found.items()}
 
     async def remove(self, lease_id: LeaseId) -> None:
         await trio.lowlevel.checkpoint()

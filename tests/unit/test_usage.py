@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from protocol.units import LeaseId
-from qubixd.runner.usage import Usage, of_stats
+from qubixd.runner import Usage
+from qubixd.runner.usage import of_stats
 from tests.support import cgroups
 from tests.support.cgroups import CONTAINER, PID, PLACE
 
