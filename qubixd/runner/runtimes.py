@@ -15,6 +15,8 @@ from qubixd.runner.docker_engine import Client
 
 AUTO: Final = "auto"
 PLAIN: Final = "runc"
+ALIKE: Final = (PLAIN, "crun", "nvidia")
+"""Runtimes whose jobs use the host's kernel, and so the filter in it."""
 SANDBOXES: Final = {"runsc": "runsc", "gvisor": "runsc", "kata": "kata", "kata-runtime": "kata"}
 """Names under which runtimes with a kernel of their own are usually registered, and how offers call them; the
 first that is installed is taken by AUTO."""
@@ -87,7 +89,7 @@ def _names(setting: str) -> list[str]:
 
 
 def _runtime(name: str, runtimes: Mapping[str, Sequence[str]]) -> Runtime:
-    kind = SANDBOXES.get(name, "" if name in ("", PLAIN) else name)
+    kind = SANDBOXES.get(name, "" if name in ("", *ALIKE) else name)
     fenced = not kind or _leaves_network_to_host(runtimes[name])
     return Runtime(name, f"docker+{kind[:MAX_NAME_CHARS]}" if kind else "docker", fenced)
 
