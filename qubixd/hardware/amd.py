@@ -16,6 +16,8 @@ from typing import Any, Final
 from qubixd.hardware.facts import Gpu, GpuProcess, GpuSample, Pcie, Vitals
 
 MIB: Final = 1 << 20
+SLOW_EVERY: Final = 10
+"""Rounds from one look at a card's health to the next: the library measures for a tenth of a second."""
 RETRY_EVERY: Final = 30
 """Rounds from one try to open the library anew to the next, while a card does not answer."""
 _FASTER: Final = (5, 8, 16, 32, 64)
@@ -38,6 +40,7 @@ class Cards:
         self._cards: list[_Card] = []
         self._known: dict[str, str] = {}
         """Every UUID ever listed -> why it does not answer, or ""."""
+        self._well: dict[str, Vitals] = {}
 
     def open(self) -> None:
         """Leaves no card where the library or the driver is missing. The binding loads its library while it
@@ -72,9 +75,11 @@ class Cards:
         return tuple(sample for sample in found if sample is not None)
 
     def vitals(self) -> tuple[Vitals, ...]:
-        well = {card.gpu.uuid: _vitals(self._smi, card) for card in self._cards}
+        if self._round % SLOW_EVERY == 1:
+            self._well = {card.gpu.uuid: _vitals(self._smi, card) for card in self._cards}
         return tuple(
-            Vitals(uuid, lost=reason) if reason else well[uuid] for uuid, reason in self._known.items()
+            Vitals(uuid, lost=reason) if reason else self._well.get(uuid, Vitals(uuid))
+            for uuid, reason in self._known.items()
         )
 
     def _sample(self, card: _Card) -> GpuSample | None:
@@ -141,20 +146,15 @@ def _pcie(told: Any) -> Pcie | None:
 def _vitals(smi: Any, card: _Card) -> Vitals:
     ecc = _number(_ask(smi, "amdsmi_get_gpu_total_ecc_count", card.handle), "uncorrectable_count")
     pages = _ask(smi, "amdsmi_get_gpu_bad_page_info", card.handle)
-    states = [_state(page) for page in pages] if isinstance(pages, list) else []
+    states = {page["status"] for page in pages} if isinstance(pages, list) else set()
     throttled = _ask(smi, "amdsmi_get_violation_status", card.handle)
     return Vitals(
         uuid=card.gpu.uuid,
         ecc_uncorrected=int(ecc or 0),
-        rows_pending="PENDING" in states,
-        rows_failed="UNRESERVABLE" in states,
+        rows_pending=smi.AmdSmiMemoryPageStatus.PENDING in states,
+        rows_failed=smi.AmdSmiMemoryPageStatus.UNRESERVABLE in states,
         slowdown=frozenset({"thermal"} if any(_number(throttled, name) for name in _HOT) else ()),
     )
-
-
-def _state(page: Any) -> str:
-    status = page["status"]
-    return str(getattr(status, "name", status))
 
 
 def _temperature(smi: Any, handle: Any) -> int | None:

@@ -116,7 +116,7 @@ class Child:
             pytest.skip("loads a library the Linux way")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.nvml_child", *arguments],
-            env=environment(library) | {"QUBIX_NVML_STATE": str(state)},
+            env=environment(library) | {"QUBIX_NVML_STATE": str(state), "QUBIX_AMDSMI_STATE": str(state)},
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -144,5 +144,6 @@ class Child:
 
 
 def environment(library: Path) -> dict[str, str]:
-    """Of a process that searches `library` first for NVML."""
-    return {"LD_LIBRARY_PATH": str(library), "PATH": os.defpath, "PYTHONPATH": str(ROOT)}
+    """Of a process that searches `library` first for NVML, and for an amdsmi."""
+    modules = os.pathsep.join((str(ROOT), str(library)))
+    return {"LD_LIBRARY_PATH": str(library), "PATH": os.defpath, "PYTHONPATH": modules}
