@@ -190,7 +190,7 @@ class Runner(Protocol):
         ...
 
     async def usage(self, leases: Collection[LeaseId]) -> dict[LeaseId, Usage]:
-        """What these jobs use, cheap enough for once a second. Jobs of which that is not known are left out."""
+        """What these jobs use, cheap enough for once a second. Those that cannot be told of are left out."""
         ...
 
     async def remove(self, lease_id: LeaseId) -> None:

@@ -1,0 +1,79 @@
+"""A node's meters, put together: it samples what it runs, follows what it rents, and answers callers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from protocol.lease_state import Lease
+from protocol.messages import GpuUse
+from qubixd.hardware import GpuSample
+from qubixd.health import Health
+from qubixd.leases import Leases
+from qubixd.meters import Meters
+from qubixd.meters_door import MetersDoor
+from qubixd.meters_follow import Follower
+from qubixd.parts import Parts
+from qubixd.sampling import MIB, Sampler
+from qubixd.wire import Wire
+
+STALE_MS: Final = 5_000
+"""Figures of cards that are older say nothing of now."""
+
+
+@dataclass(frozen=True)
+class Metering:
+    meters: Meters
+    door: MetersDoor
+    follower: Follower
+    sampler: Sampler | None
+    """None where no jobs are run."""
+
+    @classmethod
+    def build(
+        cls,
+        parts: Parts,
+        leases: Leases,
+        addresses_of: Callable[[Lease], tuple[str, ...]],
+        health: Health | None,
+    ) -> Metering:
+        """`health`: who watches this machine's GPUs, if it is rented out and has any."""
+        meters = Meters(parts.store, leases, parts.now_ms)
+        follower = Follower(parts.wire, parts.key, leases, meters, addresses_of)
+        sampler = None
+        if parts.runner is not None:
+            sampler = Sampler(leases, meters, parts.runner, parts.now_ms, lambda: cards_of(parts, health))
+        return cls(meters, MetersDoor(parts.key, leases, meters), follower, sampler)
+
+    def open(self, wire: Wire) -> None:
+        """Begin to answer on a wire."""
+        self.door.open(wire)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled. The ledger's part goes last, so that it writes all that the others brought."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.meters.run)
+            await nursery.start(self.follower.run)
+            if self.sampler is not None:
+                await nursery.start(self.sampler.run)
+            task_status.started()
+
+
+def cards_of(parts: Parts, health: Health | None) -> dict[bytes, GpuUse]:
+    """The newest figures of this machine's cards, by digest; none if nobody has looked lately."""
+    if health is None or parts.now_ms() - health.sampled_at > STALE_MS:
+        return {}
+    return uses_of(health.samples, parts.machine.gpu_uuids)
+
+
+def uses_of(samples: Mapping[str, GpuSample], uuids: Mapping[bytes, str]) -> dict[bytes, GpuUse]:
+    """`uuids`: of each digest. Cards without figures are left out."""
+    return {digest: _use(digest, samples[uuid]) for digest, uuid in uuids.items() if uuid in samples}
+
+
+def _use(digest: bytes, sample: GpuSample) -> GpuUse:
+    use = None if sample.use_ratio is None else min(1_000, max(0, round(sample.use_ratio * 1_000)))
+    return GpuUse(digest, use, sample.memory_used // MIB, sample.temperature_c, sample.power_mw)
