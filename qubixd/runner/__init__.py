@@ -200,3 +200,8 @@ class Runner(Protocol):
     async def leases(self) -> frozenset[LeaseId]:
         """Every lease that has a job here, running or ended (for re-adoption and clean-up)."""
         ...
+
+    async def containers(self) -> dict[str, LeaseId]:
+        """Id of the container of each job that runs or is paused: whose processes are whose. Empty where
+        jobs have none."""
+        ...
