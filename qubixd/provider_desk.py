@@ -35,6 +35,8 @@ from qubixd.wire_libp2p import peer_id_of
 
 Emit = Callable[[object], Awaitable[None]]
 MIB: Final = 1 << 20
+LOOK_SECONDS: Final = 0.1
+"""The processor's use is that of so long."""
 ANSWER_SECONDS: Final = 2.0
 """The screen does not wait longer for the chain or for scores."""
 
@@ -121,7 +123,7 @@ def _machine(node: Node) -> MachineView:
     offered, free = node.parts.machine.capacity, node.provider.house().free
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(node.config.root)
     cpus = psutil.cpu_count() or 1
-    used = round(psutil.cpu_percent() * cpus * 10)
+    used = round(psutil.cpu_percent(LOOK_SECONDS) * cpus * 10)
     return MachineView(
         cpu_model=cpu.model(),
         arch=cpu.arch(),

@@ -43,6 +43,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_conditions(parser)
     parser.add_argument("--order-by", default="", metavar="KEYS", help="who comes first, e.g. price,-score")
     parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
+    parser.add_argument("--up", action="store_true", help="start the daemon first if none runs")
     parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
 
 
@@ -95,6 +96,7 @@ VERBS: dict[str, Verb] = {
     "up": Verb(
         "start this machine's daemon",
         (
+            "qubix up --provider --detach",
             "qubix up --chain node://127.0.0.1:21841 --contract-index 28 --detach",
             "qubix up --provider --price 360000 --chain node://127.0.0.1:21841 --contract-index 28",
             "qubix up --directory --listen 0.0.0.0:4001 --chain node://127.0.0.1:21841 --contract-index 28",
@@ -207,7 +209,7 @@ VERBS: dict[str, Verb] = {
     ),
     "devnet": Verb(
         "run a private Qubic network on this machine",
-        ("qubix devnet", "qubix devnet --nodes 3 --json"),
+        ("qubix devnet", "qubix devnet --nodes 3 --json", "qubix devnet --end"),
         devnet.add_arguments,
         devnet.devnet,
     ),

@@ -6,7 +6,11 @@ import argparse
 import os
 import sys
 
+from rich.text import Text
+
+from tui import private_net
 from tui.processes import module_command
+from tui.verbs import tell
 
 PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--nodes", "N", "on how many ports nodes answer (1)"),
@@ -21,6 +25,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--end", action="store_true", help="end the one that `qubix up` has started")
     for flag, metavar, text in PASSED_ON:
         parser.add_argument(flag, action="append", default=[], metavar=metavar, help=text)
 
@@ -35,6 +40,9 @@ def devnet_command(options: argparse.Namespace) -> list[str]:
 
 
 async def devnet(options: argparse.Namespace) -> int:
+    if options.end:
+        number = await private_net.end()
+        return tell(options, {"ended": number}, Text(f"The private network (process {number}) ends."))
     sys.stdout.flush()
     command = devnet_command(options)
     os.execv(command[0], command)

@@ -11,8 +11,12 @@ def data_dir(chosen: str | None) -> Path:
     named = chosen or os.environ.get("QUBIX_DATA_DIR")
     if named:
         return Path(named).expanduser().absolute()
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home).absolute() / "qubix"
+    return data_home() / "qubix"
+
+
+def data_home() -> Path:
+    """Where this user's programs keep their data."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share").absolute()
 
 
 def control_socket(directory: Path) -> Path:

@@ -74,6 +74,41 @@ def state(shop: ShopView) -> str:
     return f"The machine takes no jobs: {whys}."
 
 
+def first(view: ProviderView) -> Text:
+    """What was found on this machine, for somebody who has just begun; what is missing comes last."""
+    shop, machine, runner = view.shop, view.machine, view.runner
+    cards = [f"{one.model} ({show.size(one.vram_mib)}), {one.health}" for one in machine.gpus]
+    rest = f"{_cores(machine.cpu_millis.offered)} cores, {show.size(machine.memory_mib.offered)} of memory"
+    internet = "may have" if runner.internet else "have no"
+    pairs: list[tuple[str, str | Text]] = [
+        *(("GPU", card) for card in cards),
+        ("machine", f"{rest}, {show.size(machine.disk_mib.offered)} of disk ({machine.cpu_model})"),
+        ("price", f"{show.qu(shop.price_qu_per_hour)} QU an hour{_price_words(shop)}"),
+        ("jobs by", f"{runner.runner}; they {internet} Internet"),
+        ("wallet", f"{view.identity}, {_balance(view)}"),
+        ("address", f"{_address(view)}"),
+    ]
+    if not shop.name:
+        pairs.append(("name", "none; `qubix up --name NAME` shows one in the market"))
+    pairs += [
+        ("missing" if one.closes else "not sold", Text(safe_line(one.sentence, 300), show.BAD))
+        for one in shop.hindrances
+    ]
+    pairs.append(("", Text(state(shop) if shop.open else "No jobs are taken before that.", "bold")))
+    return show.sheet(pairs)
+
+
+def _price_words(shop: ShopView) -> str:
+    low, high = shop.suggested_low_qu_per_hour, shop.suggested_high_qu_per_hour
+    return f" (suggested {show.qu(low)} to {show.qu(high)}); `qubix offer --price QU` changes it"
+
+
+def _address(view: ProviderView) -> str:
+    address = view.addresses[0] if view.addresses else "none"
+    here = "/ip4/127." in address
+    return f"{address}{', for this machine only; --listen HOST:PORT lets others in' if here else ''}"
+
+
 # --- the upper part -----------------------------------------------------------------------------
 
 
@@ -146,11 +181,14 @@ def _price(view: ProviderView, width: int) -> Text:
     if width >= 100:
         low, high = show.qu(shop.suggested_low_qu_per_hour), show.qu(shop.suggested_high_qu_per_hour)
         text.append(f" (suggested {low} to {high})", "dim")
-    balance = "unknown" if view.balance is None else f"{show.qu(view.balance)} QU"
-    text.append("  wallet ", "dim").append(balance)
+    text.append("  wallet ", "dim").append(_balance(view))
     known = view.score is not None and not view.newcomer
     text.append("  score ", "dim").append(f"{view.score:.2f}" if known else "new")
     return text
+
+
+def _balance(view: ProviderView) -> str:
+    return "unknown" if view.balance is None else f"{show.qu(view.balance)} QU"
 
 
 def _runner(runner: RunnerView) -> Text:

@@ -7,7 +7,8 @@ import asyncio
 import os
 import sys
 import time
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +17,11 @@ from rich.text import Text
 
 from protocol import jobspec
 from protocol.control import ConfirmArgs, LeaseView, QuoteView, RunArgs, RunEvent
-from protocol.errors import FilesInvalid, JobFailed, JobFileInvalid, QubixError
+from protocol.errors import DaemonUnreachable, FilesInvalid, JobFailed, JobFileInvalid, QubixError
 from protocol.lease_state import TERMINAL
 from protocol.query import parse_filter, parse_sort
-from tui import consent, show
-from tui.client import connect, error_of
+from tui import consent, show, up
+from tui.client import Client, connect, error_of
 from tui.places import control_socket, data_dir
 from tui.safe import safe_line
 
@@ -72,7 +73,7 @@ def conditions(options: argparse.Namespace) -> str:
 async def run(options: argparse.Namespace) -> int:
     args = request(options)
     follower = Follower(options)
-    async with connect(control_socket(data_dir(options.data_dir))) as client:
+    async with _daemon(options) as client:
         try:
             async with aclosing(client.stream("run", args)) as items:
                 async for event in items:
@@ -85,6 +86,24 @@ async def run(options: argparse.Namespace) -> int:
         finally:
             follower.close()
     return follower.end()
+
+
+@asynccontextmanager
+async def _daemon(options: argparse.Namespace) -> AsyncIterator[Client]:
+    """The daemon of this node; with --up one that has just been started, if none answered."""
+    place = control_socket(data_dir(options.data_dir))
+    if options.up and not await _answers(place):
+        await up.start_plainly(options)
+    async with connect(place) as client:
+        yield client
+
+
+async def _answers(place: Path) -> bool:
+    try:
+        async with connect(place):
+            return True
+    except DaemonUnreachable:
+        return False
 
 
 def request(options: argparse.Namespace) -> RunArgs:

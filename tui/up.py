@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
+from protocol.control_market import MarketArgs, MarketView
+from protocol.control_provider import ProviderArgs, ProviderView
 from protocol.errors import ConfigInvalid, DiskFull
-from tui import show
-from tui.places import data_dir
+from tui import private_net, provider_screen, show
+from tui.client import connect
+from tui.places import control_socket, data_dir
+from tui.private_net import PrivateNet
 from tui.processes import Child, module_command, start
 
 READY_SECONDS = 60.0
+SETTLED_SECONDS = 10.0
+LOOK_SECONDS = 0.5
+PASSING = ("provider.no_chain", "provider.too_poor")
+"""What keeps a shop shut in the first seconds anyway."""
 
 PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--listen", "HOST:PORT", "address to listen on (127.0.0.1, any free port)"),
-    ("--chain", "URL", "the Qubic network: node://HOST:PORT[,HOST:PORT...] or rpc+https://HOST"),
+    ("--chain", "URL", "node://HOST:PORT[,HOST:PORT...] or rpc+https://HOST (a private network)"),
     ("--contract-index", "N", "index of the escrow contract on that network"),
     ("--network", "NAME", "name of that network (devnet)"),
     ("--price", "QU", "what each GPU costs an hour, or a machine without (by its model)"),
@@ -66,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, metavar=metavar, help=text)
 
 
-def daemon_command(options: argparse.Namespace, *, json: bool) -> list[str]:
-    """The daemon's command line for what was asked of `up`."""
+def daemon_command(options: argparse.Namespace, *, json: bool, more: Sequence[str] = ()) -> list[str]:
+    """The daemon's command line for what was asked of `up`, and more options of its."""
     command = module_command("qubixd", "--data-dir", str(data_dir(options.data_dir)))
     command += [flag for flag, _ in SWITCHES if _of(options, flag)]
     for flag, _, _ in REPEATED:
@@ -75,7 +85,7 @@ def daemon_command(options: argparse.Namespace, *, json: bool) -> list[str]:
     for flag, _, _ in PASSED_ON:
         if (value := _of(options, flag)) is not None:
             command += [flag, value]
-    return [*command, "--json"] if json else command
+    return [*command, *more, "--json"] if json else [*command, *more]
 
 
 def _of(options: argparse.Namespace, flag: str) -> Any:
@@ -84,30 +94,93 @@ def _of(options: argparse.Namespace, flag: str) -> Any:
 
 
 async def up(options: argparse.Namespace) -> int:
+    net = await _private_net(options)
+    if net and not options.json:
+        show.console(sys.stderr).print(Text(private_net.SENTENCE), soft_wrap=True)
     if not options.detach:
         sys.stdout.flush()
-        command = daemon_command(options, json=options.json)
+        command = daemon_command(options, json=options.json, more=net.options if net else ())
         os.execv(command[0], command)
+    child = await _start(options, net)
+    if options.json:
+        where = {"chain": net.chain, "contract_index": net.contract_index} if net else None
+        show.print_json({**child.ready, "pid": child.process.pid, "log": str(child.log), "private": where})
+        return 0
+    console = show.console(sys.stdout)
+    console.print(Text(f"The daemon runs (process {child.process.pid}); its log is {child.log}"))
+    if options.provider:
+        console.print(provider_screen.first(await _settled(options)), soft_wrap=True)
+    console.print(Text(_next_words(options)))
+    return 0
+
+
+def _next_words(options: argparse.Namespace) -> str:
+    verbs = ["provider", "status", "down"] if options.provider else ["market", "run job.yaml", "down"]
+    return f"Next: {', '.join(f'`qubix {verb}`' for verb in verbs)}."
+
+
+async def start_plainly(options: argparse.Namespace) -> None:
+    """What `qubix up --detach` does without another word, for a verb that found no daemon."""
+    plain = argparse.ArgumentParser()
+    add_arguments(plain)
+    asked = plain.parse_args(["--detach"], argparse.Namespace(data_dir=options.data_dir, json=options.json))
+    net = await _private_net(asked)
+    if net and not options.json:
+        show.console(sys.stderr).print(Text(private_net.SENTENCE), soft_wrap=True)
+    await _start(asked, net)
+    await _hear_offers(options)
+
+
+async def _hear_offers(options: argparse.Namespace) -> None:
+    """A node that has just come hears of others' offers within moments, if there are any."""
+    async with connect(control_socket(data_dir(options.data_dir))) as client:
+        for _ in range(round(SETTLED_SECONDS / LOOK_SECONDS)):
+            view: MarketView = await client.call("market", MarketArgs(limit=1))
+            if view.offers:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _private_net(options: argparse.Namespace) -> PrivateNet | None:
+    """The private network of this machine, if nobody has named another."""
+    if options.chain or options.contract_index or not private_net.no_chain_named(options.config):
+        return None
+    if options.qu_per_credit is None and not private_net.is_set("qu_per_credit", options.config):
+        options.qu_per_credit = str(private_net.QU_PER_CREDIT)
+    directory = _made(options)
+    has_wallet = options.wallet_seed_file or (directory / "keystore").exists()
+    if options.json or not sys.stderr.isatty():
+        return await private_net.join(directory, wants_wallet=not has_wallet)
+    with show.console(sys.stderr).status(Text("looking for the private network of this machine")):
+        return await private_net.join(directory, wants_wallet=not has_wallet)
+
+
+def _made(options: argparse.Namespace) -> Path:
+    """The data directory, which is there now."""
     directory = data_dir(options.data_dir)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigInvalid
         raise kind(f"the data directory {directory} cannot be used: {error.strerror}") from error
-    child = await _start(options, directory)
-    if options.json:
-        show.print_json({**child.ready, "pid": child.process.pid, "log": str(child.log)})
-        return 0
-    console = show.console(sys.stdout)
-    console.print(Text(f"The daemon runs (process {child.process.pid}); its log is {child.log}"))
-    console.print(Text("Next: `qubix status`, `qubix market`, `qubix run job.yaml`, `qubix down`."))
-    return 0
+    return directory
 
 
-async def _start(options: argparse.Namespace, directory: Path) -> Child:
-    command = daemon_command(options, json=True)
-    log = directory / "daemon.log"
+async def _start(options: argparse.Namespace, net: PrivateNet | None) -> Child:
+    command = daemon_command(options, json=True, more=net.options if net else ())
+    log = _made(options) / "daemon.log"
     if options.json or not sys.stderr.isatty():
         return await start("daemon", command, log, READY_SECONDS)
     with show.console(sys.stderr).status(Text("starting the daemon")):
         return await start("daemon", command, log, READY_SECONDS)
+
+
+async def _settled(options: argparse.Namespace) -> ProviderView:
+    """How the provider does once the chain has told it of its wallet, or has taken too long."""
+    async with connect(control_socket(data_dir(options.data_dir))) as client:
+        for _ in range(round(SETTLED_SECONDS / LOOK_SECONDS)):
+            view: ProviderView = await client.call("provider", ProviderArgs())
+            if view.shop.open or not any(one.code in PASSING for one in view.shop.hindrances):
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        return view

@@ -36,6 +36,8 @@ CONTRACT_INDEX: Final = 28
 CONTRACT_RESERVE: Final = Qu(1_000_000_000)
 """Fuel for the contract; far more than a devnet uses up."""
 FIRST_TICK: Final = Tick(10_000_000)
+LAST_FIRST_TICK: Final = Tick(2_000_000_000)
+"""Ticks are 32 bits; half of them are left to go on with."""
 FIRST_EPOCH: Final = 100
 LOOPBACK: Final = "127.0.0.1"
 SEED_QU: Final = Qu(1_000_000_000_000)
@@ -46,9 +48,11 @@ SILENCE_TICKS: Final = 4
 """After an epoch change by itself: how many tick durations nobody answers."""
 
 
-def build_engine(rules: Rules, funds: Sequence[tuple[QubicId, Qu]] = ()) -> Engine:
+def build_engine(
+    rules: Rules, funds: Sequence[tuple[QubicId, Qu]] = (), first_tick: Tick = FIRST_TICK
+) -> Engine:
     """A fresh devnet with the escrow contract at CONTRACT_INDEX. Raises CompilerMissing."""
-    host = Host.build({CONTRACT_INDEX: QUBIX_HEADER}, first_tick=FIRST_TICK, epoch=FIRST_EPOCH)
+    host = Host.build({CONTRACT_INDEX: QUBIX_HEADER}, first_tick=first_tick, epoch=FIRST_EPOCH)
     host.set_reserve(CONTRACT_INDEX, CONTRACT_RESERVE)
     for owner, amount in funds:
         host.credit(owner, amount)
@@ -178,6 +182,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rpc-port", type=int, default=0, help="port of the HTTP RPC; 0 = any free one")
     parser.add_argument("--seed-file", type=Path, help="seed of a funded wallet, made if missing")
     parser.add_argument("--epoch-ticks", type=int, default=0, help="change the epoch after so many ticks")
+    parser.add_argument("--first-tick", type=int, default=FIRST_TICK, help="number of the first tick")
     parser.add_argument("--tick-seconds", type=float, default=0.5, help="how long a tick lasts")
     parser.add_argument("--keep-ticks", type=int, default=1_000, help="past ticks that stay readable")
     parser.add_argument(
@@ -201,12 +206,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     exit_code = 0
     try:
         doors = Doors(arguments.nodes, arguments.port, arguments.rpc_port)
+        _check_tick(arguments.first_tick)
         rules = _rules(arguments)
         funds = [parse_fund(text) for text in arguments.fund]
         funds += [parse_fund_seed_file(text) for text in arguments.fund_seed_file]
         with seed_file(arguments.seed_file) as seed:
             funds.append(parse_fund_seed_file(f"{seed}={SEED_QU}"))
-            trio.run(partial(serve, build_engine(rules, funds), doors, seed, as_json=arguments.json))
+            engine = build_engine(rules, funds, Tick(arguments.first_tick))
+            trio.run(partial(serve, engine, doors, seed, as_json=arguments.json))
     except* QubixError as group:
         error = _first(group)
         sys.stderr.write(f"error: {error} [{error.code}]\n")
@@ -217,6 +224,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _first(group: BaseExceptionGroup[QubixError]) -> QubixError:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _check_tick(tick: int) -> None:
+    if not FIRST_TICK <= tick <= LAST_FIRST_TICK:
+        raise UsageError(f"the first tick is {FIRST_TICK} to {LAST_FIRST_TICK}")
 
 
 def _rules(arguments: argparse.Namespace) -> Rules:

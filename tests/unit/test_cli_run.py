@@ -279,10 +279,10 @@ def test_up_hands_a_directorys_options_on(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_up_becomes_the_daemon(tmp_path: Path) -> None:
-    """The daemon's own words and exit code: without a chain it refuses to start."""
+    """The daemon's own words and exit code: it refuses to start with a chain that is none."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("QUBIX_")}
     env["XDG_CONFIG_HOME"] = str(tmp_path)
-    command = [sys.executable, "-m", "tui.cli", "up", "--data-dir", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "tui.cli", "up", "--chain", "nowhere", "--data-dir", str(tmp_path / "data")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "no chain is set" in done.stderr and done.stderr.endswith("[config.invalid]\n")
+    assert "no escrow contract is set" in done.stderr and done.stderr.endswith("[config.invalid]\n")
