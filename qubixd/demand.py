@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from protocol.messages import Wish
+from protocol.messages import Offer, Wish
 from protocol.query import Condition, Filter, Values, matches
 from protocol.units import PeerKey, Qu
 from qubixd.book import Entry
@@ -95,12 +95,22 @@ def _machine_objections(seen: Seen, wish: Wish) -> Iterator[str]:
     capacity = seen.entry.offer.capacity
     if gpus := _gpu_objection(seen, wish):
         yield gpus
+    yield from image_objections(seen.entry.offer, wish)
     if capacity.cpu_millis < wish.cpu_millis:
         yield "cpus"
     if capacity.memory_mib < wish.memory_mib:
         yield "memory"
     if capacity.disk_mib < wish.disk_mib:
         yield "disk"
+
+
+def image_objections(offer: Offer, wish: Wish) -> Iterator[str]:
+    """What the job's image asks for and no change of the demand brings. Offers that do not name their
+    processor are taken at their quote."""
+    if wish.arch and offer.arch and wish.arch != offer.arch:
+        yield "arch"
+    if wish.gpu_count and wish.cuda > offer.cuda:
+        yield "cuda"
 
 
 def _gpu_objection(seen: Seen, wish: Wish) -> str:
@@ -133,6 +143,8 @@ def least_change(seen: Seen, demand: Demand) -> Demand | None:
     """The cheapest demand that this provider meets and that asks for no more; None if there is none."""
     capacity, wish = seen.entry.offer.capacity, demand.wish
     if not (capacity.cpu_millis and capacity.memory_mib and capacity.disk_mib):
+        return None
+    if any(image_objections(seen.entry.offer, wish)):
         return None
     changes = (_with_gpus(seen, demand, gpus) for gpus in _gpu_changes(seen, wish))
     return min(changes, key=lambda new: cost(demand, new), default=None)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from protocol import image_needs
 from protocol.errors import CapacityTaken, ConfigInvalid, PriceAboveLimit, QuoteChanged, QuoteExpired, Refused
+from protocol.image_needs import Need
 from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
 from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
 
@@ -54,6 +56,10 @@ class House:
     tick_duration_ms: int
     free: Capacity
     open_for_business: bool
+    arch: str = ""
+    """Of the machine's processor; empty if unknown."""
+    cuda: int = 0
+    """The newest that its driver supports, as in Wish."""
 
 
 def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs) -> Terms:
@@ -67,6 +73,7 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
     if price > request.max_price_qu_per_hour:
         raise PriceAboveLimit(f"the price is {price} QU per hour, all in")
     _check_sizes(request)
+    check_image_need(image_needs.NOTHING, request.wish, house)
     gpus = choose_gpus(house.free, request.wish)
     deposit = deposit_of(price, request.max_seconds)
     if deposit > MAX_QU:
@@ -110,6 +117,12 @@ def _check_sizes(request: QuoteRequest) -> None:
     wish = request.wish
     if min(wish.cpu_millis, wish.memory_mib, wish.disk_mib) < 1:
         raise ConfigInvalid("a job takes some CPU, memory and disk")
+
+
+def check_image_need(need: Need, wish: Wish, house: House) -> None:
+    """Return if an image that needs this of itself, or so its caller says, runs here. ImageUnavailable."""
+    needed = image_needs.joined(need, Need(wish.arch, wish.cuda))
+    image_needs.check(needed, Need(house.arch, house.cuda), gpus=wish.gpu_count)
 
 
 def check_terms(

@@ -14,6 +14,7 @@ from typing import Final
 
 from protocol.control_market import MAX_REASONS, ChangeView, ReasonGroup, ReasonView, WhyView
 from protocol.errors import PeerRefused, QubixError
+from protocol.image_needs import cuda_words
 from protocol.messages import Wish
 from protocol.query import FIELDS
 from protocol.units import PeerKey, UnixMs
@@ -31,6 +32,8 @@ TITLES: Final = {
     "gpu_model": "another GPU model",
     "gpu_vram": "too little GPU memory",
     "gpu_count": "too few GPUs",
+    "arch": "another processor than the image is for",
+    "cuda": "a driver too old for the image's CUDA",
     "cpus": "too few CPUs",
     "memory": "too little memory",
     "disk": "too little disk",
@@ -120,6 +123,10 @@ REFUSALS: Final = {
     "net.stream_broken": "the connection broke while it was asked",
     "quote.price_above_limit": "asked for a quote, wanted more than your limit",
     "quote.capacity_taken": "asked for a quote, had nothing free any more",
+    "image.wrong_architecture": "asked for a quote, has another processor than the image is for",
+    "image.cuda_too_new": "asked for a quote, has a driver too old for the image's CUDA",
+    "image.gpu_missing": "asked for a quote, has no NVIDIA driver",
+    "image.not_here": "asked for a quote, has not built the image",
     "quote.changed": "quoted something other than it offers",
 }
 
@@ -146,12 +153,18 @@ def sentence_of(code: str, one: Seen, demand: Demand, answers: Answers) -> str:
         "gpu_model": models,
         "gpu_vram": f"{size(largest)}",
         "gpu_count": f"{len(capacity.gpus)} free",
+        "arch": f"its processor is {offer.arch}, the image is for {wish.arch}",
+        "cuda": f"its driver supports {_cuda(offer.cuda)}, the image needs CUDA {cuda_words(wish.cuda)}",
         "cpus": f"{capacity.cpu_millis / 1_000:g} CPUs free",
         "memory": f"{size(capacity.memory_mib)} of memory free",
         "disk": f"{size(capacity.disk_mib)} of disk free",
         "provider": offer.name,
         "fits": f"{all_in(offer, wish):,} QU per hour all in",
     }[code]
+
+
+def _cuda(newest: int) -> str:
+    return f"CUDA {cuda_words(newest)}" if newest else "no CUDA"
 
 
 # --- changes ------------------------------------------------------------------------------------

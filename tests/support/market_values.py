@@ -27,6 +27,8 @@ def entry(
     layers: tuple[bytes, ...] = (),
     pull_mib_per_s: int = 0,
     at: int = 0,
+    arch: str = "",
+    cuda: int = 0,
 ) -> Entry:
     """Issued `at`, in Unix milliseconds, for ten minutes.
 
@@ -50,5 +52,7 @@ def entry(
         addresses=(),
         layers=layers,
         pull_mib_per_s=pull_mib_per_s,
+        arch=arch,
+        cuda=cuda,
     )
     return Entry(key.public, key.sign(offer))

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from protocol.errors import (
     CapacityTaken,
     ConfigInvalid,
+    CudaTooNew,
+    GpuMissing,
     PriceAboveLimit,
     QubixError,
     QuoteChanged,
     QuoteExpired,
     Refused,
+    WrongArchitecture,
 )
 from protocol.messages import MESSAGES, Capacity, Offer, QuoteRequest, Terms, Wish
 from protocol.units import MAX_QU, PeerKey, Qu, Seconds, UnixMs, amount_due
@@ -72,6 +75,9 @@ REFUSALS: dict[str, tuple[House, QuoteRequest, type[QubixError]]] = {
     "more CPU": (HOUSE, wishing(cpu_millis=16_001), CapacityTaken),
     "more memory": (HOUSE, wishing(memory_mib=65_537), CapacityTaken),
     "more disk": (HOUSE, wishing(disk_mib=500_001), CapacityTaken),
+    "another processor": (replace(HOUSE, arch="amd64"), wishing(arch="arm64"), WrongArchitecture),
+    "a newer CUDA": (replace(HOUSE, cuda=12_020), wishing(cuda=12_040), CudaTooNew),
+    "no CUDA at all": (HOUSE, wishing(cuda=12_040), GpuMissing),
     "a deposit no transfer can carry": (
         replace(HOUSE, price_qu_per_hour=MAX_QU),
         asking(max_price_qu_per_hour=MAX_QU, max_seconds=Seconds(3_601)),

@@ -104,6 +104,22 @@ def test_what_a_condition_looked_at_is_said_as_people_write_it() -> None:
     assert said["filter.region"] == "region is eu-west, asked for region=us"
 
 
+def test_what_an_image_needs_is_no_matter_of_less() -> None:
+    """Offers that say nothing of their processor are asked; a driver without CUDA is none."""
+    demand = wanted()
+    wish = dataclasses.replace(demand.wish, arch="arm64", cuda=12_040)
+    machines = (("amd64", 12_040), ("arm64", 12_020), ("", 12_060), ("", 0))
+    some = [seen(number, arch=arch, cuda=cuda) for number, (arch, cuda) in enumerate(machines)]
+    view = why(dataclasses.replace(demand, wish=wish), *some)
+    said = {found.code: [each.sentence for each in found.providers] for found in view.groups}
+    assert said.pop("arch") == ["its processor is amd64, the image is for arm64"]
+    assert sorted(said.pop("cuda")) == [
+        "its driver supports CUDA 12.2, the image needs CUDA 12.4",
+        "its driver supports no CUDA, the image needs CUDA 12.4",
+    ]
+    assert set(said) == {"fits"} and view.fitting == 1 and not view.changes
+
+
 def test_fewer_cards_are_counted_in_words() -> None:
     view = why(wanted("RTX4090:24GB:2"), seen(1))
     assert view.changes[0].sentence == "1 GPU instead of 2"
