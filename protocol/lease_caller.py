@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from protocol import lease_job
 from protocol import lease_model as m
 from protocol.lease_model import Effect
 from protocol.lease_state import ACTIVE, BEFORE_RUNNING, LIVE, Lease, Phase, Role
@@ -25,8 +26,10 @@ METER_SLACK_MS: Final = 2_000
 """How far a provider's meter may run ahead of the caller's own watch (message delay, rounding up)."""
 
 MOST_CREDIT_INTERVALS: Final = 4
+NEVER_RAN: Final = -1
+"""The exit code of a job that did not begin: it left nothing to fetch."""
 
-OUTCOME_OF_REASON: Final = {"job.completed": Phase.DONE, "lease.duration_reached": Phase.DONE}
+DONE: Final = frozenset({"job.completed", "lease.duration_reached", "lease.idle", "lease.budget_reached"})
 
 
 def new(
@@ -84,8 +87,14 @@ def opened(lease: Lease, event: m.ChainOpened) -> Step:
         timer_at = _at(event.now, SETTLE_PATIENCE_MS)
         settling = replace(lease, phase=Phase.SETTLING, stop_asked_at=event.now, timer_at=timer_at)
         return settling, (m.SendStop(lease.reason), told)
-    patience_ms = (lease.terms.pull_seconds + lease.terms.start_seconds) * 1_000 + PROVISION_SLACK_MS
+    patience_ms = (lease.terms.pull_seconds + lease.terms.start_seconds) * 1_000 + _ready_ms(lease.terms)
     return replace(lease, phase=Phase.PROVISIONING, timer_at=_at(event.now, patience_ms)), (told,)
+
+
+def _ready_ms(terms: Terms) -> int:
+    """From the job's container to the job's being ready."""
+    proof_ms = lease_job.PROOF_PATIENCE_MS if terms.proof else 0
+    return proof_ms + terms.ready_seconds * 1_000 + PROVISION_SLACK_MS
 
 
 def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
@@ -98,11 +107,35 @@ def inputs_sent(lease: Lease, event: m.ReceiveInputs) -> Step:
     return replace(lease, has_inputs=True), ()
 
 
+def prepared(lease: Lease, event: m.ReceivePrepared) -> Step:
+    """Nothing of the job has begun, and nothing is owed, before the machine is proved."""
+    if lease.prepared or not lease.terms.proof:
+        return lease, ()
+    timer_at = max(lease.timer_at, _at(event.now, _ready_ms(lease.terms)))
+    return replace(lease, prepared=True, timer_at=timer_at), (m.RunProve(),)
+
+
+def proved(lease: Lease, event: m.RunProved) -> Step:
+    """A machine that is not what was rented ends the lease, also later; what was signed stays paid."""
+    if lease.reason:
+        return lease, ()
+    if event.code:
+        return _wind_up(_blame(lease, Phase.FAILED, event.code, event.sentence), event.now)
+    if lease.phase is not Phase.PROVISIONING or not lease.prepared or lease.proved:
+        return lease, ()
+    return replace(lease, proved=True), (m.SendGo(),)
+
+
 def running(lease: Lease, event: m.ReceiveRunning) -> Step:
     """Billing began then, but only so long before it was heard of: nobody can watch the past. A job that
-    started while we were stopping it is owed for, too."""
+    started while we were stopping it is owed for, too; one that did not wait for our proof never is."""
     if lease.started_at:
         return lease, ()
+    if lease.terms.proof and not lease.proved:
+        if lease.reason:
+            return lease, ()
+        sentence = "the provider began the job before its machine was proved; nothing was paid"
+        return _wind_up(_blame(lease, Phase.FAILED, "lease.proof_skipped", sentence), event.now)
     age_ms = min(event.age_ms, credit_seconds(lease.terms) * 1_000)
     started_at = UnixMs(max(event.now - age_ms, lease.funded_at))
     lease = replace(lease, started_at=started_at)
@@ -125,7 +158,7 @@ def exited(lease: Lease, event: m.ReceiveExited) -> Step:
     lease = _with_exit(lease, event)
     if lease.phase is Phase.FUNDING:
         return lease, ()
-    if not lease.started_at:
+    if not lease.started_at and event.exit_code == NEVER_RAN:
         return _settle_or_end(lease, event.now), ()
     lease, promised = _promise(lease, event.seconds, event.now)
     lease = replace(lease, phase=Phase.STOPPING, timer_at=_at(event.now, FETCH_PATIENCE_MS))
@@ -149,6 +182,27 @@ def stopped(lease: Lease, event: m.ActionStop) -> Step:
     if lease.phase is Phase.FUNDING:
         return lease, ()
     return _wind_up(lease, event.now)
+
+
+def paused(lease: Lease, event: m.ActionPause) -> Step:
+    if lease.frozen:
+        return lease, ()
+    lease = replace(lease, frozen=True, asked=lease.asked + 1)
+    return lease, (m.SendPause(lease.asked),)
+
+
+def unpaused(lease: Lease, event: m.ActionResume) -> Step:
+    if not lease.frozen:
+        return lease, ()
+    lease = replace(lease, frozen=False, asked=lease.asked + 1)
+    return lease, (m.SendResume(lease.asked),)
+
+
+def begun_anew(lease: Lease, event: m.ActionRestart) -> Step:
+    if event.nonce in lease.nonces:
+        return lease, ()
+    nonces = (*lease.nonces, event.nonce)[-lease_job.REMEMBERED_NONCES :]
+    return replace(lease, nonces=nonces), (m.SendRestart(event.nonce),)
 
 
 def closed(lease: Lease, event: m.ChainClosed) -> Step:
@@ -225,7 +279,7 @@ def _with_exit(lease: Lease, event: m.ReceiveExited) -> Lease:
     )
     if lease.reason:
         return lease
-    outcome = OUTCOME_OF_REASON.get(event.reason, Phase.FAILED)
+    outcome = Phase.DONE if event.reason in DONE else Phase.FAILED
     return _blame(lease, outcome, event.reason, event.sentence)
 
 
@@ -279,6 +333,11 @@ TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
     m.ChainOpenFailed: (frozenset({Phase.FUNDING}), open_failed),
     m.ReceiveInputs: (ACTIVE, inputs_sent),
     m.ReceiveRunning: (frozenset({Phase.PROVISIONING, Phase.STOPPING, Phase.SETTLING}), running),
+    m.ReceivePrepared: (frozenset({Phase.PROVISIONING}), prepared),
+    m.RunProved: (LIVE | {Phase.PROVISIONING}, proved),
+    m.ActionPause: (LIVE, paused),
+    m.ActionResume: (LIVE, unpaused),
+    m.ActionRestart: (LIVE, begun_anew),
     m.ReceiveMeter: (frozenset({Phase.RUNNING}), metered),
     m.ReceiveExited: (FUNDED_OPEN | {Phase.FUNDING}, exited),
     m.RunFetched: (frozenset({Phase.STOPPING}), fetched),

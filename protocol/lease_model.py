@@ -11,6 +11,42 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.codec import Table
+from protocol.lease_life import ActionPause as ActionPause
+from protocol.lease_life import ActionRestart as ActionRestart
+from protocol.lease_life import ActionResume as ActionResume
+from protocol.lease_life import ReceiveGo as ReceiveGo
+from protocol.lease_life import ReceivePause as ReceivePause
+from protocol.lease_life import ReceivePrepared as ReceivePrepared
+from protocol.lease_life import ReceiveRestart as ReceiveRestart
+from protocol.lease_life import ReceiveResume as ReceiveResume
+from protocol.lease_life import RunCollect as RunCollect
+from protocol.lease_life import RunCollected as RunCollected
+from protocol.lease_life import RunDiscard as RunDiscard
+from protocol.lease_life import RunDiscarded as RunDiscarded
+from protocol.lease_life import RunExited as RunExited
+from protocol.lease_life import RunFailed as RunFailed
+from protocol.lease_life import RunFetch as RunFetch
+from protocol.lease_life import RunFetched as RunFetched
+from protocol.lease_life import RunGo as RunGo
+from protocol.lease_life import RunIdle as RunIdle
+from protocol.lease_life import RunPause as RunPause
+from protocol.lease_life import RunProve as RunProve
+from protocol.lease_life import RunProved as RunProved
+from protocol.lease_life import RunPull as RunPull
+from protocol.lease_life import RunPulled as RunPulled
+from protocol.lease_life import RunReady as RunReady
+from protocol.lease_life import RunRestart as RunRestart
+from protocol.lease_life import RunRestarted as RunRestarted
+from protocol.lease_life import RunResume as RunResume
+from protocol.lease_life import RunSeen as RunSeen
+from protocol.lease_life import RunStart as RunStart
+from protocol.lease_life import RunStarted as RunStarted
+from protocol.lease_life import RunStop as RunStop
+from protocol.lease_life import SendGo as SendGo
+from protocol.lease_life import SendPause as SendPause
+from protocol.lease_life import SendPrepared as SendPrepared
+from protocol.lease_life import SendRestart as SendRestart
+from protocol.lease_life import SendResume as SendResume
 from protocol.units import EscrowId, Qu, Seconds, Tick, UnixMs
 
 # --- events -----------------------------------------------------------------------------------
@@ -52,9 +88,16 @@ class ReceiveRefused:
 
 @dataclass(frozen=True)
 class ReceiveInputs:
-    """The job order and its input files are with the provider, checked and on disk."""
+    """The job order and its input files are with the provider, checked and on disk.
+
+    What the order says of the job's beginning and end is the provider's to know.
+    """
 
     now: UnixMs
+    restart: str = "never"
+    restarts: int = 0
+    awaits_ready: bool = False
+    """Its order has a command that tells when it is ready."""
 
 
 @dataclass(frozen=True)
@@ -141,55 +184,6 @@ class ChainClosed:
 
     paid: Qu
     refunded: Qu
-    now: UnixMs
-
-
-@dataclass(frozen=True)
-class RunPulled:
-    now: UnixMs
-
-
-@dataclass(frozen=True)
-class RunStarted:
-    started_at: UnixMs
-    now: UnixMs
-
-
-@dataclass(frozen=True)
-class RunFailed:
-    """The job could not be made to run here."""
-
-    code: str
-    sentence: str
-    now: UnixMs
-
-
-@dataclass(frozen=True)
-class RunExited:
-    """The engine says how the job ended. `finished_at` is the engine's own time."""
-
-    exit_code: int
-    reason: str
-    started_at: UnixMs
-    finished_at: UnixMs
-    now: UnixMs
-
-
-@dataclass(frozen=True)
-class RunCollected:
-    """Outputs and log are packed and kept for the caller."""
-
-    outputs_sha256: bytes
-    outputs_bytes: int
-    now: UnixMs
-
-
-@dataclass(frozen=True)
-class RunFetched:
-    """Caller: outputs are here and unpacked, or cannot be had (`code` non-empty)."""
-
-    code: str
-    sentence: str
     now: UnixMs
 
 
@@ -282,49 +276,6 @@ class ChainRequestClose:
     escrow_id: EscrowId
 
 
-@dataclass(frozen=True)
-class RunPull:
-    pass
-
-
-@dataclass(frozen=True)
-class RunStart:
-    pass
-
-
-@dataclass(frozen=True)
-class RunPause:
-    pass
-
-
-@dataclass(frozen=True)
-class RunResume:
-    pass
-
-
-@dataclass(frozen=True)
-class RunStop:
-    pass
-
-
-@dataclass(frozen=True)
-class RunCollect:
-    """Pack outputs and log, then forget the container."""
-
-
-@dataclass(frozen=True)
-class RunDiscard:
-    """Remove whatever of the job is here; nothing of it is owed to anyone."""
-
-
-@dataclass(frozen=True)
-class RunFetch:
-    """Caller: fetch outputs and log from the provider."""
-
-    outputs_sha256: bytes
-    outputs_bytes: int
-
-
 Event = (
     ClockPassed
     | ClockResumed
@@ -349,6 +300,20 @@ Event = (
     | RunExited
     | RunCollected
     | RunFetched
+    | ReceivePrepared
+    | RunProved
+    | ReceiveGo
+    | RunReady
+    | ActionPause
+    | ActionResume
+    | ActionRestart
+    | ReceivePause
+    | ReceiveResume
+    | ReceiveRestart
+    | RunIdle
+    | RunRestarted
+    | RunDiscarded
+    | RunSeen
 )
 Effect = (
     SendAccept
@@ -372,23 +337,35 @@ Effect = (
     | RunDiscard
     | RunFetch
     | ChainRedeem
+    | SendPrepared
+    | RunProve
+    | SendGo
+    | RunGo
+    | SendPause
+    | SendResume
+    | SendRestart
+    | RunRestart
 )
 
 EVENTS: Final = Table("event", dict(enumerate(Event.__args__, start=1)))
 EFFECTS: Final = Table("effect", dict(enumerate(Effect.__args__, start=1)))
 
-REPLACEABLE: Final = frozenset({SendMeter, SendVoucher, ChainVerify, ChainRedeem})
+REPLACEABLE: Final = frozenset(
+    {SendMeter, SendVoucher, ChainVerify, ChainRedeem}
+    | {SendPause, SendResume, SendRestart, RunPause, RunResume, RunRestart}
+)
 """Effects of which only the latest matters: a newer one replaces an older that is still waiting.
 However often a peer repeats itself, one of each is all that waits."""
 
 
-def lane_of(effect: Effect) -> str:
-    """Effects of one lane are done one after the other; lanes do not wait for each other.
+LANES: Final = {SendInputs: "upload", RunGo: "go", RunProve: "prove"}
+"""Effects that take long have a lane of their own: nothing short shall wait behind an upload, a proof or a
+job that gets ready, least of all the news that somebody wants to stop."""
 
-    Inputs have a lane of their own: nothing short shall wait behind a long upload, least of all the
-    news that the escrow is open or that the caller wants to stop.
-    """
-    if isinstance(effect, SendInputs):
-        return "upload"
+
+def lane_of(effect: Effect) -> str:
+    """Effects of one lane are done one after the other; lanes do not wait for each other."""
+    if lane := LANES.get(type(effect)):
+        return lane
     name = type(effect).__name__
     return next(lane for lane in ("Send", "Chain", "Run") if name.startswith(lane)).lower()

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from protocol import lease_job as job
 from protocol import lease_model as m
+from protocol.lease_job import Step, at, blame, end_job, longest, with_pause
 from protocol.lease_model import Effect
 from protocol.lease_state import ACTIVE, FUNDED, LIVE, Lease, Phase, Role
 from protocol.messages import Terms
 from protocol.units import LeaseId, Seconds, UnixMs, amount_due
-
-Step = tuple[Lease, tuple[Effect, ...]]
 
 FUNDING_PATIENCE_MS: Final = 180_000
 """Capacity is kept that long for a caller whose escrow has not been seen."""
@@ -22,16 +22,10 @@ VOUCHER_PATIENCE_MS: Final = 60_000
 """How long the last voucher is waited for after the job has ended."""
 REDEEM_EVERY_MS: Final = 1_200_000
 """A provider that vanishes loses no more than it earned since. Each time costs the contract fuel."""
-STOP_PATIENCE_MS: Final = 300_000
-"""How long the engine may take to end a job before the money is settled without it."""
-COLLECT_PATIENCE_MS: Final = 1_800_000
-"""How long packing the outputs may take before the money is settled without them."""
 
-REASON_OF_EXIT: Final = {
-    "out_of_memory": ("job.out_of_memory", "the job used more memory than it had rented"),
-    "disk_limit": ("job.disk_limit", "the job wrote more than it had rented"),
-    "lost": ("job.lost", "the job's process vanished"),
-}
+
+BEFORE_START: Final = frozenset({Phase.FUNDING, Phase.PROVISIONING})
+STOPPED: Final = frozenset({"lease.stopped_by_caller", "lease.stopped_by_provider"})
 
 
 def new(lease_id: LeaseId, terms: Terms, *, peer_addresses: tuple[str, ...], now: UnixMs) -> Step:
@@ -42,7 +36,7 @@ def new(lease_id: LeaseId, terms: Terms, *, peer_addresses: tuple[str, ...], now
         terms=terms,
         phase=Phase.FUNDING,
         opened_at=now,
-        timer_at=_at(now, FUNDING_PATIENCE_MS),
+        timer_at=at(now, FUNDING_PATIENCE_MS),
         peer_addresses=peer_addresses,
     )
     return lease, (m.RunPull(),)
@@ -51,7 +45,15 @@ def new(lease_id: LeaseId, terms: Terms, *, peer_addresses: tuple[str, ...], now
 def inputs(lease: Lease, event: m.ReceiveInputs) -> Step:
     if lease.has_inputs:
         return lease, ()
-    return _start_if_ready(replace(lease, has_inputs=True))
+    return _start_if_ready(
+        replace(
+            lease,
+            has_inputs=True,
+            restart=event.restart,
+            restarts_allowed=event.restarts,
+            awaits_ready=event.awaits_ready,
+        )
+    )
 
 
 def pulled(lease: Lease, event: m.RunPulled) -> Step:
@@ -79,7 +81,7 @@ def opened(lease: Lease, event: m.ChainOpened) -> Step:
     if lease.phase is Phase.SETTLING:  # it failed here before the money came: send it back
         return _settle(lease)
     patience_ms = (lease.terms.pull_seconds + lease.terms.start_seconds) * 1_000
-    return _start_if_ready(replace(lease, phase=Phase.PROVISIONING, timer_at=_at(event.now, patience_ms)))
+    return _start_if_ready(replace(lease, phase=Phase.PROVISIONING, timer_at=at(event.now, patience_ms)))
 
 
 def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
@@ -90,14 +92,11 @@ def failed(lease: Lease, event: m.RunFailed) -> Step:
     return _fail_before_start(lease, event.code, event.sentence, event.now)
 
 
-def started(lease: Lease, event: m.RunStarted) -> Step:
-    lease = replace(lease, phase=Phase.RUNNING, started_at=event.started_at, timer_at=UnixMs(0))
-    return lease, (m.SendRunning(event.started_at),)
-
-
 def clock(lease: Lease, event: m.ClockPassed) -> Step:
     if lease.phase is Phase.RUNNING:
-        return _meter(lease, event.now)
+        lease, metered = (lease, ()) if lease.unseen else _meter(lease, event.now)
+        lease, begun = job.restart_if_due(lease, event.now)
+        return lease, (*metered, *begun)
     if lease.timer_at and event.now >= lease.timer_at:
         return _out_of_time(lease, event.now)
     return _remind(lease, event.now) if lease.phase is Phase.PAUSED else (lease, ())
@@ -108,8 +107,8 @@ def voucher(lease: Lease, event: m.ReceiveVoucher) -> Step:
         return lease, ()
     lease = replace(lease, promised=event.cumulative, signature=event.signature, vouchers=lease.vouchers + 1)
     if lease.phase is Phase.PAUSED and not _overdue(lease, lease.seconds):
-        lease = replace(_with_pause(lease, event.now), phase=Phase.RUNNING, timer_at=UnixMs(0))
-        return lease, (m.RunResume(),)
+        lease = replace(with_pause(lease, event.now), phase=Phase.RUNNING, timer_at=UnixMs(0))
+        return lease, () if lease.frozen else (m.RunResume(),)
     if lease.phase is Phase.STOPPING and lease.collected and _paid_up(lease):
         return _settle(lease)
     return _redeem_if_due(lease, event.now)
@@ -130,15 +129,6 @@ def stopped(lease: Lease, event: m.ActionStop) -> Step:
     return _stop(lease, "lease.stopped_by_provider", "the provider stopped it", event.now)
 
 
-def exited(lease: Lease, event: m.RunExited) -> Step:
-    if lease.exited:
-        return lease, ()
-    lease = _with_exit(lease, event)
-    phase = Phase.SETTLING if lease.phase is Phase.SETTLING else Phase.STOPPING
-    timer_at = _at(event.now, COLLECT_PATIENCE_MS)
-    return replace(lease, phase=phase, exited=True, timer_at=timer_at), (m.RunCollect(),)
-
-
 def collected(lease: Lease, event: m.RunCollected) -> Step:
     if lease.collected:
         return lease, ()
@@ -152,7 +142,14 @@ def collected(lease: Lease, event: m.RunCollected) -> Step:
     if _paid_up(lease):
         lease, settled = _settle(lease)
         return lease, (told, *settled)
-    return replace(lease, timer_at=_at(event.now, VOUCHER_PATIENCE_MS)), (told,)
+    return replace(lease, timer_at=at(event.now, VOUCHER_PATIENCE_MS)), (told,)
+
+
+def discarded(lease: Lease, event: m.RunDiscarded) -> Step:
+    if lease.collected:
+        return lease, ()
+    lease = replace(lease, collected=True)
+    return (_end(lease, event.now) if lease.settled else lease), ()
 
 
 def closing(lease: Lease, event: m.ChainClosing) -> Step:
@@ -174,35 +171,42 @@ def closed(lease: Lease, event: m.ChainClosed) -> Step:
         return lease, ()
     lease = replace(lease, settled=True, paid=event.paid, refunded=event.refunded)
     if lease.phase is not Phase.SETTLING:
-        lease = _blame(lease, Phase.FAILED, "lease.closed_elsewhere", "the escrow is gone from the contract")
+        lease = blame(lease, Phase.FAILED, "lease.closed_elsewhere", "the escrow is gone from the contract")
         return _end(lease, event.now), (m.RunDiscard(),)
-    if lease.started_at and not lease.collected:
-        patience_ms = COLLECT_PATIENCE_MS if lease.exited else STOP_PATIENCE_MS
-        return replace(lease, timer_at=_at(event.now, patience_ms)), ()
+    if not lease.collected:
+        patience_ms = job.COLLECT_PATIENCE_MS if lease.exited else job.STOP_PATIENCE_MS
+        return replace(lease, timer_at=at(event.now, patience_ms)), ()
     return _end(lease, event.now), ()
 
 
 def resumed(lease: Lease, event: m.ClockResumed) -> Step:
+    lease = job.missed(lease, event.now)
     if not lease.timer_at:
         return lease, ()
-    return replace(lease, timer_at=max(lease.timer_at, _at(event.now, VOUCHER_PATIENCE_MS))), ()
+    return replace(lease, timer_at=max(lease.timer_at, at(event.now, VOUCHER_PATIENCE_MS))), ()
 
 
 def _meter(lease: Lease, now: UnixMs) -> Step:
     terms = lease.terms
     seconds = _metered_seconds(lease, now)
-    if seconds >= terms.max_seconds:
-        lease = _blame(lease, Phase.DONE, "lease.duration_reached", "the rented time is over")
-        stopping = replace(lease, phase=Phase.STOPPING, seconds=seconds, timer_at=_at(now, STOP_PATIENCE_MS))
-        return stopping, (m.RunStop(),)
+    if seconds >= longest(terms):
+        return end_job(replace(_over(lease), seconds=seconds), now)
     if seconds // terms.interval_seconds <= lease.seconds // terms.interval_seconds:
         return lease, ()
     lease = replace(lease, seconds=seconds)
     told = m.SendMeter(seconds)
     if not _overdue(lease, seconds):
         return lease, (told,)
-    paused = replace(lease, phase=Phase.PAUSED, paused_at=now, timer_at=_at(now, UNPAID_PATIENCE_MS))
-    return paused, (told, m.RunPause())
+    paused = replace(lease, phase=Phase.PAUSED, paused_at=now, timer_at=at(now, UNPAID_PATIENCE_MS))
+    return paused, (told,) if lease.frozen else (told, m.RunPause())
+
+
+def _over(lease: Lease) -> Lease:
+    """The last second that was rented, or that the budget covers, has passed."""
+    if longest(lease.terms) == lease.terms.max_seconds:
+        return blame(lease, Phase.DONE, "lease.duration_reached", "the rented time is over")
+    sentence = f"the next second would have cost more than the budget of {lease.terms.deposit:,} QU"
+    return blame(lease, Phase.DONE, "lease.budget_reached", sentence)
 
 
 def _remind(lease: Lease, now: UnixMs) -> Step:
@@ -214,7 +218,7 @@ def _remind(lease: Lease, now: UnixMs) -> Step:
 
 def _metered_seconds(lease: Lease, now: UnixMs) -> Seconds:
     elapsed = max(0, now - lease.started_at - lease.paused_ms) // 1_000
-    return Seconds(max(lease.seconds, min(elapsed, lease.terms.max_seconds)))
+    return Seconds(max(lease.seconds, min(elapsed, longest(lease.terms))))
 
 
 def _overdue(lease: Lease, seconds: Seconds) -> bool:
@@ -233,13 +237,10 @@ def _paid_up(lease: Lease) -> bool:
 def _out_of_time(lease: Lease, now: UnixMs) -> Step:
     match lease.phase:
         case Phase.FUNDING:
-            lease = _blame(
-                lease, Phase.FAILED, "lease.not_funded", "the caller's escrow was not seen in time"
-            )
+            lease = blame(lease, Phase.FAILED, "lease.not_funded", "the caller's escrow was not seen in time")
             return _end(lease, now), (_send_exited(lease), m.RunDiscard())
         case Phase.PROVISIONING:
-            sentence = "the job could not be made ready in time"
-            return _fail_before_start(lease, "lease.start_timeout", sentence, now)
+            return _not_ready(lease, now)
         case Phase.PAUSED:
             return _stop(lease, "lease.unpaid", "vouchers stopped coming", now)
         case Phase.SETTLING if not lease.escrow_id:
@@ -252,11 +253,21 @@ def _out_of_time(lease: Lease, now: UnixMs) -> Step:
             return replace(lease, timer_at=UnixMs(0)), ()
 
 
+def _not_ready(lease: Lease, now: UnixMs) -> Step:
+    if lease.released:
+        sentence = f"the job was not ready within {lease.terms.ready_seconds} s"
+        return _stop(lease, "lease.ready_timeout", sentence, now)
+    if lease.container_at:
+        sentence = "the caller neither proved the machine in time nor gave up"
+        return _fail_before_start(lease, "lease.proof_timeout", sentence, now)
+    return _fail_before_start(lease, "lease.start_timeout", "the job could not be started in time", now)
+
+
 def _stop(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
-    outcome = Phase.FAILED if reason == "lease.unpaid" else Phase.CANCELLED
-    if lease.phase in LIVE:
-        lease = _with_pause(_blame(lease, outcome, reason, sentence), now)
-        return replace(lease, phase=Phase.STOPPING, timer_at=_at(now, STOP_PATIENCE_MS)), (m.RunStop(),)
+    """A job that began is ended, packed and told of, also if it never became ready and nothing is owed."""
+    outcome = Phase.CANCELLED if reason in STOPPED else Phase.FAILED
+    if lease.phase in LIVE or (lease.phase is Phase.PROVISIONING and lease.released):
+        return end_job(with_pause(blame(lease, outcome, reason, sentence), now), now)
     if lease.phase in (Phase.FUNDING, Phase.PROVISIONING):
         lease, effects = _fail_before_start(lease, reason, sentence, now)
         return replace(lease, outcome=outcome), effects
@@ -265,8 +276,8 @@ def _stop(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
 
 def _fail_before_start(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
     """Nothing ran, nothing is owed: tell the caller and send the deposit back when it is there."""
-    lease = _blame(lease, Phase.FAILED, reason, sentence)
-    lease = replace(lease, phase=Phase.SETTLING, timer_at=_at(now, FUNDING_PATIENCE_MS))
+    lease = blame(lease, Phase.FAILED, reason, sentence)
+    lease = replace(lease, phase=Phase.SETTLING, exited=True, timer_at=at(now, FUNDING_PATIENCE_MS))
     effects: tuple[Effect, ...] = (_send_exited(lease), m.RunDiscard())
     if not lease.escrow_id:
         return lease, effects
@@ -277,14 +288,14 @@ def _fail_before_start(lease: Lease, reason: str, sentence: str, now: UnixMs) ->
 def _settle_now(lease: Lease, reason: str, sentence: str, now: UnixMs) -> Step:
     if lease.phase is Phase.SETTLING:
         return lease, ()
-    effects: tuple[Effect, ...] = (m.RunDiscard(),)
-    if lease.phase in LIVE:
-        lease = _with_pause(lease, now)
-        lease = replace(lease, seconds=_metered_seconds(lease, now))
+    effects: tuple[Effect, ...] = ()
+    if lease.phase in BEFORE_START:
+        lease, effects = replace(lease, exited=True), (m.RunDiscard(),)
+    elif lease.phase in LIVE:
+        lease = with_pause(lease, now)
+        lease = lease if lease.unseen else replace(lease, seconds=_metered_seconds(lease, now))
         effects = (m.RunStop(),)
-    elif lease.phase is Phase.STOPPING:
-        effects = ()
-    lease, settled = _settle(lease if lease.reason else _blame(lease, Phase.CANCELLED, reason, sentence))
+    lease, settled = _settle(lease if lease.reason else blame(lease, Phase.CANCELLED, reason, sentence))
     return lease, (*settled, *effects)
 
 
@@ -298,28 +309,6 @@ def _start_if_ready(lease: Lease) -> Step:
     return lease, (m.RunStart(),) if ready else ()
 
 
-def _with_pause(lease: Lease, until: UnixMs) -> Lease:
-    """A pause that is over is not billed."""
-    if lease.phase is not Phase.PAUSED:
-        return lease
-    return replace(lease, paused_ms=lease.paused_ms + max(0, until - lease.paused_at))
-
-
-def _with_exit(lease: Lease, event: m.RunExited) -> Lease:
-    lease = _with_pause(lease, event.finished_at)
-    ran_ms = max(0, event.finished_at - event.started_at - lease.paused_ms)
-    seconds = Seconds(min(-(-ran_ms // 1_000), lease.terms.max_seconds))
-    lease = replace(lease, seconds=max(lease.seconds, seconds), exit_code=event.exit_code)
-    if lease.reason:
-        return lease
-    if event.reason in REASON_OF_EXIT:
-        return _blame(lease, Phase.FAILED, *REASON_OF_EXIT[event.reason])
-    if event.exit_code == 0:
-        return _blame(lease, Phase.DONE, "job.completed", "the job ended by itself with exit code 0")
-    sentence = f"the job ended by itself with exit code {event.exit_code}"
-    return _blame(lease, Phase.FAILED, "job.failed", sentence)
-
-
 def _send_exited(lease: Lease) -> m.SendExited:
     return m.SendExited(
         exit_code=lease.exit_code,
@@ -331,20 +320,11 @@ def _send_exited(lease: Lease) -> m.SendExited:
     )
 
 
-def _blame(lease: Lease, outcome: Phase, reason: str, sentence: str) -> Lease:
-    return replace(lease, outcome=outcome, reason=reason, sentence=sentence)
-
-
 def _end(lease: Lease, now: UnixMs) -> Lease:
     return replace(lease, phase=lease.outcome, timer_at=UnixMs(0), ended_at=now)
 
 
-def _at(now: UnixMs, patience_ms: int) -> UnixMs:
-    return UnixMs(now + patience_ms)
-
-
 Handler = Callable[[Lease, Any], Step]
-BEFORE_START: Final = frozenset({Phase.FUNDING, Phase.PROVISIONING})
 UNSETTLED: Final = BEFORE_START | LIVE | {Phase.STOPPING}
 AWAITS_MONEY: Final = frozenset({Phase.FUNDING, Phase.SETTLING})
 
@@ -355,12 +335,21 @@ TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
     m.ChainOpened: (AWAITS_MONEY, opened),
     m.ChainOpenFailed: (frozenset({Phase.FUNDING}), open_failed),
     m.RunFailed: (BEFORE_START, failed),
-    m.RunStarted: (frozenset({Phase.PROVISIONING}), started),
+    m.RunStarted: (frozenset({Phase.PROVISIONING}), job.started),
+    m.ReceiveGo: (frozenset({Phase.PROVISIONING}), job.go),
+    m.RunReady: (frozenset({Phase.PROVISIONING}), job.ready),
+    m.ReceivePause: (LIVE, job.pause_asked),
+    m.ReceiveResume: (LIVE, job.resume_asked),
+    m.ReceiveRestart: (LIVE, job.restart_asked),
+    m.RunRestarted: (LIVE, job.restarted),
+    m.RunSeen: (LIVE, job.seen),
+    m.RunIdle: (frozenset({Phase.RUNNING}), job.idle),
     m.ClockPassed: (ACTIVE, clock),
     m.ReceiveVoucher: (LIVE | {Phase.STOPPING}, voucher),
     m.ReceiveStop: (UNSETTLED, stop_asked),
     m.ActionStop: (UNSETTLED, stopped),
-    m.RunExited: (LIVE | {Phase.STOPPING, Phase.SETTLING}, exited),
+    m.RunExited: (LIVE | {Phase.PROVISIONING, Phase.STOPPING, Phase.SETTLING}, job.exited),
+    m.RunDiscarded: (frozenset({Phase.SETTLING}), discarded),
     m.RunCollected: (frozenset({Phase.STOPPING, Phase.SETTLING}), collected),
     m.ChainClosing: (FUNDED, closing),
     m.TickPassed: (FUNDED, ticked),

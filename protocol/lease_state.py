@@ -67,6 +67,7 @@ class Lease:
     """The contract has (or is about to have) a caller's request to close."""
     funded_at: UnixMs = UnixMs(0)
     started_at: UnixMs = UnixMs(0)
+    """When the job became ready, and billing began."""
     paused_at: UnixMs = UnixMs(0)
     paused_ms: int = 0
     told_at: UnixMs = UnixMs(0)
@@ -95,6 +96,34 @@ class Lease:
     ended_at: UnixMs = UnixMs(0)
     signed_terms: bytes = b""
     """Caller only: the provider's envelope around the terms, which its receipt will contain."""
+    container_at: UnixMs = UnixMs(0)
+    """Provider only: when the job's container was started; the job waits in it until it is let go."""
+    restart: str = "never"
+    restarts_allowed: int = 0
+    awaits_ready: bool = False
+    """Provider only: these three as the order has them."""
+    prepared: bool = False
+    """Caller only: the container waits, and the machine is being proved."""
+    proved: bool = False
+    """Caller only: the machine is what was rented."""
+    released: bool = False
+    """Provider only: the job may begin."""
+    frozen: bool = False
+    """The caller has frozen the job. The meter runs on; a pause for want of vouchers is a phase."""
+    asked: int = 0
+    """How many times it has frozen or thawed it."""
+    nonces: tuple[bytes, ...] = ()
+    """Of the last restarts that were asked for."""
+    restarts: int = 0
+    """Provider only: how many times the job was begun anew because it had ended."""
+    restart_at: UnixMs = UnixMs(0)
+    """Provider only: when the job, which has ended, is begun anew; 0 = it is not to be."""
+    restarting: bytes = b""
+    """Provider only: the nonce of a restart that is under way."""
+    restarted_at: UnixMs = UnixMs(0)
+    """Provider only: when the present run of the job began; 0 = it is the first."""
+    unseen: bool = False
+    """Provider only: this node or the engine was away, and has not yet seen the job again."""
 
 
 STATES: Final = Table("lease", {1: Lease})

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgpack
 import nacl.exceptions
+import nacl.public
 import nacl.signing
 
 from protocol import messages
@@ -40,6 +41,24 @@ class NodeKey:
         payload = messages.encode(message)
         signature = self._key.sign(DOMAIN + payload).signature
         return _pack(self.public, payload, signature)
+
+    def open_sealed(self, sealed: bytes) -> bytes:
+        """What was sealed for this node with `seal_for`. MessageInvalid if it was not."""
+        box = nacl.public.SealedBox(self._key.to_curve25519_private_key())
+        try:
+            return bytes(box.decrypt(sealed))
+        except nacl.exceptions.CryptoError as error:
+            raise MessageInvalid("this was not sealed for this node") from error
+
+
+def seal_for(peer: PeerKey, data: bytes) -> bytes:
+    """`data` for the eyes of one node: a NaCl sealed box (48 bytes longer) for the Curve25519 form of its
+    Ed25519 key. Sealed again it looks different. MessageInvalid if the key is none."""
+    try:
+        public = nacl.signing.VerifyKey(peer).to_curve25519_public_key()
+    except (nacl.exceptions.CryptoError, nacl.exceptions.ValueError) as error:
+        raise MessageInvalid("there is no node with such a key") from error
+    return bytes(nacl.public.SealedBox(public).encrypt(data))
 
 
 @dataclass(frozen=True)

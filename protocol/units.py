@@ -45,3 +45,10 @@ def net_of(paid: Qu) -> Qu:
 def amount_due(price_qu_per_hour: Qu, seconds: Seconds) -> Qu:
     """Cumulative amount owed after a cumulative number of seconds, rounded down once."""
     return Qu(price_qu_per_hour * seconds // SECONDS_PER_HOUR)
+
+
+def seconds_covered(price_qu_per_hour: Qu, amount: Qu) -> Seconds:
+    """The most seconds for which no more than `amount` is due."""
+    if not price_qu_per_hour:
+        return Seconds(MAX_QU)
+    return Seconds(((amount + 1) * SECONDS_PER_HOUR - 1) // price_qu_per_hour)

@@ -33,9 +33,9 @@ from protocol.errors import (
 from protocol.lease import max_loss_if_gone, max_loss_words
 from protocol.lease_model import Event
 from protocol.lease_state import BEFORE_RUNNING, TERMINAL, Lease, Role
-from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, Ack
+from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, MAX_SEALED_BYTES, Ack
 from protocol.signing import NodeKey, Signed
-from protocol.units import LeaseId, PeerKey
+from protocol.units import LeaseId, PeerKey, UnixMs
 from qubixd import quotes
 from qubixd.jobfiles import MIB, TAR_SLACK_BYTES, JobFiles, decode_secrets, write_private
 from qubixd.leases import Clock, Leases
@@ -62,7 +62,7 @@ MAX_READERS: Final = 8
 """Of one lease's log at a time."""
 MAX_UNFUNDED: Final = 32
 MAX_UNFUNDED_PER_CALLER: Final = 8
-MAX_PUT_BYTES: Final = MAX_ORDER_BYTES + MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
+MAX_PUT_BYTES: Final = MAX_ORDER_BYTES + MAX_SEALED_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Desk:
     """Input files that are arriving."""
     readers: Counter[LeaseId] = field(default_factory=Counter)
     """Streams on which a job's output is being sent."""
+    progress: dict[LeaseId, messages.Progress] = field(default_factory=dict)
+    """Caller: what providers say of how far they have come."""
 
     def open(self, wire: Wire) -> None:
         """Begin to answer on a wire."""
@@ -99,7 +101,10 @@ class Desk:
     # --- making a lease -----------------------------------------------------------------------
 
     async def quote(self, signed: Signed) -> object:
-        terms = quotes.make_terms(self.house(), signed.message, signed.signer, self.now_ms())
+        house = self.house()
+        terms = quotes.make_terms(house, signed.message, signed.signer, self.now_ms())
+        if self.runner is not None:
+            await check_image(self.runner, terms.image, terms.wish, Need(house.arch, house.cuda))
         log.info(
             "quote for %s: %d QU per hour; you can lose %s, or %d QU if this node never comes back",
             signed.signer.hex()[:12],
@@ -138,11 +143,6 @@ class Desk:
 
     # --- during a lease -----------------------------------------------------------------------
 
-    async def funded(self, signed: Signed) -> object:
-        message: messages.Funded = signed.message
-        event = m.ReceiveFunded(message.escrow_id, message.open_tick, self.now_ms())
-        return await self._from_caller(signed, event)
-
     async def voucher(self, signed: Signed) -> object:
         message: messages.Voucher = signed.message
         lease = await self._lease_with(signed, Role.PROVIDER)
@@ -151,36 +151,15 @@ class Desk:
         await self.leases.feed(lease.lease_id, event)
         return Ack()
 
-    async def stop(self, signed: Signed) -> object:
-        return await self._from_caller(signed, m.ReceiveStop(signed.message.reason, self.now_ms()))
-
-    async def running(self, signed: Signed) -> object:
-        return await self._from_provider(signed, m.ReceiveRunning(signed.message.age_ms, self.now_ms()))
-
-    async def meter(self, signed: Signed) -> object:
-        return await self._from_provider(signed, m.ReceiveMeter(signed.message.seconds, self.now_ms()))
-
-    async def exited(self, signed: Signed) -> object:
-        message: messages.Exited = signed.message
-        event = m.ReceiveExited(
-            exit_code=message.exit_code,
-            reason=message.reason,
-            sentence=message.sentence,
-            seconds=message.seconds,
-            outputs_sha256=message.outputs_sha256,
-            outputs_bytes=message.outputs_bytes,
-            now=self.now_ms(),
-        )
-        return await self._from_provider(signed, event)
-
-    async def _from_caller(self, signed: Signed, event: Event) -> object:
-        lease = await self._lease_with(signed, Role.PROVIDER)
-        await self.leases.feed(lease.lease_id, event)
-        return Ack()
-
-    async def _from_provider(self, signed: Signed, event: Event) -> object:
+    async def progressed(self, signed: Signed) -> object:
+        """Kept in memory, the newest of each lease that is being prepared."""
         lease = await self._lease_with(signed, Role.CALLER)
-        await self.leases.feed(lease.lease_id, event)
+        if lease.phase in BEFORE_RUNNING:
+            active = {one.lease_id for one in self.leases.active()}
+            for ended in self.progress.keys() - active:
+                del self.progress[ended]
+            self.progress[lease.lease_id] = signed.message
+            self.leases.announce(lease.lease_id)
         return Ack()
 
     async def _lease_with(self, signed: Signed, role: Role) -> Lease:
@@ -210,7 +189,7 @@ class Desk:
     async def _take_inputs(self, stream: Stream, signed: Signed) -> None:
         lease = await self._lease_with(signed, Role.PROVIDER)
         put: messages.PutInputs = signed.message
-        order = _checked_order(put, lease)
+        order = _checked_order(put, lease, self.key)
         folder = self.files.folder(lease.lease_id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._only_upload(lease.lease_id):
@@ -219,7 +198,8 @@ class Desk:
             await self.files.receive_file(stream, archive, order.inputs_bytes, order.inputs_sha256)
         await self.files.in_thread(lambda: write_private(folder / "secrets", put.secrets))
         await self.files.in_thread(lambda: write_private(folder / "order", put.order))
-        await self.leases.feed(lease.lease_id, m.ReceiveInputs(self.now_ms()))
+        event = m.ReceiveInputs(self.now_ms(), order.restart, order.restarts, awaits_ready=bool(order.ready))
+        await self.leases.feed(lease.lease_id, event)
         await send_signed(stream, self.key.sign(Ack()))
 
     @contextmanager
@@ -339,7 +319,7 @@ def check_voucher(voucher: messages.Voucher, lease: Lease) -> None:
         raise VoucherInvalid("the voucher's signature is not the caller's")
 
 
-def _checked_order(put: messages.PutInputs, lease: Lease) -> messages.JobOrder:
+def _checked_order(put: messages.PutInputs, lease: Lease, key: NodeKey) -> messages.JobOrder:
     if lease.phase in TERMINAL:
         raise LeaseUnknown("this lease has ended")
     if hashlib.sha256(put.order).digest() != lease.terms.order_sha256:
@@ -347,22 +327,56 @@ def _checked_order(put: messages.PutInputs, lease: Lease) -> messages.JobOrder:
     order: Any = messages.decode(put.order, MAX_ORDER_BYTES)
     if not isinstance(order, messages.JobOrder) or order.image != lease.terms.image:
         raise MessageInvalid("this is not the job that was quoted")
-    if hashlib.sha256(put.secrets).digest() != order.secrets_sha256:
+    secrets = key.open_sealed(put.secrets)
+    if hashlib.sha256(secrets).digest() != order.secrets_sha256:
         raise MessageInvalid("the secrets are not those of this job")
-    decode_secrets(put.secrets)
+    decode_secrets(secrets)
     if order.inputs_bytes > lease.terms.wish.disk_mib * MIB + TAR_SLACK_BYTES:
         raise MessageInvalid("the input files are larger than the disk that was rented")
     return order
 
 
 Handler = Callable[[Desk, Signed], Awaitable[object]]
+
+
+def _happens(role: Role, event: Callable[[Any, UnixMs], Event]) -> Handler:
+    """The answer to a message that is an event for the lease it names; `role` is ours in it."""
+
+    async def answer(desk: Desk, signed: Signed) -> object:
+        lease = await desk._lease_with(signed, role)
+        await desk.leases.feed(lease.lease_id, event(signed.message, desk.now_ms()))
+        return Ack()
+
+    return answer
+
+
+def _exited(said: messages.Exited, now: UnixMs) -> Event:
+    return m.ReceiveExited(
+        exit_code=said.exit_code,
+        reason=said.reason,
+        sentence=said.sentence,
+        seconds=said.seconds,
+        outputs_sha256=said.outputs_sha256,
+        outputs_bytes=said.outputs_bytes,
+        now=now,
+    )
+
+
 ANSWERS: Final[dict[type, Handler]] = {
     messages.QuoteRequest: Desk.quote,
     messages.Accept: Desk.accept,
-    messages.Funded: Desk.funded,
     messages.Voucher: Desk.voucher,
-    messages.Stop: Desk.stop,
-    messages.Running: Desk.running,
-    messages.Meter: Desk.meter,
-    messages.Exited: Desk.exited,
+    messages.Progress: Desk.progressed,
+    messages.Funded: _happens(
+        Role.PROVIDER, lambda said, now: m.ReceiveFunded(said.escrow_id, said.open_tick, now)
+    ),
+    messages.Go: _happens(Role.PROVIDER, lambda said, now: m.ReceiveGo(now)),
+    messages.Pause: _happens(Role.PROVIDER, lambda said, now: m.ReceivePause(said.sequence, now)),
+    messages.Resume: _happens(Role.PROVIDER, lambda said, now: m.ReceiveResume(said.sequence, now)),
+    messages.Restart: _happens(Role.PROVIDER, lambda said, now: m.ReceiveRestart(said.nonce, now)),
+    messages.Stop: _happens(Role.PROVIDER, lambda said, now: m.ReceiveStop(said.reason, now)),
+    messages.Prepared: _happens(Role.CALLER, lambda said, now: m.ReceivePrepared(now)),
+    messages.Running: _happens(Role.CALLER, lambda said, now: m.ReceiveRunning(said.age_ms, now)),
+    messages.Meter: _happens(Role.CALLER, lambda said, now: m.ReceiveMeter(said.seconds, now)),
+    messages.Exited: _happens(Role.CALLER, _exited),
 }

@@ -258,7 +258,7 @@ class Hiring:
         self, job: Job, submission: Submission, entry: Entry, signed: Signed, output_dir: str
     ) -> Lease:
         now, lease_id = self.now_ms(), lease_id_of(signed.raw)
-        await self.files.keep(lease_id, submission)
+        await self.files.keep(lease_id, submission, signed.message.provider)
         lease, effects = lease_caller.new(
             lease_id,
             signed.message,

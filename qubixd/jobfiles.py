@@ -1,7 +1,7 @@
 """Where a lease's files lie, and moving them: from a person's folder, to the other side, and back.
 
 <data dir>/leases/<lease id>/
-  order      JobOrder message           secrets     encoded secrets, 0600
+  order      JobOrder message           secrets     sealed for the provider, 0600, on both sides
   inputs.tar what the caller sent       workspace/  what the job sees (provider)
   outputs.tar, job.log                  what the job left
 """
@@ -15,7 +15,7 @@ import shutil
 import tarfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,8 @@ from protocol.codec import convert, unpack
 from protocol.errors import DiskFull, JobFileInvalid, MessageInvalid, StreamBroken
 from protocol.jobspec import Job
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, JobOrder
-from protocol.units import LeaseId
+from protocol.signing import NodeKey, seal_for
+from protocol.units import LeaseId, PeerKey
 from qubixd.runner.workspace import PackResult, pack_to_file, unpack_file
 from qubixd.talk import IDLE_TIMEOUT_S, patience
 from qubixd.wire import Stream
@@ -51,7 +52,8 @@ class Submission:
     """A job ready to be offered to providers; its archive waits at `archive`."""
 
     order: bytes
-    secrets: bytes
+    secrets: bytes = field(repr=False)
+    """In clear, in memory only."""
     archive: Path
     order_sha256: bytes
 
@@ -83,24 +85,24 @@ class JobFiles:
                 _stage(job.file_mounts, base_dir, waiting / "inputs")
                 packed = pack_to_file(waiting / "inputs", None, waiting / "inputs.tar", MAX_INPUT_BYTES)
                 shutil.rmtree(waiting / "inputs")
-            sealed = encode_secrets(secrets)
-            order = messages.encode(_order(job, packed, sealed))
-            if len(order) > MAX_ORDER_BYTES or len(sealed) > MAX_MESSAGE_BYTES // 2:
+            encoded = encode_secrets(secrets)
+            order = messages.encode(_order(job, packed, encoded))
+            if len(order) > MAX_ORDER_BYTES or len(encoded) > MAX_MESSAGE_BYTES // 2:
                 raise JobFileInvalid("the job's script, variables or secrets are too large")
         except BaseException:
             shutil.rmtree(waiting, ignore_errors=True)
             raise
-        return Submission(order, sealed, waiting / "inputs.tar", hashlib.sha256(order).digest())
+        return Submission(order, encoded, waiting / "inputs.tar", hashlib.sha256(order).digest())
 
-    async def keep(self, lease_id: LeaseId, submission: Submission) -> None:
-        """Give a submission to the lease it led to."""
-        await self.in_thread(lambda: self._keep(lease_id, submission))
+    async def keep(self, lease_id: LeaseId, submission: Submission, provider: PeerKey) -> None:
+        """Give a submission to the lease it led to. Its secrets can be read by that provider alone."""
+        await self.in_thread(lambda: self._keep(lease_id, submission, provider))
 
-    def _keep(self, lease_id: LeaseId, submission: Submission) -> None:
+    def _keep(self, lease_id: LeaseId, submission: Submission, provider: PeerKey) -> None:
         with disk_errors():
             self.folder(lease_id).mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(self.path(lease_id, "order"), submission.order)
-            write_private(self.path(lease_id, "secrets"), submission.secrets)
+            write_private(self.path(lease_id, "secrets"), seal_for(provider, submission.secrets))
             submission.archive.rename(self.path(lease_id, "inputs.tar"))
             shutil.rmtree(submission.archive.parent, ignore_errors=True)
 
@@ -177,9 +179,9 @@ class JobFiles:
         order: JobOrder = messages.decode(data, MAX_ORDER_BYTES)
         return order
 
-    def secrets(self, lease_id: LeaseId) -> dict[str, str]:
-        """The kept secrets of a job."""
-        return decode_secrets(self.path(lease_id, "secrets").read_bytes())
+    def secrets(self, lease_id: LeaseId, key: NodeKey) -> dict[str, str]:
+        """The secrets of a job that were sealed for this node. They are in memory only."""
+        return decode_secrets(key.open_sealed(self.path(lease_id, "secrets").read_bytes()))
 
     async def forget(self, lease_id: LeaseId, names: Sequence[str]) -> None:
         """Delete some of a lease's files."""
@@ -253,14 +255,17 @@ def _flush(file: BinaryIO) -> None:
 
 
 def encode_secrets(secrets: Mapping[str, str]) -> bytes:
-    packed: bytes = msgpack.packb(dict(secrets))
+    """With some salt: their digest is in the order, and must not tell those who guess that they are right."""
+    packed: bytes = msgpack.packb([os.urandom(16), dict(secrets)])
     return packed
 
 
 def decode_secrets(data: bytes) -> dict[str, str]:
-    """MessageInvalid unless it is a map of texts."""
-    secrets: dict[str, str] = convert(unpack(data, "secrets"), dict[str, str], "secrets")
-    return secrets
+    """MessageInvalid unless it is salt and a map of texts."""
+    found: tuple[bytes, dict[str, str]] = convert(
+        unpack(data, "secrets"), tuple[bytes, dict[str, str]], "secrets"
+    )
+    return found[1]
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -304,13 +309,13 @@ def _stage(mounts: Mapping[str, str], base_dir: Path, inputs: Path) -> None:
             raise JobFileInvalid(f"file_mounts.{target}: {origin} cannot be read") from error
 
 
-def _order(job: Job, packed: PackResult, sealed: bytes) -> JobOrder:
+def _order(job: Job, packed: PackResult, secrets: bytes) -> JobOrder:
     return JobOrder(
         name=job.name,
         image=job.image,
         script=job.script,
         envs=job.envs,
-        secrets_sha256=hashlib.sha256(sealed).digest(),
+        secrets_sha256=hashlib.sha256(secrets).digest(),
         outputs=job.outputs,
         inputs_sha256=packed.sha256,
         inputs_bytes=packed.size,

@@ -191,6 +191,11 @@ class Leases:
             if entry.lease.lease_id in self._listeners:
                 self._announce(entry.lease)
 
+    def announce(self, lease_id: LeaseId) -> None:
+        """The same of one lease."""
+        if entry := self._entries.get(lease_id):
+            self._announce(entry.lease)
+
     def _announce(self, lease: Lease) -> None:
         for notice in self.on_change:
             notice(lease)
@@ -256,7 +261,7 @@ class Leases:
         """After a lease's end: what only served it is dropped at once, its last words much later."""
         if lease.phase not in TERMINAL:
             return False
-        if item.lane == "upload" or item.kind == m.RunFetch.__name__:
+        if item.lane in ("upload", "go", "prove") or item.kind == m.RunFetch.__name__:
             return True
         patience_ms = GIVE_UP_MS if lease.escrow_id else GIVE_UP_UNFUNDED_MS
         return item.lane == "send" and self._now_ms() - lease.ended_at > patience_ms

@@ -28,9 +28,11 @@ from qubixd.effects import Performer
 from qubixd.hiring import Hiring
 from qubixd.jobfiles import JobFiles
 from qubixd.leases import Leases, decode_state
+from qubixd.metering import Metering
 from qubixd.offers import OfferService
 from qubixd.parts import Parts
 from qubixd.payments import Payments
+from qubixd.progress import ProgressTeller
 from qubixd.provider import Provider
 from qubixd.receipts import Receipts
 from qubixd.reconcile import Reconciler
@@ -66,6 +68,7 @@ class Node:
     payments: Payments
     trust: Trust
     waiting: Waiting
+    metering: Metering
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
@@ -109,6 +112,10 @@ async def run_node(
     files = JobFiles(config.root, parts.in_thread)
     shop = await reopen(parts.store, config, parts.machine.suggested_price)
     book = OfferBook(config.network, config.contract_index, own=parts.key.public)
+
+    def addresses_of(lease: Lease) -> tuple[str, ...]:
+        return _addresses_of(lease, book, parts.now_ms())
+
     stock = StockWatch(parts.runner) if parts.runner else None
     provider = Provider(config, parts, shop, leases, watchers, stock)
     settings = _discovery_settings(config)
@@ -124,7 +131,9 @@ async def run_node(
         files=files,
         now_ms=parts.now_ms,
         gpu_uuid_of=parts.machine.gpu_uuids.__getitem__,
-        addresses_of=lambda lease: _addresses_of(lease, book, parts.now_ms()),
+        addresses_of=addresses_of,
+        progress=ProgressTeller(),
+        prove=parts.prove,
     )
     trust = Trust.build(
         config,
@@ -137,7 +146,7 @@ async def run_node(
         leases=leases,
         book=book,
         directories=discovery.directories.in_use,
-        addresses_of=lambda lease: _addresses_of(lease, book, parts.now_ms()),
+        addresses_of=addresses_of,
     )
     hiring = Hiring(
         wire=parts.wire,
@@ -155,6 +164,7 @@ async def run_node(
         interval_seconds=Seconds(config.interval),
         tick_ms=lambda: watchers.tick_ms,
     )
+    metering = Metering.build(parts, leases, addresses_of, health=None)
     asked_to_stop = trio.Event()
     async with trio.open_nursery() as nursery:
         node = Node(
@@ -171,6 +181,7 @@ async def run_node(
             Payments(parts.store, bridge, parts.now_ms),
             trust,
             bridge.waiting,
+            metering,
             stop_soon=asked_to_stop.set,
         )
         nursery.start_soon(_leave_when_asked, node, asked_to_stop, nursery.cancel_scope)
@@ -224,11 +235,14 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     node.leases.on_change.append(_after_change(node, ready))
     await nursery.start(node.trust.run)
     await nursery.start(node.leases.run, performer)
+    nursery.start_soon(performer.progress.run, performer.tell)
     await nursery.start(node.reconciler.run)
     await nursery.start(node.watchers.run)
     await nursery.start(node.payments.run)
+    await nursery.start(node.metering.run)
     ready.set()
     node.desk.open(node.parts.wire)
+    node.metering.open(node.parts.wire)
     await nursery.start(node.discovery.run)
     for lease in node.leases.active():
         # After a restart: the other side may know an address that is no longer ours.

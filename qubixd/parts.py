@@ -9,6 +9,7 @@ from escrow_bridge.chain import Chain
 from escrow_bridge.qubic import Wallet
 from ledger.store import RunSync, Store
 from protocol.signing import NodeKey
+from qubixd.effects import Prove
 from qubixd.leases import Clock
 from qubixd.machine import Machine
 from qubixd.runner import Runner
@@ -33,3 +34,5 @@ class Parts:
     poll_seconds: float = DEFAULT_POLL_S
     engine: Runner | None = None
     """A caller's own, asked of images only."""
+    prove: Prove | None = None
+    """How a caller proves a machine; None: it cannot."""

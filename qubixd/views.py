@@ -119,7 +119,7 @@ PHASE_WORDS = {
 def holds_capacity(lease: Lease) -> bool:
     """Does this lease take a part of this machine? Also while its money is settled before its job is gone."""
     if lease.phase is Phase.SETTLING:
-        taken = bool(lease.started_at) and not lease.collected
+        taken = not lease.collected
     else:
         taken = lease.phase not in TERMINAL
     return lease.role is Role.PROVIDER and taken

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 import trio
@@ -20,12 +20,12 @@ from escrow_bridge.escrow import Settled
 from escrow_bridge.layout import EscrowView
 from escrow_bridge.pace import Pace
 from protocol import lease_model as m
-from protocol.errors import JobMissing, QubixError
+from protocol.errors import EngineUnreachable, JobMissing, QubixError
 from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.units import LeaseId, Qu, Tick, UnixMs
 from qubixd.escrows import seen_by
 from qubixd.leases import Clock, Leases
-from qubixd.runner import Runner
+from qubixd.runner import JobState, Runner
 
 log = logging.getLogger("qubix.watch")
 
@@ -41,6 +41,7 @@ class Watchers:
         self._runner = runner
         self._now_ms = now_ms
         self._jobs: set[LeaseId] = set()
+        self._unseen: set[LeaseId] = set()
         self._escrows: set[LeaseId] = set()
         self._nursery: trio.Nursery
         self.tick: TickInfo | None = None
@@ -65,8 +66,10 @@ class Watchers:
         """Start the watchers that a lease needs and does not have. Called after every change."""
         if lease.phase in TERMINAL:
             return
-        if lease.role is Role.PROVIDER and lease.started_at and not lease.exited:
+        if lease.role is Role.PROVIDER and (lease.container_at or lease.started_at) and not lease.exited:
             self._once(self._jobs, lease, self._watch_job)
+            if lease.unseen:
+                self._once(self._unseen, lease, self._see_job)
         if lease.escrow_id and not lease.settled:
             self._once(self._escrows, lease, self._watch_escrow)
 
@@ -91,21 +94,39 @@ class Watchers:
             return False
         return True
 
+    async def _see_job(self, lease: Lease) -> None:
+        """This node or the engine was away: is the job still there? If not, `_watch_job` tells its end."""
+        assert self._runner is not None
+        status = await self._runner.status(lease.lease_id)
+        if status.state in (JobState.RUNNING, JobState.PAUSED):
+            await self._leases.feed(lease.lease_id, m.RunSeen(True, self._now_ms()))
+
     async def _watch_job(self, lease: Lease) -> None:
+        """Until the machine takes an end for the last one: it passes over those before a restart."""
+        with self._leases.listen(lease.lease_id) as changes:
+            while lease.phase not in TERMINAL and not lease.exited:
+                lease = await self._leases.feed(lease.lease_id, await self._end_of(lease.lease_id))
+                if not lease.exited:
+                    with trio.move_on_after(RETRY_S), suppress(trio.EndOfChannel):
+                        await changes.receive()
+
+    async def _end_of(self, lease_id: LeaseId) -> m.RunExited:
         assert self._runner is not None
         try:
-            ended = await self._runner.wait(lease.lease_id)
+            ended = await self._runner.wait(lease_id)
         except JobMissing:
-            event = await self._lost(lease.lease_id)
-        else:
-            event = m.RunExited(ended.code, ended.reason, ended.started_at, ended.finished_at, self._now_ms())
-        await self._leases.feed(lease.lease_id, event)
+            return await self._lost(lease_id)
+        except EngineUnreachable:
+            await self._leases.feed(lease_id, m.RunSeen(False, self._now_ms()))
+            raise
+        return m.RunExited(ended.code, ended.reason, ended.started_at, ended.finished_at, self._now_ms())
 
     async def _lost(self, lease_id: LeaseId) -> m.RunExited:
         """The engine has forgotten the job: what was metered so far is all that is owed."""
         lease = await self._leases.get(lease_id)
-        ended = UnixMs(lease.started_at + lease.paused_ms + lease.seconds * 1_000)
-        return m.RunExited(-1, "lost", lease.started_at, ended, self._now_ms())
+        began_at = lease.started_at or lease.container_at
+        ended = UnixMs(began_at + lease.paused_ms + lease.seconds * 1_000)
+        return m.RunExited(-1, "gone", began_at, ended, self._now_ms())
 
     async def _watch_escrow(self, lease: Lease) -> None:
         seen = seen_by(lease)

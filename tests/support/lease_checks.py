@@ -55,7 +55,16 @@ def check(world: LeaseWorld) -> None:
             assert world.escrow.deposit == paid + world.escrow.refunded
             assert net_of(paid) + fee_of(paid) == paid
     assert world.jobs_started <= 1, "the job was started twice"
+    _check_meter(world)
     _check_exposure(world, held)
+
+
+def _check_meter(world: LeaseWorld) -> None:
+    """Each second in which the machine was the job's counts once, whoever went down and came back; rounding
+    up, a step of the world and the news of an end take two more."""
+    lease = world.provider.lease
+    if lease and world.job:
+        assert lease.seconds <= world.job.active_ms // 1_000 + 2, "a second was counted twice"
 
 
 def _check_exposure(world: LeaseWorld, held: Qu) -> None:

@@ -42,6 +42,7 @@ def make_terms(**changes: Any) -> Terms:
         "challenge_ticks": 30,
         "pull_seconds": Seconds(60),
         "start_seconds": Seconds(30),
+        "ready_seconds": Seconds(45),
         "quoted_at": UnixMs(START_MS),
         "valid_until": UnixMs(START_MS + 60_000),
     }
@@ -64,11 +65,19 @@ class Plan:
     stop_ms: int = 1_000
     collect_ms: int = 500
     upload_ms: int = 1_000
+    ready_ms: int = 0
+    """After it was let go; of a job that need not get ready, 0."""
+    proof_ms: int = 20_000
+    restart: str = "never"
+    restarts: int = 0
     skew_ms: int = 0
     """How far the provider's clock is ahead of the caller's."""
     refuses: bool = False
     pull_fails: bool = False
     start_fails: bool = False
+    proof_fails: bool = False
+    dies_early: bool = False
+    """Before it is ready."""
     open_fails: bool = False
 
 
@@ -111,10 +120,15 @@ class Job:
     started_at: int
     """Real time, as all here."""
     left_ms: int
+    released_at: int = 0
+    ready_at: int = 0
     active_ms: int = 0
+    """Since it is ready, for as long as the machine was the job's: also frozen, and between two runs."""
     paused: bool = False
+    nonces: list[bytes] = field(default_factory=list)
     ended_at: int = 0
     killed: bool = False
+    lost: bool = False
 
 
 @dataclass
@@ -150,6 +164,16 @@ def event_of(effect: Effect, now: UnixMs, sent_at: int) -> Event:
             return m.ReceiveInputs(now)
         case m.SendFunded(escrow_id, open_tick):
             return m.ReceiveFunded(escrow_id, open_tick, now)
+        case m.SendPrepared():
+            return m.ReceivePrepared(now)
+        case m.SendGo():
+            return m.ReceiveGo(now)
+        case m.SendPause(sequence):
+            return m.ReceivePause(sequence, now)
+        case m.SendResume(sequence):
+            return m.ReceiveResume(sequence, now)
+        case m.SendRestart(nonce):
+            return m.ReceiveRestart(nonce, now)
         case m.SendRunning(started_at):
             return m.ReceiveRunning(max(0, sent_at - started_at), now)
         case m.SendMeter(seconds):

@@ -84,7 +84,7 @@ def ready_provider(terms: Terms = TERMS) -> Lease:
 
 def running_provider(terms: Terms = TERMS) -> Lease:
     """Runs since second 10."""
-    return play(ready_provider(terms), m.RunStarted(at(10), at(10.5)))[0]
+    return play(ready_provider(terms), m.RunStarted(at(8), at(9)), m.RunReady(at(10), at(10.5)))[0]
 
 
 def paused_provider() -> Lease:

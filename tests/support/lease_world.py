@@ -8,13 +8,14 @@ handed to a machine is checked against what must always hold (`_feed`), and hand
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from protocol import lease_caller, lease_provider
 from protocol import lease_model as m
 from protocol.lease import step
 from protocol.lease_model import REPLACEABLE, Effect, Event, lane_of
-from protocol.lease_state import TERMINAL, Lease, Role
+from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
 from protocol.units import Qu, Tick, UnixMs
 from tests.support.lease_checks import check, check_effect, check_step
 from tests.support.lease_plan import (
@@ -75,6 +76,36 @@ class LeaseWorld:
         if side.up and side.lease:
             self._feed(side, m.ActionStop(self.clock(side)))
 
+    def pause(self) -> None:
+        self._person(m.ActionPause(self.clock(self.caller)))
+
+    def resume(self) -> None:
+        self._person(m.ActionResume(self.clock(self.caller)))
+
+    def restart(self, number: int) -> None:
+        self._person(m.ActionRestart(number.to_bytes(8, "big"), self.clock(self.caller)))
+
+    def prove_again(self, code: str) -> None:
+        """The caller's daemon has challenged the machine again."""
+        if self.caller.lease and self.caller.lease.phase is Phase.RUNNING:
+            self._person(
+                m.RunProved(code, "a challenge was not met" if code else "", self.clock(self.caller))
+            )
+
+    def _person(self, event: Event) -> None:
+        if self.caller.up:
+            self._feed(self.caller, event)
+
+    def idle(self) -> None:
+        """The meters say so."""
+        if self.provider.up and self.provider.lease:
+            self._feed(self.provider, m.RunIdle(self.clock(self.provider)))
+
+    def restart_engine(self) -> None:
+        """All containers end; they are there and do nothing."""
+        if self.job and not self.job.ended_at:
+            self.job.ended_at, self.job.lost, self.job.paused = self.now, True, False
+
     def take_down(self, role: Role, ms: int) -> None:
         side = self._side(role)
         side.up, side.was_down, side.down_until = False, True, max(side.down_until, self.now + ms)
@@ -129,7 +160,7 @@ class LeaseWorld:
         if side.lease and side.lease.phase not in TERMINAL:
             self._feed(side, m.ClockPassed(self.clock(side)))
             self._watch(side)
-        for lane in ("upload", "send", "chain", "run"):
+        for lane in ("upload", "send", "chain", "run", "go", "prove"):
             if side.up:
                 self._lane(side, lane)
 
@@ -149,13 +180,16 @@ class LeaseWorld:
 
     def _watch_job(self, side: Side) -> None:
         lease = side.lease
-        if side.role is Role.CALLER or not lease or not lease.started_at or lease.exited:
+        if side.role is Role.CALLER or not lease or not lease.container_at or lease.exited:
             return
+        if lease.unseen and self.job and not self.job.ended_at:
+            self._feed(side, m.RunSeen(True, self.clock(side)))
         if self.job is None:
             ended = UnixMs(lease.started_at + lease.paused_ms + lease.seconds * 1_000)
             self._feed(side, m.RunExited(-1, "lost", lease.started_at, ended, self.clock(side)))
         elif self.job.ended_at:
             code, reason = (137, "stopped") if self.job.killed else (self.plan.exit_code, "exited")
+            code = 137 if self.job.lost else code
             began, ended = (UnixMs(t + side.skew_ms) for t in (self.job.started_at, self.job.ended_at))
             self._feed(side, m.RunExited(code, reason, began, ended, self.clock(side)))
 
@@ -208,6 +242,12 @@ class LeaseWorld:
                 return self.plan.pull_ms
             case m.RunStart():
                 return self.plan.start_ms
+            case m.RunGo():
+                return self.plan.ready_ms
+            case m.RunProve():
+                return self.plan.proof_ms
+            case m.RunRestart():
+                return self.plan.start_ms
             case m.RunStop() | m.RunDiscard():
                 return self.plan.stop_ms
             case m.RunCollect():
@@ -259,6 +299,11 @@ class LeaseWorld:
                 return m.ReceiveRefused("lease.unknown", "this lease has ended here", here)
             self.order_here = True
         event = event_of(effect, self.clock(other), sent_at + self.plan.skew_ms)
+        if isinstance(event, m.ReceiveInputs):
+            plan = self.plan
+            event = replace(
+                event, restart=plan.restart, restarts=plan.restarts, awaits_ready=plan.ready_ms > 0
+            )
         self._feed(other, event)
         if self.echoes:
             self.echoes -= 1
@@ -339,10 +384,15 @@ class LeaseWorld:
     # --- the engine ---------------------------------------------------------------------------
 
     def _engine(self) -> None:
-        job = self.job
-        if job is None or job.ended_at or job.paused:
+        job, lease = self.job, self.provider.lease
+        if job is None or lease is None or not job.released_at:
             return
-        job.active_ms += STEP_MS
+        between = job.ended_at and self.provider.up and (lease.restart_at or lease.restarting)
+        unpaid = lease.phase is Phase.PAUSED and job.paused
+        if job.ready_at and not unpaid and (between or not job.ended_at):
+            job.active_ms += STEP_MS
+        if job.ended_at or job.paused:
+            return
         job.left_ms -= STEP_MS
         if job.left_ms <= 0:
             job.ended_at = self.now
@@ -355,6 +405,14 @@ class LeaseWorld:
                 return True, failed if self.plan.pull_fails else m.RunPulled(now)
             case m.RunStart():
                 return True, self._start(side)
+            case m.RunGo():
+                return self._go(now)
+            case m.RunProve():
+                if self.plan.proof_fails:
+                    return True, m.RunProved("proof.failed", "the machine is not what was rented", now)
+                return True, m.RunProved("", "", now)
+            case m.RunRestart(nonce):
+                return True, self._restart(side, nonce)
             case m.RunPause() | m.RunResume():
                 if job and not job.ended_at:
                     job.paused = isinstance(effect, m.RunPause)
@@ -363,6 +421,7 @@ class LeaseWorld:
                     job.ended_at, job.killed, job.paused = self.now, True, False
                 if isinstance(effect, m.RunDiscard):
                     self.job = None
+                    return True, m.RunDiscarded(now)
             case m.RunCollect():
                 self.stored = self.stored or b"o" * 32
                 self.job = None
@@ -380,9 +439,33 @@ class LeaseWorld:
             return m.RunFailed("runner.start_failed", "the engine refused", now)
         if self.job is None:
             self.jobs_started += 1
-            self.job_began_at = self.now
             self.job = Job(self.now, self.plan.job_ms)
         return m.RunStarted(UnixMs(self.job.started_at + side.skew_ms), now)
+
+    def _go(self, now: UnixMs) -> tuple[bool, Event | None]:
+        """Done when the job is ready; one that has ended never is."""
+        job = self.job
+        if job is None or (job.ended_at and not job.released_at):
+            return True, None
+        job.released_at = job.released_at or self.now
+        if self.plan.dies_early:
+            job.ended_at = job.ended_at or self.now
+        if job.ended_at and self.plan.ready_ms:
+            return True, None
+        self.job_began_at = job.ready_at = job.ready_at or self.now
+        return True, m.RunReady(UnixMs(job.ready_at + self.provider.skew_ms), now)
+
+    def _restart(self, side: Side, nonce: bytes) -> Event | None:
+        now, job = self.clock(side), self.job
+        if not side.lease or side.lease.phase not in LIVE:
+            return None
+        if job is None:
+            return m.RunRestarted(nonce, UnixMs(0), now)
+        if nonce not in job.nonces:
+            job.nonces.append(nonce)
+            job.started_at, job.left_ms, job.ended_at = self.now, self.plan.job_ms, 0
+            job.paused = job.lost = False
+        return m.RunRestarted(nonce, UnixMs(job.started_at + side.skew_ms), now)
 
     def _fetch(self, now: UnixMs) -> tuple[bool, Event | None]:
         if self.now < self.link_down_until or not self.provider.up:

@@ -16,7 +16,7 @@ from escrow_bridge.qubic import Wallet
 from protocol import messages
 from protocol.errors import PeerRefused, StreamBroken
 from protocol.messages import Accept, Funded, JobOrder, PutInputs, QuoteRequest, Terms, Voucher, Wish
-from protocol.signing import NodeKey, Signed
+from protocol.signing import NodeKey, Signed, seal_for
 from protocol.units import MAX_QU, Qu, Seconds
 from qubixd.desk import lease_id_of
 from qubixd.jobfiles import encode_secrets
@@ -38,6 +38,8 @@ class Stranger:
     key: NodeKey
     wallet: Wallet
     script: str = "1000 0"
+    secrets: bytes = field(default_factory=lambda: encode_secrets({"TOKEN": "sesame"}))
+    """In clear; they travel sealed."""
     signed: Signed = field(init=False)
 
     @property
@@ -50,8 +52,8 @@ class Stranger:
         return lease_id_of(self.signed.raw)
 
     @property
-    def secrets(self) -> bytes:
-        return encode_secrets({"TOKEN": "sesame"})
+    def sealed(self) -> bytes:
+        return seal_for(self.provider.peer, self.secrets)
 
     @property
     def order(self) -> bytes:
@@ -101,7 +103,7 @@ class Stranger:
 
     async def put(self, archive: bytes = EMPTY_TAR, **changes: Any) -> str:
         """Deliver the inputs; the code of a refusal, "" if they were taken, "broken" if cut off."""
-        put = replace(PutInputs(self.lease_id, self.order, self.secrets), **changes)
+        put = replace(PutInputs(self.lease_id, self.order, self.sealed), **changes)
         stream = await self.wire.open(self.provider.peer, FILES_PROTOCOL)
         async with stream:
             try:

@@ -1,12 +1,13 @@
 """The world's jobs and its clock: a Runner whose jobs outlive the daemon, in virtual time.
 
-A job's script is two numbers: how many seconds it runs, and the code it exits with.
+A job's script is two numbers: how many seconds it runs, and the code it exits with. Its readiness command
+is one: how many seconds after its beginning it is ready.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +16,7 @@ import trio
 from protocol.errors import ImageUnavailable, JobMissing
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
+from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
 
 EPOCH_MS: Final = 1_800_000_000_000
 
@@ -34,10 +35,16 @@ def job(*, seconds: float = 5, exit_code: int = 0, hours: float = 1, extra: str 
 
 @dataclass
 class _Job:
+    """`began_at` is of the present run; None as long as it waits at the gate."""
+
     spec: RunSpec
     started_at: UnixMs
     length_ms: int
     exit_code: int
+    released_at: UnixMs | None = None
+    began_at: UnixMs | None = None
+    secrets: dict[str, str] = field(default_factory=dict)
+    restarts: dict[bytes, UnixMs] = field(default_factory=dict)
     paused_at: UnixMs | None = None
     paused_ms: int = 0
     ended: JobExit | None = None
@@ -49,13 +56,13 @@ class _Job:
 
     def end(self, code: int, reason: ExitReason, at: UnixMs) -> None:
         if self.ended is None:
-            self.ended = JobExit(code, reason, self.started_at, at)
+            self.ended = JobExit(code, reason, self.began_at or self.started_at, at)
             (self.spec.workspace / "result.txt").write_text(f"ran {self.spec.script}\n")
             self.tell()
 
 
 def _usage(one: _Job, load_millis: int) -> Usage:
-    """A job that always uses as much, holds 8 MiB and left 2 on its disk, and receives 1,000 bytes a second."""
+    """Of a job that always uses as much, holds 8 MiB, left 2 on its disk, receives 1,000 bytes a second."""
     ran_ms = now_ms() - one.started_at
     return Usage(
         cpu_ns=ran_ms * load_millis * 1_000,
@@ -64,6 +71,26 @@ def _usage(one: _Job, load_millis: int) -> Usage:
         sent_bytes=0,
         disk_bytes=2 << 20,
     )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A readiness command that has ended as soon as it began."""
+
+    code: int
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    async def send_eof(self) -> None: ...
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return b""
+
+    async def exit_code(self) -> int:
+        await trio.lowlevel.checkpoint()
+        return self.code
+
+    async def aclose(self) -> None: ...
 
 
 class Engine:
@@ -108,14 +135,53 @@ class Engine:
         one = self.jobs.get(lease_id)
         if one is None:
             return JobStatus(JobState.ABSENT)
-        return JobStatus(JobState.EXITED if one.ended else JobState.RUNNING, one.started_at)
+        state = JobState.PAUSED if one.paused_at else JobState.RUNNING
+        return JobStatus(JobState.EXITED if one.ended else state, one.started_at, one.released_at)
+
+    async def release(self, lease_id: LeaseId, secrets: dict[str, str]) -> UnixMs:
+        await trio.lowlevel.checkpoint()
+        one = self._get(lease_id)
+        if one.ended:
+            raise JobMissing("it has ended")
+        if one.released_at is None:
+            one.released_at = one.began_at = now_ms()
+            one.secrets = secrets
+            one.tell()
+        return one.released_at
+
+    async def restart(
+        self, lease_id: LeaseId, secrets: dict[str, str], grace_seconds: float, nonce: bytes
+    ) -> UnixMs:
+        await trio.lowlevel.checkpoint()
+        one = self._get(lease_id)
+        if nonce not in one.restarts:
+            one.end(143, ExitReason.STOPPED, now_ms())
+            await trio.sleep(0.3)
+            one.restarts[nonce] = one.began_at = now_ms()
+            one.ended, one.paused_at, one.paused_ms, one.secrets = None, None, 0, secrets
+            one.tell()
+        return one.restarts[nonce]
+
+    async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
+        await trio.lowlevel.checkpoint()
+        one = self._get(lease_id)
+        if one.ended or one.began_at is None:
+            raise JobMissing("it does not run")
+        seconds = float(command[-1].split()[-1])
+        return _Asked(0 if now_ms() - one.began_at >= seconds * 1_000 else 1)
+
+    def reboot(self) -> None:
+        """The engine's machine was restarted: every job has ended there and then."""
+        for one in self.jobs.values():
+            one.end(137, ExitReason.EXITED, now_ms())
 
     async def wait(self, lease_id: LeaseId) -> JobExit:
         one = self._get(lease_id)
         while one.ended is None:
             changed = one.changed
-            ends_at = one.started_at + one.paused_ms + one.length_ms
-            left_s = math.inf if one.paused_at else (ends_at - now_ms()) / 1_000
+            ends_at = (one.began_at or 0) + one.paused_ms + one.length_ms
+            halted = one.paused_at or one.began_at is None
+            left_s = math.inf if halted else (ends_at - now_ms()) / 1_000
             if left_s <= 0:
                 one.end(one.exit_code, ExitReason.EXITED, UnixMs(ends_at))
                 break
@@ -160,6 +226,9 @@ class Engine:
 
     async def leases(self) -> frozenset[LeaseId]:
         return frozenset(self.jobs)
+
+    async def containers(self) -> dict[str, LeaseId]:
+        return {}
 
     def _get(self, lease_id: LeaseId) -> _Job:
         if lease_id not in self.jobs:

@@ -17,6 +17,7 @@ from escrow_bridge.layout import EscrowView
 from protocol import messages, signing
 from protocol.lease_state import Lease, Phase
 from protocol.messages import Accept, Exited, Funded, GetLogs, GetOutputs, Meter, PutInputs, Running, Stop
+from protocol.signing import seal_for
 from protocol.units import EscrowId, LeaseId, Qu, QubicId, Seconds, Tick
 from qubixd.desk import MAX_PUT_BYTES
 from qubixd.jobfiles import encode_secrets
@@ -229,7 +230,10 @@ async def test_inputs_that_are_not_the_jobs_are_refused(tmp_path: Path, autojump
         wrong = {
             "another order": await mallory.put(order=other),
             "junk for an order": await mallory.put(order=b"junk"),
-            "other secrets": await mallory.put(secrets=encode_secrets({"TOKEN": "other"})),
+            "other secrets": await mallory.put(
+                secrets=seal_for(mallory.provider.peer, encode_secrets({"TOKEN": "other"}))
+            ),
+            "secrets in clear": await mallory.put(secrets=mallory.secrets),
             "no secrets": await mallory.put(secrets=b""),
             "another lease": await mallory.put(lease_id=NOBODY),
             "other files": await mallory.put(archive=b"x" * len(EMPTY_TAR)),
@@ -295,7 +299,7 @@ async def test_a_sender_that_stops_in_the_middle_is_let_go(tmp_path: Path, autoj
         mallory = one.mallory
         stream = await mallory.wire.open(one.alice.peer, FILES_PROTOCOL)
         async with stream:
-            put = PutInputs(mallory.lease_id, mallory.order, mallory.secrets)
+            put = PutInputs(mallory.lease_id, mallory.order, mallory.sealed)
             await send_signed(stream, mallory.key.sign(put))
             await receive_signed(stream, one.alice.peer)
             await stream.send_all(EMPTY_TAR[:100])

@@ -19,6 +19,7 @@ from ledger.store import inline
 from protocol import messages
 from protocol.errors import DiskFull, FilesInvalid, JobFileInvalid, MessageInvalid, StreamBroken
 from protocol.jobspec import Job, parse
+from protocol.signing import NodeKey
 from protocol.units import LeaseId
 from qubixd.jobfiles import JobFiles, Submission, decode_secrets, disk_errors, encode_secrets
 from qubixd.talk import IDLE_TIMEOUT_S
@@ -28,6 +29,7 @@ from tests.support.world_jobs import job
 T = TypeVar("T")
 Clock = trio.testing.MockClock
 LEASE = LeaseId(bytes(range(32)))
+KEY = NodeKey(bytes(range(32)))
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def mounting(**mounts: str) -> Job:
 
 async def delivered(files: JobFiles, wanted: Job, base: Path) -> Submission:
     submission = await files.submit(wanted, base, {})
-    await files.keep(LEASE, submission)
+    await files.keep(LEASE, submission, KEY.public)
     return submission
 
 
@@ -122,11 +124,13 @@ async def test_a_private_file_stays_private_while_it_waits(files: JobFiles, tmp_
 
 async def test_secrets_are_kept_apart_and_private(files: JobFiles, tmp_path: Path) -> None:
     submission = await files.submit(parse(job()), tmp_path, {"TOKEN": "sesame"})
-    await files.keep(LEASE, submission)
-    assert b"sesame" not in submission.order
+    await files.keep(LEASE, submission, KEY.public)
+    assert b"sesame" not in submission.order + files.path(LEASE, "secrets").read_bytes()
     assert stat.S_IMODE(files.path(LEASE, "secrets").stat().st_mode) == 0o600
     assert stat.S_IMODE(files.folder(LEASE).stat().st_mode) == 0o700
-    assert files.secrets(LEASE) == {"TOKEN": "sesame"}
+    assert files.secrets(LEASE, KEY) == {"TOKEN": "sesame"}
+    with pytest.raises(MessageInvalid, match="not sealed for this node"):
+        files.secrets(LEASE, NodeKey(bytes(32)))
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,9 @@ def test_an_escrow_that_cannot_be_opened_ends_the_lease_and_tells_the_provider()
     assert effects == [m.SendStop("wallet.balance_too_low")]
 
 
-@pytest.mark.parametrize(("lease", "second"), [(provisioning(), 5 + 90 + 60), (running_caller(), 10.5 + 300)])
+@pytest.mark.parametrize(
+    ("lease", "second"), [(provisioning(), 5 + 135 + 60), (running_caller(), 10.5 + 300)]
+)
 def test_a_silent_provider_is_given_up_and_the_contract_asked(lease: Lease, second: float) -> None:
     assert play(lease, m.ClockPassed(at(second - 0.1)))[0] == lease
     lease, effects = play(lease, m.ClockPassed(at(second)))

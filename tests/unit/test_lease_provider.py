@@ -8,13 +8,8 @@ import pytest
 
 from protocol import lease_model as m
 from protocol import lease_provider
-from protocol.lease_provider import (
-    COLLECT_PATIENCE_MS,
-    FUNDING_PATIENCE_MS,
-    STOP_PATIENCE_MS,
-    UNPAID_PATIENCE_MS,
-    VOUCHER_PATIENCE_MS,
-)
+from protocol.lease_job import COLLECT_PATIENCE_MS, STOP_PATIENCE_MS
+from protocol.lease_provider import FUNDING_PATIENCE_MS, UNPAID_PATIENCE_MS, VOUCHER_PATIENCE_MS
 from protocol.lease_state import Lease, Phase
 from protocol.units import Qu, Seconds, Tick
 from tests.support.lease_plan import ESCROW, LEASE
@@ -61,7 +56,8 @@ def test_the_good_way() -> None:
         m.ReceiveInputs(at(3)),
         funded(4),
         opened(5),
-        m.RunStarted(at(10), at(10.5)),
+        m.RunStarted(at(8), at(8.5)),
+        m.RunReady(at(10), at(10.5)),
         m.ClockPassed(at(14.9)),
         m.ClockPassed(at(15)),
         voucher(5_000, 15.2),
@@ -73,6 +69,7 @@ def test_the_good_way() -> None:
     assert effects == [
         m.ChainVerify(ESCROW, Tick(1_000)),
         m.RunStart(),
+        m.RunGo(),
         m.SendRunning(at(10)),
         m.SendMeter(Seconds(5)),
         m.RunCollect(),
@@ -239,7 +236,7 @@ def test_before_the_start_nothing_is_owed(
 
 def test_money_that_comes_after_the_failure_is_sent_back() -> None:
     failed, _ = play(new_provider(), m.RunFailed("runner.image_unavailable", "no such image", at(3)))
-    lease, effects = play(failed, funded(4), opened(5), closed(9, 0))
+    lease, effects = play(failed, m.RunDiscarded(at(3)), funded(4), opened(5), closed(9, 0))
     assert effects == [m.ChainVerify(ESCROW, Tick(1_000)), CLOSE_UNPAID]
     assert (lease.phase, lease.refunded) == (Phase.FAILED, TERMS.deposit)
 
@@ -282,7 +279,10 @@ def test_a_stop_asked_while_it_starts_throws_the_job_away() -> None:
     lease, effects = play(
         ready_provider(), m.ChainClosing(at(8)), m.RunStarted(at(10), at(10)), closed(12, 0)
     )
-    assert (effects, lease.phase) == ([CLOSE_UNPAID, m.RunDiscard()], Phase.CANCELLED)
+    assert (effects, lease.phase) == ([CLOSE_UNPAID, m.RunDiscard()], Phase.SETTLING)
+    assert play(lease, m.RunDiscarded(at(13)))[0].phase is Phase.CANCELLED, (
+        "it takes up the machine until then"
+    )
 
 
 def test_an_engine_that_does_not_end_the_job_does_not_hold_up_the_money() -> None:

@@ -72,6 +72,7 @@ async def start_running(leases: Leases) -> Lease:
         m.RunPulled(now_ms()),
         m.ChainOpened(EscrowId(bytes(32)), Tick(10), Tick(10_000), now_ms()),
         m.RunStarted(now_ms(), now_ms()),
+        m.RunReady(now_ms(), now_ms()),
     ):
         lease = await leases.feed(LEASE, event)
     assert lease.phase is Phase.RUNNING
@@ -166,7 +167,7 @@ async def test_a_lane_that_is_stuck_holds_up_no_other(tmp_path: Path, autojump_c
         await start_running(leases)
         await leases.feed(LEASE, m.ActionStop(now_ms()))
         await trio.sleep(1)
-        assert hands.done == ["RunPull", "RunStart", "RunStop"]
+        assert hands.done == ["RunPull", "RunStart", "RunGo", "RunStop"]
 
 
 async def test_a_jump_of_the_clock_gives_everybody_patience_anew(
@@ -203,6 +204,7 @@ async def test_last_words_are_carried_for_long_but_not_for_ever(
         await add(leases)
         await leases.feed(LEASE, m.ChainOpened(EscrowId(bytes(32)), Tick(10), Tick(10_000), now_ms()))
         await leases.feed(LEASE, m.RunFailed("runner.start_failed", "it does not start", now_ms()))
+        await leases.feed(LEASE, m.RunDiscarded(now_ms()))
         await leases.feed(LEASE, m.ChainClosed(Qu(0), TERMS.deposit, now_ms()))
         assert (await leases.get(LEASE)).phase is Phase.FAILED and leases.active() == ()
         await trio.sleep(long_ms / 1_000 - 600)

@@ -125,7 +125,7 @@ async def _put_half(mallory: Stranger) -> None:
 
 
 async def _half(mallory: Stranger, stream: Stream) -> None:
-    put = PutInputs(mallory.lease_id, mallory.order, mallory.secrets)
+    put = PutInputs(mallory.lease_id, mallory.order, mallory.sealed)
     await send_signed(stream, mallory.key.sign(put))
     await receive_signed(stream, mallory.provider.peer)
     await stream.send_all(EMPTY_TAR[:100])
