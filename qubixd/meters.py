@@ -38,8 +38,8 @@ FORGET_SECONDS: Final = 600
 @dataclass
 class _Ring:
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=RING_SAMPLES))
-    written_to: UnixMs = UnixMs(0)
-    """Instant of the last sample that is in the ledger."""
+    written_to: UnixMs | None = None
+    """Instant of the last sample that is in the ledger; None before that was looked up."""
     heard_at: float = 0.0
     """When the last sample came, on trio's clock."""
 
@@ -146,7 +146,7 @@ class Meters:
     async def write(self, *, whole_minutes: bool) -> None:
         """Everything that is not in the ledger yet, in one transaction; of jobs that go on only minutes that
         are over, if so wanted."""
-        due = {lease_id: _unwritten(lease_id, ring) for lease_id, ring in self._rings.items()}
+        due = {lease_id: await self._unwritten(lease_id) for lease_id in list(self._rings)}
         for lease_id, rows in due.items():
             if whole_minutes and lease_id not in self._ended and rows:
                 rows.pop()
@@ -158,6 +158,14 @@ class Meters:
         for lease_id, rows in due.items():
             if rows:
                 self._rings[lease_id].written_to = UnixMs(rows[-1].last_ms)
+
+    async def _unwritten(self, lease_id: LeaseId) -> list[MeterRow]:
+        ring = self._rings.get(lease_id)
+        if ring is None:
+            return []
+        if ring.written_to is None:  # a daemon before this one may have written of it
+            ring.written_to = UnixMs(await ledger_meters.newest(self._store, lease_id))
+        return rolled_up(lease_id, self.since(lease_id, ring.written_to))
 
     def _forget(self) -> None:
         now = trio.current_time()
@@ -176,7 +184,3 @@ class Meters:
             except (DiskFull, LedgerBroken) as error:
                 log.warning("what jobs used could not be rolled up: %s", error)
             await trio.sleep(FOLD_SECONDS)
-
-
-def _unwritten(lease_id: LeaseId, ring: _Ring) -> list[MeterRow]:
-    return rolled_up(lease_id, (sample for sample in ring.samples if sample.at > ring.written_to))
