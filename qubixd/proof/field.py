@@ -62,7 +62,8 @@ def numbers(data: bytes, signed: bool) -> Sequence[int]:
 
 
 def dot(one: Sequence[int], other: Sequence[int]) -> int:
-    return sum(map(mul, one, other)) % PRIME
+    total: int = sum(map(mul, one, other))
+    return total % PRIME
 
 
 def kept(c: Sequence[int]) -> Sequence[int]:

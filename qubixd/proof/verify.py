@@ -211,14 +211,13 @@ class Verifier:
         solo, shape = self.plan.solo, self.plan.shape
         if solo is None:
             return
-        limit = (
-            solo_s / solo.stripes * shape.stripes / (solo.share * solo.cores) + JITTER_S + self._round_trip
-        )
+        expected = solo_s / solo.stripes * shape.stripes / solo.cores
+        limit = expected / solo.share + JITTER_S + self._round_trip
         if self._work_s > limit:
             raise _Failed(
                 TOO_SLOW,
-                f"{solo.cores:g} cores were rented; all threads took {self._work_s:.2f} s for what one thread's "
-                f"speed puts at no more than {limit:.2f} s",
+                f"{solo.cores:g} cores were rented; all threads took {self._work_s:.2f} s for what should "
+                f"take {expected:.2f} s at one thread's speed, and at most {limit:.2f} s",
             )
 
     def _sample(self) -> tuple[int, int]:
