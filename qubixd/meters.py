@@ -108,11 +108,10 @@ class Meters:
 
     async def history(self, lease_id: LeaseId, since: UnixMs, limit: int) -> tuple[MeterRow, ...]:
         """Rolled-up rows, the minute that is not over yet included, oldest first."""
+        rest = [row for row in await self._unwritten(lease_id) if row.start_ms + row.span_ms > since]
         written = await ledger_meters.history(self._store, lease_id, since, limit)
-        ring = self._rings.get(lease_id)
-        rest = (
-            [row for row in _unwritten(lease_id, ring) if row.start_ms + row.span_ms > since] if ring else []
-        )
+        if written:  # some may have been written just now
+            rest = [row for row in rest if row.first_ms > written[-1].last_ms]
         if written and rest and (written[-1].start_ms, written[-1].span_ms) == (rest[0].start_ms, MINUTE_MS):
             written, rest[0] = written[:-1], written[-1] + rest[0]
         return (*written, *rest)[-limit:]
