@@ -20,6 +20,7 @@ from protocol.errors import ChainDisagrees, ChainUnreachable, EngineUnreachable
 from protocol.lease_state import Lease
 from protocol.messages import Offer
 from protocol.units import Qu, UnixMs
+from qubixd.cards import Cards
 from qubixd.config import Config
 from qubixd.earnings import Earnings
 from qubixd.leases import Leases, decode_state
@@ -66,6 +67,14 @@ class Provider:
     engine_says: str = ""
     """Why no job could be started, in a sentence; empty while the engine answers."""
     earnings: Earnings = field(default_factory=Earnings)
+    cards: Cards | None = field(init=False, default=None)
+    """The watch over this machine's GPUs; None where there are none to offer."""
+
+    def __post_init__(self) -> None:
+        parts = self.parts
+        if parts.machine.gpus and parts.runner:
+            self.cards = Cards(parts.machine, parts.runner, self.leases.active, parts.now_ms)
+            self.cards.on_change.append(self.changed)
 
     def house(self) -> House:
         """What quotes are made from, at this moment."""
@@ -81,7 +90,7 @@ class Provider:
             storage_qu_per_tib_hour=Qu(config.storage_price),
             unpaid_intervals=config.unpaid_intervals,
             tick_duration_ms=self.watchers.tick_ms,
-            free=free_of(parts.machine.capacity, taken),
+            free=free_of(self.cards.fit() if self.cards else parts.machine.capacity, taken),
             open_for_business=not any(one.closes for one in self.hindrances()),
         )
 
@@ -109,6 +118,8 @@ class Provider:
             addresses=parts.wire.addresses[:8],
             layers=stock.tags,
             pull_mib_per_s=stock.pull_mib_per_s,
+            arch=parts.machine.arch,
+            cuda=parts.machine.cuda,
         )
 
     def hindrances(self) -> list[Hindrance]:
@@ -126,7 +137,8 @@ class Provider:
         if not self.shop.open_for_business:
             sentence = "you paused it; `qubix provider resume` takes jobs again"
             found.append(Hindrance("provider.paused", sentence))
-        return found
+        reasons = self.cards.reasons() if self.cards else []
+        return found + [Hindrance(code, sentence, closes=False) for code, sentence in reasons]
 
     def _poor_words(self) -> str:
         return (
@@ -146,6 +158,8 @@ class Provider:
                 self.leases.on_change.append(self.stock.lease_changed)
                 self.stock.on_change.append(self.changed)
                 nursery.start_soon(self.stock.run)
+            if self.cards:
+                nursery.start_soon(self.cards.run)
             nursery.start_soon(self._watch_balance)
             nursery.start_soon(self._watch_engine)
 
