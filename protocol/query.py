@@ -136,6 +136,20 @@ def provider_key(text: str) -> str:
     return raw[len(_PEER_ID_HEAD) :].hex()
 
 
+def arch_key(text: str) -> str:
+    """A processor's name as container images have it: "x86_64" -> "amd64"."""
+    key = name_key(text)
+    return {"x8664": "amd64", "x64": "amd64", "aarch64": "arm64"}.get(key, key)
+
+
+def yes_key(text: str) -> str:
+    """ "yes" or "no". ValueError for anything else."""
+    for word, others in (("yes", ("true", "on", "1")), ("no", ("false", "off", "0"))):
+        if text.casefold() in (word, *others):
+            return word
+    raise ValueError("this field is yes or no")
+
+
 # --- fields ---------------------------------------------------------------------------------------
 
 _ONE: Final = Decimal(1)
@@ -164,6 +178,10 @@ FIELDS: Final[Mapping[str, Field]] = {
         Field("name", "what the provider calls itself", "name='my rig'", key=name_key),
         Field("provider", "its peer id", "provider=12D3KooW...", key=provider_key),
         Field("runner", "how jobs run there", "runner=docker", key=name_key),
+        Field("runtime", "what separates jobs from its machine", "runtime=runsc", key=name_key),
+        Field("internet", "whether jobs may have it there", "internet=yes", key=yes_key),
+        Field("arch", "its processor, as images name it", "arch=amd64", key=arch_key),
+        Field("cuda", "newest CUDA its driver supports, 0 without", "cuda>=12.4", _COUNT, 10),
         Field("score", "G-Score, where known here", "score>=0.5", _SHARE, 1_000_000),
         Field("reliability", "part of its leases that ended well", "reliability>98%", _SHARE, 1_000_000),
         Field("rtt", "round trip from here, where measured", "rtt<50ms", _MILLISECONDS, 1_000),

@@ -11,15 +11,15 @@ from typing import Final
 
 from protocol.catalogue import market_of
 from protocol.messages import Offer
-from protocol.query import FIELDS, Known, gpu_names, name_key
+from protocol.query import FIELDS, Known, arch_key, gpu_names, name_key
 from protocol.units import PeerKey, UnixMs
 from qubixd.quotes import sold_mib
 
 MEASURED: Final = ("score", "reliability", "rtt")
 """Fields that this node measures itself; None until it has."""
-NUMBERS: Final = ("gpus", "vram", "price", "storage", "ram", "cpus", "disk", *MEASURED, "issued")
+NUMBERS: Final = ("gpus", "vram", "price", "storage", "ram", "cpus", "disk", "cuda", *MEASURED, "issued")
 """`issued`, a Unix second, stands for the field `age`."""
-NAMES: Final = ("gpu", "gpu_model", "region", "market", "name", "runner")
+NAMES: Final = ("gpu", "gpu_model", "region", "market", "name", "runner", "runtime", "internet", "arch")
 """`gpu_model` is the GPU's name without its memory size, where it has one."""
 MAX_STEPS: Final = 2**40
 
@@ -41,6 +41,7 @@ def steps_of(offer: Offer, measured: Measured) -> Steps:
         capacity.memory_mib,
         capacity.cpu_millis,
         capacity.disk_mib,
+        offer.cuda // 1_000 * 10 + min(9, offer.cuda % 1_000 // 10),
         *measured,
         offer.issued_at // 1_000,
     )
@@ -48,13 +49,29 @@ def steps_of(offer: Offer, measured: Measured) -> Steps:
 
 def names_of(offer: Offer) -> Names:
     gpu_class = offer.gpu_class
-    others = (_key(offer.region), _key(*markets(gpu_class)), _key(offer.name), _key(offer.runner))
-    return _of_class(gpu_class) + others
+    words = (offer.region, *markets(gpu_class), offer.name, *_runner(offer.runner))
+    internet = "yes" if offer.internet else "no"
+    return (*_of_class(gpu_class), *map(_key, words), internet, _arch(offer.arch))
 
 
 @lru_cache(4_096)
 def _of_class(gpu_class: str) -> Names:
     return (*gpu_names(gpu_class), "", "")[:2]
+
+
+@lru_cache(4_096)
+def _runner(runner: str) -> tuple[str, str]:
+    """ "docker+runsc" -> runner and runtime; an engine without another uses runc."""
+    name, _, runtime = runner.partition("+")
+    return name, runtime or ("runc" if name == "docker" else "")
+
+
+@lru_cache(4_096)
+def _arch(arch: str) -> str:
+    try:
+        return arch_key(arch)
+    except ValueError:
+        return ""
 
 
 @lru_cache(4_096)

@@ -27,7 +27,7 @@ MONEY = st.sampled_from([0, 1, 49, 50, 51, 2**20, 10**15])
 sizes = st.sampled_from(EDGES) | st.integers(0, 2**32 - 1)
 cards = st.lists(st.builds(gpu, st.integers(0, 5), vram_mib=sizes), max_size=3).map(tuple)
 offers = st.builds(
-    lambda capacity, gpu_class, region, name, price, storage, age: replace(
+    lambda capacity, gpu_class, region, name, price, storage, age, more: replace(
         offer(1, NOW - age),
         capacity=capacity,
         gpu_class=gpu_class,
@@ -35,6 +35,7 @@ offers = st.builds(
         name=name,
         price_qu_per_hour=Qu(price),
         storage_qu_per_tib_hour=Qu(storage),
+        **more,
     ),
     st.builds(Capacity, cards, sizes, sizes, sizes),
     st.sampled_from(CLASSES),
@@ -43,6 +44,15 @@ offers = st.builds(
     MONEY,
     MONEY,
     st.integers(0, 70_000),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "runner": st.sampled_from(["docker+runsc", "docker+kata", "process", "+", ""]),
+            "arch": st.sampled_from(["amd64", "x86_64", "arm64", ""]),
+            "cuda": st.sampled_from([0, 11080, 12000, 12040, 12090, 13000, 2**32 - 1]),
+            "internet": st.booleans(),
+        },
+    ),
 )
 measures = st.fixed_dictionaries(
     {},
@@ -63,6 +73,9 @@ def texts(field: str) -> st.SearchStrategy[str]:
     return {
         "gpu": st.sampled_from(["RTX_4090", "A100", "A100_80GB", "4090", "H100"]),
         "region": st.sampled_from(["eu", "us", "ASIA-1", "mars"]),
+        "internet": st.sampled_from(["yes", "no", "TRUE", "off"]),
+        "arch": st.sampled_from(["amd64", "x86_64", "aarch64", "riscv"]),
+        "runtime": st.sampled_from(["runc", "runsc", "kata"]),
         "provider": st.sampled_from([key.public.hex() for key in KEYS]),
     }.get(field, st.sampled_from(["alice", "bob", "docker", "CPU", "OTHER", "A100"]))
 
