@@ -69,8 +69,10 @@ class Config:
     """Whether jobs may have the Internet: internet, none, or auto (if their network can be fenced here)."""
     image_percent: int = 20
     """Of the disk, how much the images may take that jobs brought; above it the longest unused go."""
-    image_days: int = 30
+    image_days: int = 14
     """After so many days unused such an image goes anyway; 0 for never."""
+    image_keep: tuple[str, ...] = ()
+    """Names of images that stay."""
     metrics: str = ""
     """HOST:PORT where Prometheus can read; empty for nowhere."""
     name: str = ""
@@ -161,7 +163,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--runtime", metavar="NAME", help=f"of containers: {', '.join(RUNTIMES)}")
     p.add_argument("--egress", metavar="WHAT", help="Internet for jobs: auto, none or internet")
     p.add_argument("--image-percent", type=int, metavar="N", help="of the disk, for images of jobs (20)")
-    p.add_argument("--image-days", type=int, metavar="N", help="until an unused one goes (30; 0 = never)")
+    p.add_argument("--image-days", type=int, metavar="N", help="until an unused one goes (14; 0 = never)")
+    p.add_argument("--image-keep", metavar="IMAGE", action="append", help="an image that stays")
     p.add_argument("--metrics", metavar="HOST:PORT", help="answer Prometheus there (nowhere)")
     p.add_argument("--name", metavar="NAME", help="name shown in the market")
     p.add_argument("--region", metavar="REGION", help="region shown in the market")

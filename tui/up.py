@@ -40,7 +40,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--runtime", "NAME", "what separates jobs from this machine: auto, runc, runsc or kata (auto)"),
     ("--egress", "WHAT", "Internet for jobs: auto, none or internet (auto)"),
     ("--image-percent", "N", "of the disk, what images fetched for jobs may take (20)"),
-    ("--image-days", "N", "days until an unused one of them goes (30; 0 = never)"),
+    ("--image-days", "N", "days until an unused one of them goes (14; 0 = never)"),
     ("--metrics", "HOST:PORT", "answer Prometheus there (nowhere)"),
     ("--name", "NAME", "name to offer under"),
     ("--region", "REGION", "where this machine is"),
@@ -62,6 +62,7 @@ SWITCHES: tuple[tuple[str, str], ...] = (
 REPEATED: tuple[tuple[str, str, str], ...] = (
     ("--bootstrap", "MULTIADDR", "address of a known node"),
     ("--use-directory", "MULTIADDR", "a directory to prefer to all others"),
+    ("--image-keep", "IMAGE", "an image fetched for jobs that stays"),
     ("--markets", "MARKET", "know this market only, such as RTX_40 or HOPPER"),
 )
 

@@ -18,6 +18,8 @@ from tests.support.control_server import control_server
 from tui import private_net
 from tui.private_net import PrivateNet
 
+NOBODY = '{"nodes": ["127.0.0.1:1"], "rpc": "http://127.0.0.1:1", "contract_index": 28, "pid": 5}'
+
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
