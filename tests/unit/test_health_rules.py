@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,3 +170,22 @@ def test_where_processes_do_not_tell_their_memory_nothing_is_left_over() -> None
 
 def test_the_driver_may_keep_a_little() -> None:
     assert foreign(holds(used=700 << 20)) == []
+
+
+# The page ----------------------------------------------------------------------------------------
+
+
+def rows() -> list[list[str]]:
+    """The cells of every table line of the page."""
+    page = Path(__file__).parents[2] / "docs" / "hardware.md"
+    lines = (line for line in page.read_text().splitlines() if line.startswith("| "))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_page_has_every_rule_with_its_numbers() -> None:
+    told = {row[0].strip("`"): (row[2], row[3]) for row in rows() if row[0].startswith("`gpu.")}
+    assert told == {code: (str(rule.out), str(rule.back)) for code, rule in RULES.items()}
+
+
+def test_the_page_has_every_error_that_counts() -> None:
+    assert {int(row[0]): row[1] for row in rows() if row[0].isdigit()} == BROKEN_XIDS
