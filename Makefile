@@ -1,14 +1,16 @@
-# make demo | test | nightly | bench | lint. The first of them makes .venv from the lock in requirements/.
+# make demo | test | nightly | bench | lint | images. The first of them makes .venv from the lock in requirements/.
 PYTHON ?= python3
 BENCH ?=
 PYTEST_ARGS ?=
+# Which images `make images` builds, and how: names of templates, --gpu.
+IMAGES ?= all
 # Test processes beside each other. A file stays in one of them.
 WORKERS ?= 2
 
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test nightly lint bench format lock clean
+.PHONY: demo test nightly lint bench images format lock clean
 
 demo: $(READY)
 	$(BIN)/qubix demo
@@ -29,6 +31,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench $(BENCH)
+
+images: $(READY)
+	$(BIN)/qubix images $(IMAGES)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
 from protocol.query import help_text
-from tui import devnet, market, provider, run, show, stake, up, verbs, wallet
+from tui import devnet, images, market, provider, run, show, stake, up, verbs, wallet
 from tui.safe import safe_line, safe_text
 
 Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -212,6 +212,12 @@ VERBS: dict[str, Verb] = {
         ("qubix devnet", "qubix devnet --nodes 3 --json", "qubix devnet --end"),
         devnet.add_arguments,
         devnet.devnet,
+    ),
+    "images": Verb(
+        "show the ready-made environments of job files, and build their images",
+        ("qubix images", "qubix images all", "qubix images jupyter pytorch --gpu"),
+        images.add_arguments,
+        images.images,
     ),
     "demo": Verb(
         "run a whole rental on this machine, on a private network",
