@@ -137,7 +137,8 @@ class Follower:
             stream = await self._wire.open(provider, METERS_PROTOCOL, self._addresses_of(lease))
         async with stream:
             await send_signed(stream, self._key.sign(wanted))
-            await stream.send_eof()
+            if not follow:  # else our going away shall be a reset, which it notices at once
+                await stream.send_eof()
             await receive_signed(stream, provider)
             await self._take(stream, lease.lease_id)
 
