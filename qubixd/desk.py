@@ -30,6 +30,7 @@ from protocol.errors import (
     StreamBroken,
     VoucherInvalid,
 )
+from protocol.image_needs import Need
 from protocol.lease import max_loss_if_gone, max_loss_words
 from protocol.lease_model import Event
 from protocol.lease_state import BEFORE_RUNNING, TERMINAL, Lease, Role
@@ -37,6 +38,7 @@ from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, MAX_SEALED_BYT
 from protocol.signing import NodeKey, Signed
 from protocol.units import LeaseId, PeerKey, UnixMs
 from qubixd import quotes
+from qubixd.image_check import check_image
 from qubixd.jobfiles import MIB, TAR_SLACK_BYTES, JobFiles, decode_secrets, write_private
 from qubixd.leases import Clock, Leases
 from qubixd.quotes import House

@@ -24,6 +24,7 @@ from protocol.errors import (
     ChainUnreachable,
     PeerRefused,
 )
+from protocol.image_needs import NOTHING, Need
 from protocol.lease_model import Effect, Event
 from protocol.lease_state import Lease, Role
 from protocol.signing import NodeKey, Signed
