@@ -142,21 +142,6 @@ class Fences:
         return (self._host or frozenset()) | host_networks(here) | frozenset(self._limits.forbidden)
 
 
-def traffic(client: Client, lease_id: LeaseId) -> tuple[int, int]:
-    """Bytes that a job with Internet (received, sent) since its fence stands, as the engine counts them."""
-    networks = client.stats(config.fence_name(lease_id), stream=False, one_shot=True).get("networks") or {}
-    counts = networks.values()
-    return sum(each["rx_bytes"] for each in counts), sum(each["tx_bytes"] for each in counts)
-
-
-def traffic_of(pid: int) -> tuple[int, int]:
-    """As `traffic`, from /proc: `pid` is a process of the fence or of its job, on this very machine."""
-    lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
-    devices = {name.strip(): numbers.split() for name, _, numbers in (line.partition(":") for line in lines)}
-    counts = [numbers for name, numbers in devices.items() if name != "lo"]
-    return sum(int(each[0]) for each in counts), sum(int(each[8]) for each in counts)
-
-
 def host_networks(said: Iterable[str]) -> frozenset[str]:
     """Each ADDRESS/MASK, and the network it is in: a neighbour may trust this machine."""
     found = [ipaddress.IPv4Interface(each) for each in said]
