@@ -1,20 +1,32 @@
-"""The images of a Docker engine: which it has, the newest first, and at what pace they came."""
+"""The images of a Docker engine: which it has, the newest first, how they come, at what pace, and go."""
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from docker.errors import NotFound
+import trio
+from docker.errors import APIError, NotFound
 
-from protocol.image_needs import Need, need_of
-from protocol.images import LocalImage, layer_tag
+from protocol.errors import ImageNotHere, ImageUnavailable
+from protocol.image_needs import Need, check, need_of, plain_arch
+from protocol.images import MAX_TAGS, LocalImage, full_name, layer_tag, tags_of
+from protocol.templates import is_local
 from protocol.units import UnixMs
+from qubixd.runner import Progress, Stock
+from qubixd.runner.common import check_image_name
 from qubixd.runner.docker_config import Info, unix_ms
-from qubixd.runner.docker_engine import Client
+from qubixd.runner.docker_engine import Client, DockerEngine, LayerShares, image_unavailable
+from qubixd.runner.image_tidy import Brought, ImageBook, Policy, to_remove
+
+log = logging.getLogger("qubix.images")
 
 MIB: Final = 1 << 20
 MAX_IMAGES: Final = 128
@@ -47,13 +59,119 @@ class Pace:
         return min(MAX_MIB_PER_S, max(1, round(fetched / seconds / MIB)))
 
 
+class Images:
+    """The images of one engine, as one daemon's jobs need them."""
+
+    def __init__(self, engine: DockerEngine, state_dir: Path) -> None:
+        self._engine = engine
+        self._state_dir = state_dir
+        self._book = ImageBook(state_dir / "images.json")
+        self._pace = Pace()
+        self._wanted: deque[str] = deque(maxlen=MAX_TAGS)
+        """Ids of the images that jobs asked for, the last first."""
+
+    async def pull(self, name: str, progress: Progress) -> str:
+        """As Runner.pull. WrongArchitecture if the image is not for this engine's processor, before it is
+        fetched where its registry tells."""
+        check_image_name(name)
+        found = await self._engine.call(lambda client: self._find(client, name))
+        if found is None:
+            found = await self._fetched(name, progress)
+        await self._engine.call(lambda client: check_architecture(client, needs(found).arch))
+        progress("image ready", 1.0)
+        image_id = str(found["Id"])
+        with suppress(ValueError):
+            self._wanted.remove(image_id)
+        self._wanted.appendleft(image_id)
+        return image_id
+
+    async def stock(self) -> Stock:
+        wanted = tuple(self._wanted)
+        tags = await self._engine.call(lambda client: tags_of(newest_images(client, wanted)))
+        return Stock(tags, self._pace.mib_per_s)
+
+    async def image(self, name: str) -> LocalImage | None:
+        check_image_name(name)
+        found = await self._engine.call(lambda client: image_info(client, name))
+        return None if found is None else local_image(found)
+
+    async def tidy(self, policy: Policy, now: UnixMs) -> list[str]:
+        """Remove what the policy lets go; the names, or ids, of what was removed. EngineUnreachable."""
+        return await self._engine.call_blocking(lambda client: self._tidy(client, policy, now))
+
+    # Coming ------------------------------------------------------------------------------------
+
+    def _find(self, client: Client, name: str) -> Info | None:
+        with self._book.lock:
+            found = image_info(client, name)
+            if found is not None:
+                self._book.use(found["Id"], now_ms(), name)
+        return found
+
+    async def _fetched(self, name: str, progress: Progress) -> Info:
+        if is_local(name):
+            raise ImageNotHere(f"the image {name} is built where it is used, and it has not been built here")
+        await self._engine.call(lambda client: check_at_registry(client, name))
+        before = await self._engine.call(image_ids)
+        await self._fetch(name, progress)
+        return await self._engine.call(lambda client: self._noted(client, name, before))
+
+    def _noted(self, client: Client, name: str, before: frozenset[str]) -> Info:
+        found = image_info(client, name)
+        if found is None:
+            raise ImageUnavailable(f"the engine pulled {name} but does not have it")
+        if found["Id"] not in before:  # else it was here, and has a name more
+            self._book.bring(found["Id"], name, int(found.get("Size") or 0), now_ms())
+        return found
+
+    async def _fetch(self, name: str, progress: Progress) -> None:
+        shares, began = LayerShares(), trio.current_time()
+        stream = await self._engine.call(lambda client: _open_pull(client, name))
+        while (event := await self._engine.next(stream)) is not None:
+            if "error" in event:
+                raise image_unavailable(name, str(event["error"]))
+            progress("pulling the image", shares.add(event))
+        self._pace.add(shares.total_bytes, trio.current_time() - began)
+
+    # Going (in a worker thread) ----------------------------------------------------------------
+
+    def _tidy(self, client: Client, policy: Policy, now: UnixMs) -> list[str]:
+        present, in_use = image_ids(client), used_images(client)
+        for one in self._book.all():
+            if one.image_id not in present:
+                self._book.forget(one.image_id)
+            elif one.image_id in in_use:
+                self._book.use(one.image_id, now)
+        brought = self._book.all()
+        gone = to_remove(brought, in_use, policy, disk_bytes(client, self._state_dir), now)
+        by_id = {one.image_id: one for one in brought}
+        return [_said(by_id[one]) for one in gone if self._remove(client, by_id[one])]
+
+    def _remove(self, client: Client, one: Brought) -> bool:
+        with self._book.lock:
+            if one not in self._book.all():
+                return False  # a job has asked for it meanwhile
+            info = image_info(client, one.image_id)
+            if info is None or _has_other_names(info, one):
+                self._book.forget(one.image_id)
+                return False
+            try:
+                client.remove_image(one.image_id)
+            except APIError as error:  # in use after all, or others stand on it
+                log.info("%s stays: %s", _said(one), error.explanation)
+                return False
+            self._book.forget(one.image_id)
+        log.info("removed %s, which no job has used for a while", _said(one))
+        return True
+
+
 def newest_images(client: Client, wanted: Sequence[str]) -> list[LocalImage]:
     """The images that have a name: those that jobs `wanted` (ids, the last first), then the others, the one
     named or made last first. An engine does not tell when it fetched an image."""
     places = {image_id: place for place, image_id in enumerate(wanted)}
     named = [each for each in client.images() if each.get("RepoTags") or each.get("RepoDigests")]
     named.sort(key=lambda each: places.get(each["Id"], len(places)))
-    found = [_inspected(client, each["Id"]) for each in named[:MAX_IMAGES]]
+    found = [image_info(client, each["Id"]) for each in named[:MAX_IMAGES]]
     infos = sorted((info for info in found if info), key=_made_at, reverse=True)
     infos.sort(key=lambda info: places.get(info["Id"], len(places)))
     return [local_image(info) for info in infos]
@@ -77,18 +195,78 @@ def needs(info: Info) -> Need:
     return need_of(str(info.get("Architecture") or ""), config.get("Env") or (), config.get("Labels") or {})
 
 
-def _inspected(client: Client, image_id: str) -> Info | None:
-    """None if it was removed meanwhile."""
-    try:
-        info: Info = client.inspect_image(image_id)
-    except NotFound:
-        return None
-    return info
-
-
 def _made_at(info: Info) -> UnixMs:
     """NEVER where an engine tells the time in a way of its own."""
     times = ((info.get("Metadata") or {}).get("LastTagTime"), info.get("Created"))
     with suppress(ValueError):
         return max((unix_ms(at) for at in times if at), default=NEVER)
     return NEVER
+
+
+def image_info(client: Client, image: str) -> Info | None:
+    """What the engine knows of an image it has."""
+    try:
+        info: Info = client.inspect_image(image)
+    except NotFound:
+        return None
+    return info
+
+
+def image_ids(client: Client) -> frozenset[str]:
+    """Of all images, those without a name too."""
+    return frozenset(str(each["Id"]) for each in client.images())
+
+
+def used_images(client: Client) -> frozenset[str]:
+    """Ids of the images of all containers, ended ones too."""
+    return frozenset(str(each["ImageID"]) for each in client.containers(all=True))
+
+
+def disk_bytes(client: Client, here: Path) -> int:
+    """Size of the disk where the engine keeps images; of this daemon's own if the engine is elsewhere."""
+    root = Path(str(client.info().get("DockerRootDir") or ""))
+    with suppress(OSError):
+        return shutil.disk_usage(root).total
+    return shutil.disk_usage(next(path for path in (here, *here.parents) if path.exists())).total
+
+
+def check_architecture(client: Client, arch: str) -> None:
+    """WrongArchitecture unless the engine's machine runs programs for it."""
+    check(Need(arch), Need(plain_arch(str(client.version().get("Arch") or ""))), gpus=0)
+
+
+def check_at_registry(client: Client, name: str) -> None:
+    """WrongArchitecture if the registry says that it has the image for other processors only. Whatever else
+    it says, or that it does not answer, shows when the image is fetched."""
+    try:
+        # Anonymous, as the pull.
+        told = client.inspect_distribution(name, auth_config={})
+    except APIError:
+        return
+    offered = [plain_arch(str(one.get("architecture") or "")) for one in told.get("Platforms") or ()]
+    here = plain_arch(str(client.version().get("Arch") or ""))
+    if offered and here not in offered and all(offered):
+        check(Need(offered[0]), Need(here), gpus=0)
+
+
+def _open_pull(client: Client, image: str) -> Iterator[dict[str, Any]]:
+    """Anonymous: an image a stranger names must not be fetched with the provider's own credentials."""
+    try:
+        stream: Iterator[dict[str, Any]] = client.pull(image, stream=True, decode=True, auth_config={})
+    except APIError as error:
+        raise image_unavailable(image, str(error.explanation)) from error
+    return stream
+
+
+def _has_other_names(info: Info, one: Brought) -> bool:
+    """Somebody here has named it since, so it is not ours any more."""
+    ours = set(map(full_name, one.names))
+    return any(full_name(tag) not in ours for tag in info.get("RepoTags") or ())
+
+
+def _said(one: Brought) -> str:
+    return one.names[0] if one.names else one.image_id
+
+
+def now_ms() -> UnixMs:
+    return UnixMs(time.time_ns() // 1_000_000)
