@@ -16,7 +16,7 @@ import msgpack
 import msgspec
 from msgspec import Meta
 
-from protocol import control_market, control_provider, control_wallet
+from protocol import control_market, control_meters, control_provider, control_wallet
 from protocol.codec import convert, unpack
 from protocol.control_market import Text
 from protocol.errors import MessageInvalid
@@ -130,6 +130,7 @@ VERBS: Final[dict[str, type]] = {
     "confirm": ConfirmArgs,
     "ps": PsArgs,
     "logs": LogsArgs,
+    "metrics": control_meters.MetricsArgs,
     "stop": StopArgs,
     "pause": PauseArgs,
     "resume": ResumeArgs,
@@ -208,6 +209,12 @@ class LeaseView:
     settled: bool
     differences: list[str] = field(default_factory=list)
     """Codes of what the chain says otherwise, see docs/money.md."""
+    frozen: bool = False
+    """Its caller has paused it; the meter runs on."""
+    restarts: int = 0
+    """How often it was begun anew."""
+    detail: str = ""
+    """What happens now, in words; empty when it has ended."""
 
 
 @dataclass(frozen=True)
@@ -273,6 +280,7 @@ ANSWERS: Final[dict[str, type]] = {
     "confirm": Done,
     "ps": PsView,
     "logs": Done,
+    "metrics": control_meters.MetricsView,
     "stop": RunEvent,
     "pause": RunEvent,
     "resume": RunEvent,
@@ -286,6 +294,7 @@ ANSWERS: Final[dict[str, type]] = {
 EVENTS: Final[dict[str, type]] = {
     "run": RunEvent,
     "logs": LogChunk,
+    "metrics": control_meters.SampleView,
     "wait": RunEvent,
     "send": control_wallet.WaitingEvent,
     "stake": control_wallet.WaitingEvent,

@@ -23,19 +23,18 @@ from escrow_bridge.node import open_node_chain
 from escrow_bridge.qubic import Wallet
 from escrow_bridge.rpc_quorum import open_rpc_chains
 from ledger.store import Store, open_store
-from protocol.errors import ConfigInvalid, EngineUnreachable, PortBusy, QubixError
+from protocol.errors import ConfigInvalid, PortBusy, QubixError
 from protocol.signing import NodeKey
 from protocol.units import UnixMs
 from qubixd import hardware, identity, log_lines
 from qubixd.config import Config, load
 from qubixd.control import open_control
+from qubixd.engine_choice import choose_engine, docker_of
 from qubixd.jobfiles import disk_errors
 from qubixd.machine import machine_of
-from qubixd.node import Node, check_process_runner, run_node
+from qubixd.node import Node, run_node
 from qubixd.parts import Parts
-from qubixd.runner import Runner
-from qubixd.runner.docker import DockerRunner
-from qubixd.runner.process import ProcessRunner
+from qubixd.proof.build import Programs
 from qubixd.threads import in_threads
 from qubixd.wire import Wire
 from qubixd.wire_libp2p import DIRECTORY_LIMITS, Limits, WireConfig, open_wire, peer_id_of
@@ -87,9 +86,21 @@ async def _with_front_door(config: Config, parts: Parts, ways_to_stop: list[Call
     async with trio.open_nursery() as nursery:
         node = await nursery.start(run_node, config, parts)
         ways_to_stop.append(node.stop_soon)
+        nursery.start_soon(_prepare, parts)
         async with open_control(node):
             _announce(node)
             await node.stopped.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _prepare(parts: Parts) -> None:
+    """Compile the program that proves machines, so that the first lease does not wait for it."""
+    if parts.programs is None:
+        return
+    try:
+        await trio.to_thread.run_sync(parts.programs.prepare, abandon_on_cancel=True)
+    except QubixError as error:
+        log.warning("machines cannot be proved by this node: %s", error)
 
 
 @asynccontextmanager
@@ -101,8 +112,9 @@ async def open_parts(config: Config) -> AsyncIterator[Parts]:
         await ledger.settings.bind_network(store, f"{config.network}/{config.contract_index}")
         secrets = await trio.to_thread.run_sync(identity.load_or_create, config)
         chain = await stack.enter_async_context(_open_chain(config))
-        runner = await _pick_runner(config) if config.provider else None
         detected = await trio.to_thread.run_sync(hardware.detect, config.root)
+        machine = machine_of(detected, config.qu_per_credit)
+        chosen = await choose_engine(config, gpus=bool(machine.gpus)) if config.provider else None
         wire = await _listen(config, store, secrets.node_seed, stack)
         yield Parts(
             key=NodeKey(secrets.node_seed),
@@ -110,11 +122,14 @@ async def open_parts(config: Config) -> AsyncIterator[Parts]:
             store=store,
             wire=wire,
             chain=chain,
-            runner=runner,
-            machine=machine_of(detected, config.qu_per_credit),
+            runner=chosen.runner if chosen else None,
+            machine=machine,
             in_thread=in_threads(),
             now_ms=lambda: UnixMs(time.time_ns() // 1_000_000),
-            engine=_docker(config),
+            engine=docker_of(config),
+            programs=Programs.usual(),
+            internet=chosen.internet if chosen else False,
+            remarks=chosen.remarks if chosen else (),
         )
 
 
@@ -164,30 +179,6 @@ async def _open_chain(config: Config) -> AsyncIterator[Chain]:
         )
     async with opened as chain:
         yield chain
-
-
-def _docker(config: Config) -> DockerRunner:
-    """Connects at its first call."""
-    if config.docker_host:
-        os.environ["DOCKER_HOST"] = config.docker_host
-    return DockerRunner(config.root / "runner")
-
-
-async def _pick_runner(config: Config) -> Runner:
-    docker = _docker(config)
-    if config.runner in ("auto", "docker"):
-        try:
-            await docker.check()
-        except EngineUnreachable:
-            if config.runner == "docker":
-                raise
-        else:
-            return docker
-    check_process_runner(config)
-    process = ProcessRunner(config.root / "runner")
-    await process.check()
-    log.warning("no Docker engine answers: jobs run as plain processes, for a trial on this machine only")
-    return process
 
 
 def _announce(node: Node) -> None:

@@ -17,10 +17,9 @@ from protocol.units import MAX_QU
 from qubixd.quotes import MAX_INTERVAL_SECONDS
 
 RUNNERS: Final = ("auto", "docker", "process")
-RUNTIMES: Final = ("auto", "runc", "runsc", "kata")
 EGRESS: Final = ("auto", "none", "internet")
 MDNS: Final = ("auto", "on", "off")
-WORDS: Final = (("runner", RUNNERS), ("runtime", RUNTIMES), ("egress", EGRESS), ("mdns", MDNS))
+WORDS: Final = (("runner", RUNNERS), ("egress", EGRESS), ("mdns", MDNS))
 YES: Final = ("1", "true", "yes", "on")
 NO: Final = ("0", "false", "no", "off")
 MAX_QU_PER_CREDIT: Final = 1_000_000_000_000
@@ -63,8 +62,8 @@ class Config:
     runner: str = "auto"
     docker_host: str = ""
     runtime: str = "auto"
-    """What separates a container from this machine: runc, runsc (gVisor), kata, or auto, the strongest of
-    those installed that suits the job; see docs/isolation.md."""
+    """What separates a container from this machine: runc, runsc (gVisor), kata or another of the engine's
+    runtimes, or auto, a sandbox where one is installed; see docs/isolation.md."""
     egress: str = "auto"
     """Whether jobs may have the Internet: internet, none, or auto (if their network can be fenced here)."""
     image_percent: int = 20
@@ -160,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--storage-price", type=int, metavar="QU", help="and of 1 TiB of disk beside it (0)")
     p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")
     p.add_argument("--docker-host", metavar="URL", help="Docker engine to use instead of the default")
-    p.add_argument("--runtime", metavar="NAME", help=f"of containers: {', '.join(RUNTIMES)}")
+    p.add_argument("--runtime", metavar="NAME", help="of containers: auto, runc, runsc, kata or another")
     p.add_argument("--egress", metavar="WHAT", help="Internet for jobs: auto, none or internet")
     p.add_argument("--image-percent", type=int, metavar="N", help="of the disk, for images of jobs (20)")
     p.add_argument("--image-days", type=int, metavar="N", help="until an unused one goes (14; 0 = never)")

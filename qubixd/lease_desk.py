@@ -15,7 +15,7 @@ from protocol.errors import LeaseUnknown, UsageError
 from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
 from qubixd.node import Node
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
-from qubixd.views import PHASE_WORDS, lease_view
+from qubixd.views import PHASE_WORDS, lease_view, words_of
 
 MIN_PREFIX: Final = 4
 WAITS_FOR_CHAIN: Final = (Phase.FUNDING, Phase.SETTLING)
@@ -123,6 +123,7 @@ async def find_lease(node: Node, prefix: str) -> Lease:
 
 
 def run_event(node: Node, lease: Lease) -> control.RunEvent:
-    detail = lease.sentence if lease.phase in TERMINAL else PHASE_WORDS[lease.phase]
+    told = node.desk.progress.get(lease.lease_id)
+    detail = lease.sentence if lease.phase in TERMINAL else words_of(lease, told)
     waiting = node.waiting.why if lease.phase in WAITS_FOR_CHAIN else ""
     return control.RunEvent(lease.phase, detail, lease_view(lease), waiting=waiting)

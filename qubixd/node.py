@@ -15,7 +15,7 @@ import trio
 from escrow_bridge.bridge import Bridge
 from escrow_bridge.waiting import Waiting
 from ledger import journal, transactions
-from protocol.errors import ConfigInvalid
+from protocol.image_needs import Need
 from protocol.images import LocalImage
 from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.units import Seconds, Tick, UnixMs
@@ -34,6 +34,7 @@ from qubixd.parts import Parts
 from qubixd.payments import Payments
 from qubixd.progress import ProgressTeller
 from qubixd.provider import Provider
+from qubixd.proving import Proving
 from qubixd.receipts import Receipts
 from qubixd.reconcile import Reconciler
 from qubixd.shop import Shop, reopen
@@ -69,6 +70,7 @@ class Node:
     trust: Trust
     waiting: Waiting
     metering: Metering
+    proving: Proving
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
@@ -116,6 +118,7 @@ async def run_node(
     def addresses_of(lease: Lease) -> tuple[str, ...]:
         return _addresses_of(lease, book, parts.now_ms())
 
+    proving = Proving.build(parts, leases, files, book, addresses_of)
     stock = StockWatch(parts.runner) if parts.runner else None
     provider = Provider(config, parts, shop, leases, watchers, stock)
     settings = _discovery_settings(config)
@@ -131,9 +134,10 @@ async def run_node(
         files=files,
         now_ms=parts.now_ms,
         gpu_uuid_of=parts.machine.gpu_uuids.__getitem__,
+        machine=Need(parts.machine.arch, parts.machine.cuda),
         addresses_of=addresses_of,
         progress=ProgressTeller(),
-        prove=parts.prove,
+        prove=proving.prove,
     )
     trust = Trust.build(
         config,
@@ -163,8 +167,9 @@ async def run_node(
         contract_index=config.contract_index,
         interval_seconds=Seconds(config.interval),
         tick_ms=lambda: watchers.tick_ms,
+        can_prove=proving.prove is not None,
     )
-    metering = Metering.build(parts, leases, addresses_of, health=None)
+    metering = Metering.build(parts, leases, addresses_of, provider.cards.health if provider.cards else None)
     asked_to_stop = trio.Event()
     async with trio.open_nursery() as nursery:
         node = Node(
@@ -182,6 +187,7 @@ async def run_node(
             trust,
             bridge.waiting,
             metering,
+            proving,
             stop_soon=asked_to_stop.set,
         )
         nursery.start_soon(_leave_when_asked, node, asked_to_stop, nursery.cancel_scope)
@@ -240,9 +246,11 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     await nursery.start(node.watchers.run)
     await nursery.start(node.payments.run)
     await nursery.start(node.metering.run)
+    await nursery.start(node.proving.run)
     ready.set()
     node.desk.open(node.parts.wire)
     node.metering.open(node.parts.wire)
+    node.proving.open(node.parts.wire)
     await nursery.start(node.discovery.run)
     for lease in node.leases.active():
         # After a restart: the other side may know an address that is no longer ours.
@@ -283,12 +291,3 @@ async def _tidy(node: Node) -> None:
             else:
                 await node.files.forget(lease.lease_id, ("workspace", "inputs.tar", "secrets"))
         await trio.sleep(TIDY_SECONDS)
-
-
-def check_process_runner(config: Config) -> None:
-    """The process runner isolates nothing: only this very machine may be its caller."""
-    if config.provider and not config.on_loopback:
-        raise ConfigInvalid(
-            f"without Docker jobs run as plain processes, which is for a trial on this machine only; "
-            f"listen on 127.0.0.1 instead of {config.listen_host}, or start Docker"
-        )

@@ -12,6 +12,7 @@ from protocol.signing import NodeKey
 from qubixd.effects import Prove
 from qubixd.leases import Clock
 from qubixd.machine import Machine
+from qubixd.proof.build import Programs
 from qubixd.runner import Runner
 from qubixd.wire import Wire
 
@@ -34,5 +35,11 @@ class Parts:
     poll_seconds: float = DEFAULT_POLL_S
     engine: Runner | None = None
     """A caller's own, asked of images only."""
+    programs: Programs | None = None
+    """What it sends into containers to prove machines; None: it proves none."""
     prove: Prove | None = None
     """How a caller proves a machine; None: it cannot."""
+    internet: bool = False
+    """Jobs may have it here."""
+    remarks: tuple[tuple[str, str], ...] = ()
+    """(code, sentence) of what this machine could offer and does not."""

@@ -92,6 +92,9 @@ class Provider:
             tick_duration_ms=self.watchers.tick_ms,
             free=free_of(self.cards.fit() if self.cards else parts.machine.capacity, taken),
             open_for_business=not any(one.closes for one in self.hindrances()),
+            arch=parts.machine.arch,
+            cuda=parts.machine.cuda,
+            internet=parts.internet,
         )
 
     def offer(self, sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
@@ -120,6 +123,7 @@ class Provider:
             pull_mib_per_s=stock.pull_mib_per_s,
             arch=parts.machine.arch,
             cuda=parts.machine.cuda,
+            internet=parts.internet,
         )
 
     def hindrances(self) -> list[Hindrance]:
@@ -137,7 +141,7 @@ class Provider:
         if not self.shop.open_for_business:
             sentence = "you paused it; `qubix provider resume` takes jobs again"
             found.append(Hindrance("provider.paused", sentence))
-        reasons = self.cards.reasons() if self.cards else []
+        reasons = (*(self.cards.reasons() if self.cards else ()), *self.parts.remarks)
         return found + [Hindrance(code, sentence, closes=False) for code, sentence in reasons]
 
     def _poor_words(self) -> str:

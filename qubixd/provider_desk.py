@@ -27,14 +27,18 @@ from protocol.lease_state import TERMINAL, Lease
 from protocol.score import Score
 from protocol.units import net_of
 from qubixd.earnings import owed
-from qubixd.hardware import cpu
+from qubixd.hardware import Gpu, cpu
+from qubixd.health import Health
+from qubixd.machine import digest_of
 from qubixd.node import Node
 from qubixd.shop import set_open
-from qubixd.views import PHASE_WORDS, holds_capacity
+from qubixd.views import holds_capacity, words_of
 from qubixd.wire_libp2p import peer_id_of
 
 Emit = Callable[[object], Awaitable[None]]
 MIB: Final = 1 << 20
+FRESH_SECONDS: Final = 10.0
+"""A sample that is older says nothing of now."""
 LOOK_SECONDS: Final = 0.1
 """The processor's use is that of so long."""
 ANSWER_SECONDS: Final = 2.0
@@ -112,7 +116,7 @@ def _runner(node: Node) -> RunnerView:
         runner=runner.name if runner else "",
         answers=not says,
         sentence=says,
-        internet=False,
+        internet=node.parts.internet,
         images=0,
         images_mib=0,
     )
@@ -150,35 +154,46 @@ def _gpus(node: Node) -> list[GpuView]:
         if holds_capacity(lease)
         for digest in lease.terms.gpu_digests
     }
-    machine = node.parts.machine
-    return [
-        GpuView(
-            digest=gpu.digest.hex(),
-            uuid=machine.gpu_uuids[gpu.digest],
-            model=gpu.model,
-            vram_mib=gpu.vram_mib,
-            driver="",
-            cuda="",
-            pcie="",
-            use_permille=None,
-            memory_used_mib=None,
-            temperature_c=None,
-            power_mw=None,
-            health="ok",
-            sentence="",
-            lease_id=holders.get(gpu.digest, ""),
-        )
-        for gpu in machine.capacity.gpus
-    ]
+    health = node.provider.cards.health if node.provider.cards else None
+    return [_gpu(card, health, holders.get(digest_of(card.uuid), "")) for card in node.parts.machine.gpus]
+
+
+def _gpu(card: Gpu, health: Health | None, lease_id: str) -> GpuView:
+    sample = health.samples.get(card.uuid) if health else None
+    wrong = health.unfit.get(card.uuid, ()) if health else ()
+    use = sample.use_ratio if sample else None
+    return GpuView(
+        digest=digest_of(card.uuid).hex(),
+        uuid=card.uuid,
+        model=card.model,
+        vram_mib=card.vram_bytes // MIB,
+        driver=card.driver_version,
+        cuda=f"{card.cuda // 1_000}.{card.cuda % 1_000 // 10}" if card.cuda else "",
+        pcie=_pcie(card),
+        use_permille=None if use is None else round(use * 1_000),
+        memory_used_mib=sample.memory_used // MIB if sample else None,
+        temperature_c=sample.temperature_c if sample else None,
+        power_mw=sample.power_mw if sample else None,
+        health=wrong[0].code if wrong else "ok",
+        sentence="; ".join(one.sentence for one in wrong),
+        lease_id=lease_id,
+    )
+
+
+def _pcie(card: Gpu) -> str:
+    link = f", gen {card.pcie.generation_most} x{card.pcie.width_most}" if card.pcie else ""
+    return f"{card.pci_bus_id}{link}"
 
 
 def _job(node: Node, lease: Lease) -> JobView:
     ended, wish = lease.phase in TERMINAL, lease.terms.wish
+    sample = None if ended else node.metering.meters.latest(lease.lease_id, FRESH_SECONDS)
+    uses = [one.use_permille for one in sample.gpus if one.use_permille is not None] if sample else []
     return JobView(
         lease_id=lease.lease_id.hex(),
         name=lease.name,
         phase=lease.phase,
-        detail=lease.sentence if ended else PHASE_WORDS[lease.phase],
+        detail=lease.sentence if ended else words_of(lease),
         reason=lease.reason,
         caller=peer_id_of(lease.terms.caller),
         image=lease.terms.image,
@@ -192,4 +207,7 @@ def _job(node: Node, lease: Lease) -> JobView:
         gpus=[digest.hex() for digest in lease.terms.gpu_digests],
         cpu_millis=wish.cpu_millis,
         memory_mib=wish.memory_mib,
+        cpu_use_millis=sample.cpu_millis if sample else None,
+        memory_use_mib=sample.memory_mib if sample else None,
+        gpu_use_permille=sum(uses) // len(uses) if uses else None,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from protocol.control import LeaseView, QuoteView
 from protocol.control_market import OfferView
 from protocol.control_wallet import WalletView
 from protocol.lease import max_loss, max_loss_intervals
-from protocol.lease_state import TERMINAL, Lease, Phase, Role
-from protocol.messages import Terms
+from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
+from protocol.messages import Progress, Terms
 from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of
 from qubixd.book import Entry
 from qubixd.wire_libp2p import peer_id_of
@@ -71,6 +72,9 @@ def lease_view(lease: Lease, differences: Iterable[str] = ()) -> LeaseView:
         ended_at_ms=lease.ended_at,
         settled=lease.settled,
         differences=list(differences),
+        frozen=lease.frozen,
+        restarts=lease.restarts,
+        detail="" if lease.phase in TERMINAL else words_of(lease),
     )
 
 
@@ -102,7 +106,9 @@ def wallet_view(identity: str, balance: Qu, tick: Tick, leases: Iterable[Lease])
     return WalletView(identity, balance, escrowed, spent, earned, tick)
 
 
-PHASE_WORDS = {
+FULL: Final = 1_000
+"""Permille."""
+PHASE_WORDS: Final = {
     Phase.QUOTED: "the provider writes the acceptance down",
     Phase.FUNDING: "the deposit is being locked in the escrow",
     Phase.PROVISIONING: "the provider prepares the job",
@@ -116,10 +122,21 @@ PHASE_WORDS = {
 }
 
 
+def words_of(lease: Lease, told: Progress | None = None) -> str:
+    """What happens in a lease's present phase. `told`: what its provider said last of preparing the job."""
+    if lease.phase in LIVE and lease.frozen:
+        return "the job is frozen; the machine stays reserved and the meter runs on"
+    if lease.phase is not Phase.PROVISIONING:
+        return PHASE_WORDS[lease.phase]
+    if lease.prepared and not lease.proved:
+        return "proving the machine"
+    if told is None:
+        return PHASE_WORDS[lease.phase]
+    share = f" {told.permille // 10} %" if 0 < told.permille < FULL else ""
+    return f"{told.sentence}{share}"
+
+
 def holds_capacity(lease: Lease) -> bool:
     """Does this lease take a part of this machine? Also while its money is settled before its job is gone."""
-    if lease.phase is Phase.SETTLING:
-        taken = not lease.collected
-    else:
-        taken = lease.phase not in TERMINAL
+    taken = not lease.collected if lease.phase is Phase.SETTLING else lease.phase not in TERMINAL
     return lease.role is Role.PROVIDER and taken

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
 from protocol.query import help_text
-from tui import devnet, images, market, provider, run, show, stake, up, verbs, wallet
+from tui import devnet, images, market, metrics, provider, run, show, stake, up, verbs, wallet
 from tui.safe import safe_line, safe_text
 
 Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -179,6 +179,12 @@ VERBS: dict[str, Verb] = {
     "ps": Verb("show leases", ("qubix ps", "qubix ps -a --json"), _ps_arguments, verbs.ps),
     "logs": Verb(
         "show what a job prints", ("qubix logs 3fa9c1", "qubix logs -f 3fa9c1"), _logs_arguments, verbs.logs
+    ),
+    "metrics": Verb(
+        "show what a job uses of its processor, memory, disk, network and GPUs",
+        ("qubix metrics 3fa9c1", "qubix metrics 3fa9c1 --follow", "qubix metrics 3fa9c1 --since 2h --json"),
+        metrics.add_arguments,
+        metrics.metrics,
     ),
     "stop": Verb("end a job and pay for the time used", ("qubix stop 3fa9c1",), _lease_argument, verbs.stop),
     "pause": Verb(

@@ -15,7 +15,6 @@ from typing import Any
 
 from rich.text import Text
 
-from protocol import jobspec
 from protocol.control_market import (
     DenyArgs,
     DenyView,
@@ -29,6 +28,7 @@ from protocol.control_market import (
     WhyView,
 )
 from protocol.errors import FilesInvalid, UsageError
+from protocol.job_resources import mib_of
 from tui import market_screens, show
 from tui.processes import error_in, module_command
 from tui.run import add_conditions, conditions, read_job
@@ -81,7 +81,7 @@ def limit(text: str) -> int:
 
 def _size(text: str) -> int:
     try:
-        return jobspec.mib_of(text)
+        return mib_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -146,7 +146,7 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
 
 def _state(lease: LeaseView) -> Text:
     if not lease.differences:
-        return cell(lease.phase, phase_style(lease.phase))
+        return cell("frozen" if lease.frozen else lease.phase, phase_style(lease.phase))
     return cell(f"{lease.phase}, {', '.join(lease.differences)}", BAD)
 
 

@@ -22,7 +22,8 @@ from tui.places import control_socket, data_dir
 from tui.private_net import PrivateNet
 from tui.processes import Child, module_command, start
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
+"""Of that the fence, compiled at the first start, takes some."""
 SETTLED_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 PASSING = ("provider.no_chain", "provider.too_poor")
@@ -37,7 +38,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--qu-per-credit", "QU", "QU for 0.20 USD, to suggest a price (1)"),
     ("--storage-price", "QU", "and 1 TiB of disk beside it, an hour (0)"),
     ("--runner", "auto|docker|process", "what runs jobs here (auto)"),
-    ("--runtime", "NAME", "what separates jobs from this machine: auto, runc, runsc or kata (auto)"),
+    ("--runtime", "NAME", "what separates jobs from this machine: auto, runc, runsc, kata, ... (auto)"),
     ("--egress", "WHAT", "Internet for jobs: auto, none or internet (auto)"),
     ("--image-percent", "N", "of the disk, what images fetched for jobs may take (20)"),
     ("--image-days", "N", "days until an unused one of them goes (14; 0 = never)"),
