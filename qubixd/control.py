@@ -32,7 +32,7 @@ from protocol.lease import max_loss_words
 from protocol.lease_state import Lease, Role
 from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
-from qubixd import lease_desk, market_desk, provider_desk, stake_desk, wallet_desk
+from qubixd import lease_desk, market_desk, meters_desk, provider_desk, stake_desk, wallet_desk
 from qubixd.node import Node
 from qubixd.shop import set_open, set_price
 from qubixd.views import quote_view
@@ -292,6 +292,7 @@ VERBS: Final[dict[str, Verb]] = {
     "confirm": confirm,
     "ps": lease_desk.ps,
     "logs": lease_desk.logs,
+    "metrics": meters_desk.metrics,
     "stop": lease_desk.stop,
     "pause": lease_desk.pause,
     "resume": lease_desk.resume,
