@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -50,10 +50,8 @@ def check_spec(spec: RunSpec) -> None:
     if len(spec.lease_id) != LEASE_ID_BYTES:
         raise StartFailed(f"a lease id has {LEASE_ID_BYTES} bytes, this one has {len(spec.lease_id)}")
     check_image_name(spec.image)
-    for name, value in (*spec.env.items(), *spec.secrets.items()):
+    for name, value in spec.env.items():
         _check_variable(name, value)
-    if sum(len(name) + len(value.encode()) for name, value in spec.secrets.items()) > MAX_SECRETS_BYTES:
-        raise StartFailed(f"the job's secrets are larger than {MAX_SECRETS_BYTES} bytes together")
     for uuid in spec.gpu_uuids:
         if not _GPU_UUID.fullmatch(uuid):
             raise StartFailed(f"{uuid!r} is not the UUID of a GPU")
@@ -61,6 +59,14 @@ def check_spec(spec: RunSpec) -> None:
         raise StartFailed("a job needs CPU, memory, disk and process limits above zero")
     if "\0" in spec.script or len(spec.script.encode()) > MAX_ARGUMENT_BYTES:
         raise StartFailed(f"the job's script contains a NUL or is longer than {MAX_ARGUMENT_BYTES} bytes")
+
+
+def check_secrets(secrets: Mapping[str, str]) -> None:
+    """StartFailed if these cannot be variables of a job."""
+    for name, value in secrets.items():
+        _check_variable(name, value)
+    if sum(len(name) + len(value.encode()) for name, value in secrets.items()) > MAX_SECRETS_BYTES:
+        raise StartFailed(f"the job's secrets are larger than {MAX_SECRETS_BYTES} bytes together")
 
 
 def check_image_name(image: str) -> None:
@@ -134,6 +140,11 @@ class JobNotes:
             return known
         noted = self.read(lease_id, "reason")
         return None if noted is None else ExitReason(noted)
+
+    def forget_reason(self, lease_id: LeaseId) -> None:
+        """The job begins anew."""
+        self._reasons.pop(lease_id, None)
+        (self.directory(lease_id) / "reason").unlink(missing_ok=True)
 
     def forget(self, lease_id: LeaseId) -> None:
         self._reasons.pop(lease_id, None)

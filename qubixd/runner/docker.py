@@ -8,143 +8,200 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from protocol.errors import EngineUnreachable, ImageUnavailable, StartFailed
-from protocol.images import MAX_TAGS, LocalImage, tags_of
+from protocol.errors import EngineUnreachable, StartFailed
+from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec, Stock
+from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
 from qubixd.runner import docker_config as config
 from qubixd.runner.common import (
     DISK_CHECK_SECONDS,
     JobNotes,
-    check_image_name,
+    check_secrets,
     check_spec,
     in_thread,
     job_missing,
 )
 from qubixd.runner.docker_engine import (
-    HTTP_CONFLICT,
     Client,
     DockerEngine,
-    LayerShares,
     LogBatches,
     ignoring_ended,
-    image_unavailable,
-    start_failed,
 )
-from qubixd.runner.docker_images import Pace, local_image, newest_images
-from qubixd.runner.workspace import give_to, usage_bytes
+from qubixd.runner.docker_images import Images
+from qubixd.runner.docker_inside import open_inside
+from qubixd.runner.docker_jobs import Containers
+from qubixd.runner.fence import FenceLimits, Fences
+from qubixd.runner.gate import (
+    LOOK_SECONDS,
+    LOOK_SECONDS_MOST,
+    Passage,
+    Passages,
+    gate_seen,
+    gate_words,
+)
+from qubixd.runner.image_tidy import Policy
+from qubixd.runner.restarts import Restart, Restarts
+from qubixd.runner.unlinked import unlinked_bytes
+from qubixd.runner.usage import Usages
+from qubixd.runner.workspace import usage_bytes
 
 LIVE: Final = (JobState.RUNNING, JobState.PAUSED)
 RETRY_FIRST_SECONDS: Final = 0.2
 RETRY_MOST_SECONDS: Final = 10.0
-JOB_UID: Final = 65_432
-"""User and group of every job when the daemon is root: outside the ranges of people and of services."""
 
 
 class DockerRunner:
     """The Runner of a machine with a Docker engine (DOCKER_HOST or the usual socket)."""
 
-    name = "docker"
-
     def __init__(
-        self, state_dir: Path, *, limiter_tokens: int = 16, disk_check_seconds: float = DISK_CHECK_SECONDS
+        self,
+        state_dir: Path,
+        *,
+        limiter_tokens: int = 16,
+        disk_check_seconds: float = DISK_CHECK_SECONDS,
+        runtime: str = "",
+        fence_limits: FenceLimits | None = None,
     ) -> None:
-        """Nothing is contacted yet. `state_dir` is this daemon's own and names its containers."""
+        """Nothing is contacted yet. `state_dir` is this daemon's own and names its containers; `runtime`:
+        one of the engine's, "" for its own choice."""
+        self.name = f"docker+{runtime}" if runtime else "docker"
+        home = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:32]
+        self.fences = Fences(state_dir, home, fence_limits)
+        self._jobs = Containers(home, self.fences, runtime)
         self._notes = JobNotes(state_dir / "docker")
-        self._home = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:32]
+        self._passages = Passages(self._notes)
+        self._restarts = Restarts(self._notes)
         self._engine = DockerEngine(limiter_tokens)
-        self._pace = Pace()
-        self._wanted: deque[str] = deque(maxlen=MAX_TAGS)
-        """Ids of the images that jobs asked for, the last first."""
+        self._images = Images(self._engine, state_dir)
         self._disk_check_seconds = disk_check_seconds
+        self._disk_used: dict[LeaseId, int] = {}
+        """Of each job's workspace, when it was measured last."""
+        self._usages = Usages(self._engine)
 
-    # Interface ---------------------------------------------------------------------------------
+    # Images ------------------------------------------------------------------------------------
 
     async def check(self) -> None:
         await self._engine.call(lambda client: client.ping())
 
     async def pull(self, image: str, progress: Progress) -> str:
-        check_image_name(image)
-        found = await self._engine.call(lambda client: _image(client, image))
-        if found is None:
-            await self._pull(image, progress)
-            found = await self._engine.call(lambda client: _image(client, image))
-        if found is None:
-            raise ImageUnavailable(f"the engine pulled {image} but does not have it")
-        progress("image ready", 1.0)
-        image_id = str(found["Id"])
-        with suppress(ValueError):
-            self._wanted.remove(image_id)
-        self._wanted.appendleft(image_id)
-        return image_id
+        return await self._images.pull(image, progress)
 
     async def stock(self) -> Stock:
-        wanted = tuple(self._wanted)
-        tags = await self._engine.call(lambda client: tags_of(newest_images(client, wanted)))
-        return Stock(tags, self._pace.mib_per_s)
+        return await self._images.stock()
 
     async def image(self, name: str) -> LocalImage | None:
-        check_image_name(name)
-        found = await self._engine.call(lambda client: _image(client, name))
-        return None if found is None else local_image(found)
+        return await self._images.image(name)
+
+    async def tidy_images(self, policy: Policy, now: UnixMs) -> list[str]:
+        """Remove images that jobs brought, as far as the policy lets them go; what was removed."""
+        return await self._images.tidy(policy, now)
+
+    # Beginning ---------------------------------------------------------------------------------
 
     async def start(self, spec: RunSpec) -> UnixMs:
         check_spec(spec)
-        return await self._engine.call(lambda client: self._start(client, spec))
+        info = await self._engine.call(lambda client: self._jobs.start(client, spec))
+        try:
+            await self._until_at_gate(spec.lease_id, info)
+        except StartFailed:
+            await self.remove(spec.lease_id)
+            raise
+        return config.started_at(info)
+
+    async def release(self, lease_id: LeaseId, secrets: dict[str, str]) -> UnixMs:
+        check_secrets(secrets)
+        passage = await self._let_go(lease_id, await self._existing(lease_id), secrets)
+        return passage.at if passage.first is None else passage.first
+
+    async def restart(
+        self, lease_id: LeaseId, secrets: dict[str, str], grace_seconds: float, nonce: bytes
+    ) -> UnixMs:
+        check_secrets(secrets)
+
+        async def again(restart: Restart) -> Passage:
+            now = await self._existing(lease_id)
+            if config.run_of(now) == restart.run:
+                await self._end(lease_id, grace_seconds)
+                await self._restarts.begin_anew(lease_id, lambda: self._begin(lease_id))
+                now = await self._existing(lease_id)
+            return await self._let_go(lease_id, now, secrets)
+
+        run = config.run_of(await self._existing(lease_id))
+        return await self._restarts.once(lease_id, nonce, run, again)
+
+    async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
+        if config.job_state(await self._existing(lease_id)) is not JobState.RUNNING:
+            raise job_missing(lease_id)
+        return await open_inside(self._engine, config.container_name(lease_id), command)
+
+    async def _begin(self, lease_id: LeaseId) -> None:
+        """The next run of a job that has ended."""
+        ended = await self._existing(lease_id)
+        await self._engine.call(lambda client: self._jobs.begin(client, lease_id, ended))
+
+    async def _until_at_gate(self, lease_id: LeaseId, info: config.Info) -> None:
+        """Return when the job waits at the gate or has been let go; StartFailed if it died on the way."""
+        run, workspace, seconds = config.run_of(info), config.workspace_of(info), LOOK_SECONDS
+        while not gate_seen(workspace) and not self._passages.intended(lease_id, run):
+            if seconds >= LOOK_SECONDS_MOST or config.job_state(info) is JobState.EXITED:
+                info = await self._existing(lease_id)
+                if config.job_state(info) is JobState.EXITED and not gate_seen(workspace):
+                    raise await self._died_at_gate(info)
+            await trio.sleep(seconds)
+            seconds = min(2 * seconds, LOOK_SECONDS_MOST)
+
+    async def _died_at_gate(self, info: config.Info) -> StartFailed:
+        return await self._engine.call(lambda client: self._jobs.died_at_gate(client, info))
+
+    async def _let_go(self, lease_id: LeaseId, info: config.Info, secrets: dict[str, str]) -> Passage:
+        words = gate_words(secrets)
+
+        async def say() -> None:
+            await self._engine.call(lambda client: self._jobs.say(client, lease_id, words))
+
+        await self._until_at_gate(lease_id, info)
+        run, workspace = config.run_of(info), config.workspace_of(info)
+        return await self._passages.let_go(lease_id, run, workspace, say, lambda: self._lives(lease_id))
+
+    async def usage(self, leases: Collection[LeaseId]) -> dict[LeaseId, Usage]:
+        names = {lease_id: config.container_name(lease_id) for lease_id in leases}
+        return await self._usages.read(names, self._disk_used)
+
+    # Asking ------------------------------------------------------------------------------------
 
     async def status(self, lease_id: LeaseId) -> JobStatus:
         info = await self._inspect(lease_id)
         state = config.job_state(info)
-        return JobStatus(state, None if info is None or state is JobState.ABSENT else config.started_at(info))
+        if info is None or state is JobState.ABSENT:
+            return JobStatus(JobState.ABSENT)
+        passage = self._passages.of(lease_id, config.run_of(info), config.workspace_of(info))
+        return JobStatus(state, config.started_at(info), passage.first if passage else None)
 
     async def wait(self, lease_id: LeaseId) -> JobExit:
         retry_seconds = RETRY_FIRST_SECONDS
         while True:
             try:
-                info = await self._inspect(lease_id)
+                info = await self._existing(lease_id)
                 retry_seconds = RETRY_FIRST_SECONDS
             except EngineUnreachable:
                 await trio.sleep(retry_seconds)
                 retry_seconds = min(2 * retry_seconds, RETRY_MOST_SECONDS)
                 continue
-            if info is None or config.job_state(info) is JobState.ABSENT:
-                raise job_missing(lease_id)
             await self._enforce_disk_limit(lease_id, info)
-            if config.job_state(info) is JobState.EXITED:
+            if config.job_state(info) is not JobState.EXITED:
+                await self._wait_some(lease_id, self._disk_check_seconds)
+            elif not self._restarts.under_way(lease_id):
                 return self._exit(lease_id, info)
-            await self._wait_some(lease_id, self._disk_check_seconds)
-
-    async def stop(self, lease_id: LeaseId, grace_seconds: float) -> None:
-        state = config.job_state(await self._inspect(lease_id))
-        if state not in LIVE:
-            return
-        self._notes.note_reason(lease_id, ExitReason.STOPPED)
-        if state is JobState.PAUSED:
-            await self.resume(lease_id)
-        await self._kill(lease_id, "SIGTERM")
-        with trio.move_on_after(grace_seconds) as grace:
-            await self._until_ended(lease_id)
-        if grace.cancelled_caught:
-            await self._kill(lease_id, "SIGKILL")
-            await self._until_ended(lease_id)
-
-    async def pause(self, lease_id: LeaseId) -> None:
-        if config.job_state(await self._existing(lease_id)) is JobState.RUNNING:
-            await self._act(lambda client: client.pause(config.container_name(lease_id)))
-
-    async def resume(self, lease_id: LeaseId) -> None:
-        if config.job_state(await self._existing(lease_id)) is JobState.PAUSED:
-            await self._act(lambda client: client.unpause(config.container_name(lease_id)))
+            else:
+                await trio.sleep(RETRY_FIRST_SECONDS)
 
     async def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncGenerator[bytes, None]:
         position = offset
@@ -161,102 +218,76 @@ class DockerRunner:
             finally:
                 stream.close()
             # The stream ends with the job, and also with the engine: then go on from here.
-            if not follow or config.job_state(await self._inspect(lease_id)) not in LIVE:
+            if not follow or not (await self._lives(lease_id) or self._restarts.under_way(lease_id)):
                 return
             await trio.sleep(RETRY_FIRST_SECONDS)
 
-    async def remove(self, lease_id: LeaseId) -> None:
-        if await self._inspect(lease_id) is not None:
-            await self._engine.call(lambda client: _remove(client, config.container_name(lease_id)))
-        self._notes.forget(lease_id)
-
     async def leases(self) -> frozenset[LeaseId]:
-        mine = {"label": f"{config.LABEL_HOME}={self._home}"}
-        found = await self._engine.call(lambda client: client.containers(all=True, filters=mine))
-        leases = (config.lease_of(container["Labels"]) for container in found)
-        return frozenset(lease for lease in leases if lease is not None)
+        return await self._engine.call(self._jobs.leases)
 
-    # Starting (in a worker thread) -------------------------------------------------------------
-
-    def _start(self, client: Client, spec: RunSpec) -> UnixMs:
-        info = self._find(client, spec.lease_id) or self._create(client, spec)
-        name = config.container_name(spec.lease_id)
-        if info["State"]["Status"] == "created":
-            self._start_created(client, spec, name)
-            info = client.inspect_container(name)
-        if config.job_state(info) is JobState.RUNNING:
-            self._deliver_secrets(client, spec, name)
-        return config.started_at(info)
-
-    def _create(self, client: Client, spec: RunSpec) -> config.Info:
-        image = _image(client, spec.image)
-        if image is None:
-            raise ImageUnavailable(f"the image {spec.image} is not on this machine; pull it first")
-        user = self._prepare_workspace(spec)
-        volumes = (image.get("Config") or {}).get("Volumes") or {}
-        options = config.container_options(spec, image, user, self._home)
-        try:
-            host_config = client.create_host_config(**config.host_options(spec, volumes))
-            client.create_container(**options, host_config=host_config)
-        except APIError as error:
-            if error.status_code != HTTP_CONFLICT:
-                raise start_failed(error) from error
-        info = self._find(client, spec.lease_id)
-        if info is None:
-            raise StartFailed("another daemon on this Docker engine already has a container for this lease")
-        return info
-
-    def _prepare_workspace(self, spec: RunSpec) -> str:
-        """Let the job write in its workspace; the user to run it as, "uid:gid"."""
-        if not spec.workspace.is_dir():
-            raise StartFailed(f"the job's workspace {spec.workspace} is not a directory")
-        if os.geteuid() != 0:
-            return f"{os.geteuid()}:{os.getegid()}"
-        try:
-            give_to(spec.workspace, JOB_UID, JOB_UID)
-        except OSError as error:
-            raise StartFailed(f"cannot prepare the workspace {spec.workspace}: {error.strerror}") from error
-        return f"{JOB_UID}:{JOB_UID}"
-
-    def _start_created(self, client: Client, spec: RunSpec, name: str) -> None:
-        try:
-            client.start(name)
-        except APIError as error:
-            with suppress(APIError):
-                _remove(client, name)
-            raise start_failed(error) from error
-
-    def _deliver_secrets(self, client: Client, spec: RunSpec, name: str) -> None:
-        """Once, or once more after a crash in between: what is not read stays unread in the pipe."""
-        if not spec.secrets or self._notes.read(spec.lease_id, "secrets") is not None:
-            return
-        attached = client.attach_socket(name, params={"stdin": 1, "stream": 1})
-        # The SDK wraps a plain socket for some transports and not for others.
-        sock = getattr(attached, "_sock", attached)
-        try:
-            sock.sendall(config.secrets_payload(spec.secrets))
-        finally:
-            attached.close()
-        self._notes.write_if_possible(spec.lease_id, "secrets", "delivered")
+    async def containers(self) -> dict[str, LeaseId]:
+        running = await self._engine.call(self._jobs.running)
+        found = ((each["Id"], config.lease_of(each["Labels"])) for each in running)
+        return {container: lease_id for container, lease_id in found if lease_id is not None}
 
     # Ending ------------------------------------------------------------------------------------
+
+    async def stop(self, lease_id: LeaseId, grace_seconds: float) -> None:
+        cancelled = await self._restarts.cancel(lease_id)
+        live = await self._lives(lease_id)
+        if live or cancelled:
+            self._notes.note_reason(lease_id, ExitReason.STOPPED)
+        if live:
+            await self._end(lease_id, grace_seconds)
+
+    async def pause(self, lease_id: LeaseId) -> None:
+        if config.job_state(await self._existing(lease_id)) is JobState.RUNNING:
+            await self._act(lambda client: client.pause(config.container_name(lease_id)))
+
+    async def resume(self, lease_id: LeaseId) -> None:
+        if config.job_state(await self._existing(lease_id)) is JobState.PAUSED:
+            await self._act(lambda client: client.unpause(config.container_name(lease_id)))
+
+    async def remove(self, lease_id: LeaseId) -> None:
+        await self._engine.call(lambda client: self._jobs.remove(client, lease_id))
+        self._restarts.forget(lease_id)
+        self._notes.forget(lease_id)
+        self._disk_used.pop(lease_id, None)
+
+    async def _end(self, lease_id: LeaseId, grace_seconds: float) -> None:
+        """SIGTERM, then SIGKILL; returns when the job has ended."""
+        state = config.job_state(await self._inspect(lease_id))
+        if state not in LIVE:
+            return
+        if state is JobState.PAUSED:
+            await self.resume(lease_id)
+        await self._kill(lease_id, "SIGTERM")
+        with trio.move_on_after(grace_seconds) as grace:
+            await self._until_ended(lease_id)
+        if grace.cancelled_caught:
+            await self._kill(lease_id, "SIGKILL")
+            await self._until_ended(lease_id)
 
     async def _enforce_disk_limit(self, lease_id: LeaseId, info: config.Info) -> None:
         """End the job if its workspace is too large; after its end, only note that it was."""
         if self._notes.reason(lease_id) is not None:
             return
-        labels = info["Config"]["Labels"]
-        workspace, limit = Path(labels[config.LABEL_WORKSPACE]), int(labels[config.LABEL_DISK_BYTES])
-        used = await in_thread(lambda: usage_bytes(workspace), self._engine.blocking)
+        workspace, limit = config.workspace_of(info), config.disk_bytes_of(info)
+        used = self._disk_used[lease_id] = await in_thread(
+            lambda: usage_bytes(workspace) + unlinked_bytes(info["Id"], info["State"]["Pid"], workspace),
+            self._engine.blocking,
+        )
         if used > limit:
             self._notes.note_reason(lease_id, ExitReason.DISK_LIMIT)
             await self._kill(lease_id, "SIGKILL")
 
     def _exit(self, lease_id: LeaseId, info: config.Info) -> JobExit:
-        state = info["State"]
-        code, started = state["ExitCode"], config.started_at(info)
-        finished = max(started, config.unix_ms(state["FinishedAt"]))
-        return JobExit(code, self._notes.note_reason(lease_id, config.exit_reason(state)), started, finished)
+        state, run = info["State"], config.run_of(info)
+        finished = max(config.started_at(info), config.unix_ms(state["FinishedAt"]))
+        passage = self._passages.of(lease_id, run, config.workspace_of(info))
+        started = min(passage.at, finished) if passage and passage.of_run(run) else finished
+        reason = self._notes.note_reason(lease_id, config.exit_reason(state))
+        return JobExit(state["ExitCode"], reason, started, finished)
 
     async def _kill(self, lease_id: LeaseId, signal: str) -> None:
         await self._act(lambda client: client.kill(config.container_name(lease_id), signal))
@@ -271,7 +302,7 @@ class DockerRunner:
         await self._engine.call(act)
 
     async def _until_ended(self, lease_id: LeaseId) -> None:
-        while config.job_state(await self._inspect(lease_id)) in LIVE:
+        while await self._lives(lease_id):
             await self._wait_some(lease_id, self._disk_check_seconds)
 
     async def _wait_some(self, lease_id: LeaseId, seconds: float) -> None:
@@ -287,18 +318,10 @@ class DockerRunner:
         if not await self._engine.call_blocking(wait):
             await trio.sleep(RETRY_FIRST_SECONDS)
 
-    # Asking ------------------------------------------------------------------------------------
-
-    def _find(self, client: Client, lease_id: LeaseId) -> config.Info | None:
-        """This daemon's container for a lease."""
-        try:
-            info: config.Info = client.inspect_container(config.container_name(lease_id))
-        except NotFound:
-            return None
-        return info if info["Config"]["Labels"].get(config.LABEL_HOME) == self._home else None
+    # Looking -----------------------------------------------------------------------------------
 
     async def _inspect(self, lease_id: LeaseId) -> config.Info | None:
-        return await self._engine.call(lambda client: self._find(client, lease_id))
+        return await self._engine.call(lambda client: self._jobs.find(client, lease_id))
 
     async def _existing(self, lease_id: LeaseId) -> config.Info:
         info = await self._inspect(lease_id)
@@ -306,37 +329,9 @@ class DockerRunner:
             raise job_missing(lease_id)
         return info
 
-    async def _pull(self, image: str, progress: Progress) -> None:
-        shares, began = LayerShares(), trio.current_time()
-        stream = await self._engine.call(lambda client: _open_pull(client, image))
-        while (event := await self._engine.next(stream)) is not None:
-            if "error" in event:
-                raise image_unavailable(image, str(event["error"]))
-            progress("pulling the image", shares.add(event))
-        self._pace.add(shares.total_bytes, trio.current_time() - began)
-
-
-def _image(client: Client, image: str) -> config.Info | None:
-    try:
-        info: config.Info = client.inspect_image(image)
-    except NotFound:
-        return None
-    return info
+    async def _lives(self, lease_id: LeaseId) -> bool:
+        return config.job_state(await self._inspect(lease_id)) in LIVE
 
 
 def _open_logs(client: Client, lease_id: LeaseId, follow: bool) -> LogBatches:
     return LogBatches(client.logs(config.container_name(lease_id), stream=True, follow=follow))
-
-
-def _open_pull(client: Client, image: str) -> Iterator[dict[str, Any]]:
-    """Anonymous: an image a stranger names must not be fetched with the provider's own credentials."""
-    try:
-        stream: Iterator[dict[str, Any]] = client.pull(image, stream=True, decode=True, auth_config={})
-    except APIError as error:
-        raise image_unavailable(image, str(error.explanation)) from error
-    return stream
-
-
-def _remove(client: Client, name: str) -> None:
-    with ignoring_ended():
-        client.remove_container(name, v=True, force=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, JobState, RunSpec
+from qubixd.runner import ExitReason, JobState, RunSpec, seccomp
 from qubixd.runner.common import FILE_SIZE_MARGIN_BYTES, LEASE_ID_BYTES, RESERVED_ENV_PREFIXES, prepared
+from qubixd.runner.gate import gate_command
 
 LABEL_LEASE: Final = "qubix.lease"
 LABEL_HOME: Final = "qubix.home"
@@ -33,15 +34,6 @@ OOM_SCORE: Final = 500
 """The kernel ends a job before anything of the host."""
 GPU_CAPABILITIES: Final = ["gpu", "compute", "utility", "graphics", "video"]
 
-# Reads the secrets as lines of shell from standard input (first the number of lines), then becomes the
-# job. So they are in no file, no argument and no container setting; the engine only passes the bytes on.
-RECEIVE_SECRETS: Final = """IFS= read -r n; s=
-while [ "$n" -gt 0 ]; do IFS= read -r l; s="$s$l
-"; n=$((n-1)); done
-eval "$s"; unset n s l
-exec /bin/sh -eu -c "$1" </dev/null
-"""
-
 Info = Mapping[str, Any]
 """The engine's answer to `inspect`; Any because it is JSON of the engine's own shape."""
 
@@ -53,20 +45,6 @@ def container_name(lease_id: LeaseId) -> str:
 def fence_name(lease_id: LeaseId) -> str:
     """The container that holds the network of a job with Internet (fence.py)."""
     return f"qubix-fence-{lease_id.hex()}"
-
-
-def entrypoint(spec: RunSpec) -> list[str]:
-    """The whole command; the image's own entry point and command are replaced."""
-    script = prepared(spec.script)
-    if spec.secrets:
-        return ["/bin/sh", "-eu", "-c", RECEIVE_SECRETS, "qubix", script]
-    return ["/bin/sh", "-eu", "-c", script]
-
-
-def secrets_payload(secrets: Mapping[str, str]) -> bytes:
-    """What RECEIVE_SECRETS reads: a number of lines, then shell exports."""
-    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in secrets.items())
-    return f"{exports.count(chr(10))}\n{exports}".encode()
 
 
 def environment(spec: RunSpec, image_env: Iterable[str]) -> list[str]:
@@ -99,7 +77,7 @@ def host_options(spec: RunSpec, image_volumes: Iterable[str], runtime: str = "")
         "tmpfs": tmpfs(image_volumes),
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges:true", f"seccomp={seccomp.profile()}"],
         "network_mode": f"container:{fence_name(spec.lease_id)}" if spec.internet else "none",
         "ipc_mode": "private",
         "cgroupns": "private",
@@ -130,7 +108,7 @@ def container_options(spec: RunSpec, image: Info, user: str, home: str) -> dict[
     return {
         "image": spec.image,
         "name": container_name(spec.lease_id),
-        "entrypoint": entrypoint(spec),
+        "entrypoint": gate_command(prepared(spec.script)),  # replaces the image's own
         "command": [],
         "environment": environment(spec, config.get("Env") or ()),
         "working_dir": WORKSPACE,
@@ -144,10 +122,19 @@ def container_options(spec: RunSpec, image: Info, user: str, home: str) -> dict[
             LABEL_WORKSPACE: str(spec.workspace.resolve()),
             LABEL_DISK_BYTES: str(spec.disk_bytes),
         },
-        "stdin_open": bool(spec.secrets),
+        "stdin_open": True,  # for the gate
         "detach": True,  # else the SDK closes standard input with the first connection to it
         "use_config_proxy": False,  # the provider's own proxy settings may hold a password
     }
+
+
+def disk_bytes_of(info: Info) -> int:
+    return int(info["Config"]["Labels"][LABEL_DISK_BYTES])
+
+
+def is_fenced(info: Info) -> bool:
+    """Whether the job's network is that of a fence."""
+    return str(info["HostConfig"]["NetworkMode"]).startswith("container:")
 
 
 def job_state(info: Info | None) -> JobState:
@@ -167,8 +154,17 @@ def exit_reason(state: Info) -> ExitReason:
     return ExitReason.OUT_OF_MEMORY if state["OOMKilled"] and state["ExitCode"] else ExitReason.EXITED
 
 
+def run_of(info: Info) -> str:
+    """Which run of the job this is: a restart begins another."""
+    return str(info["State"]["StartedAt"])
+
+
 def started_at(info: Info) -> UnixMs:
-    return unix_ms(info["State"]["StartedAt"])
+    return unix_ms(run_of(info))
+
+
+def workspace_of(info: Info) -> Path:
+    return Path(info["Config"]["Labels"][LABEL_WORKSPACE])
 
 
 def unix_ms(text: str) -> UnixMs:

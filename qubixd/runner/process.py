@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -26,17 +26,21 @@ import trio
 from protocol.errors import EngineUnreachable, StartFailed
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, JobExit, JobState, JobStatus, Progress, RunSpec, Stock
+from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
 from qubixd.runner.common import (
     DISK_CHECK_SECONDS,
     FILE_SIZE_MARGIN_BYTES,
     LEASE_ID_BYTES,
     JobNotes,
+    check_secrets,
     check_spec,
     in_thread,
     job_missing,
     prepared,
 )
+from qubixd.runner.gate import GATE, LOOK_SECONDS, Passage, Passages, gate_command, gate_seen, gate_words
+from qubixd.runner.process_inside import open_inside
+from qubixd.runner.restarts import Restart, Restarts
 from qubixd.runner.workspace import usage_bytes
 
 SHELL: Final = "/bin/sh"
@@ -49,6 +53,7 @@ START_TIME_TOLERANCE_SECONDS: Final = 5.0
 """How far the kernel's start time of a process and ours may differ; a reused process id is far off."""
 NO_IMAGE: Final = "sha256:" + "0" * 64
 """The digest of every image here: images are not used."""
+FIRST_RUN: Final = "1"
 KILLED_CODE: Final = 128 + signal.SIGKILL
 
 
@@ -59,6 +64,8 @@ class ProcessRunner:
 
     def __init__(self, state_dir: Path, *, disk_check_seconds: float = DISK_CHECK_SECONDS) -> None:
         self._notes = JobNotes(state_dir / "process")
+        self._passages = Passages(self._notes)
+        self._restarts = Restarts(self._notes)
         self._threads = trio.CapacityLimiter(16)
         self._disk_check_seconds = disk_check_seconds
 
@@ -80,49 +87,65 @@ class ProcessRunner:
         check_spec(spec)
         if not spec.workspace.is_dir():
             raise StartFailed(f"the job's workspace {spec.workspace} is not a directory")
-        if (begun := self._begun(spec.lease_id)) is None:
-            self._notes.write(
-                spec.lease_id, "spec", json.dumps([str(spec.workspace.resolve()), spec.disk_bytes])
-            )
-            await in_thread(lambda: self._spawn(spec), self._threads)
-            begun = self._begun(spec.lease_id)
-        if begun is None:
-            why = (self._notes.read(spec.lease_id, "errors") or "").strip().rpartition("\n")[2]
-            raise StartFailed(f"the job could not be started: {why}")
-        return UnixMs(begun["started_at"])
+        if self._begun(spec.lease_id) is None:
+            self._notes.write(spec.lease_id, "order", json.dumps(_order(spec)))
+            await self._spawn(spec.lease_id, FIRST_RUN)
+        await self._until_at_gate(spec.lease_id)
+        return UnixMs(self._existing(spec.lease_id)["started_at"])
+
+    async def release(self, lease_id: LeaseId, secrets: dict[str, str]) -> UnixMs:
+        check_secrets(secrets)
+        passage = await self._let_go(lease_id, secrets)
+        return passage.at if passage.first is None else passage.first
+
+    async def restart(
+        self, lease_id: LeaseId, secrets: dict[str, str], grace_seconds: float, nonce: bytes
+    ) -> UnixMs:
+        check_secrets(secrets)
+        self._existing(lease_id)
+
+        async def again(restart: Restart) -> Passage:
+            if self._run(lease_id) == restart.run:
+                await self._end(lease_id, grace_seconds)
+                await self._restarts.begin_anew(lease_id, lambda: self._begin(lease_id, restart.run))
+            return await self._let_go(lease_id, secrets)
+
+        return await self._restarts.once(lease_id, nonce, self._run(lease_id), again)
+
+    async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
+        self._existing(lease_id)
+        if self._ended(lease_id) is not None:
+            raise job_missing(lease_id)
+        return await open_inside(self._order(lease_id), command)
 
     async def status(self, lease_id: LeaseId) -> JobStatus:
         begun = self._begun(lease_id)
         if begun is None:
             return JobStatus(JobState.ABSENT)
-        started_at = UnixMs(begun["started_at"])
+        passage = self._passages.of(lease_id, self._run(lease_id), self._workspace(lease_id))
+        times = UnixMs(begun["started_at"]), passage.first if passage else None
         if self._ended(lease_id) is not None:
-            return JobStatus(JobState.EXITED, started_at)
-        return JobStatus(JobState.PAUSED if _is_stopped(begun) else JobState.RUNNING, started_at)
+            return JobStatus(JobState.EXITED, *times)
+        return JobStatus(JobState.PAUSED if _is_stopped(begun) else JobState.RUNNING, *times)
 
     async def wait(self, lease_id: LeaseId) -> JobExit:
         self._existing(lease_id)
         next_check = trio.current_time()
-        while (ended := self._ended(lease_id)) is None:
+        while (ended := self._ended(lease_id)) is None or self._restarts.under_way(lease_id):
             if trio.current_time() >= next_check:
                 await self._enforce_disk_limit(lease_id)
                 next_check = trio.current_time() + self._disk_check_seconds
             await trio.sleep(POLL_SECONDS)
         await self._enforce_disk_limit(lease_id)
-        reason = self._notes.note_reason(lease_id, ExitReason.EXITED)
-        return JobExit(ended["code"], reason, UnixMs(ended["started_at"]), UnixMs(ended["finished_at"]))
+        return self._exit(lease_id, ended)
 
     async def stop(self, lease_id: LeaseId, grace_seconds: float) -> None:
-        if self._begun(lease_id) is None or self._ended(lease_id) is not None:
-            return
-        self._notes.note_reason(lease_id, ExitReason.STOPPED)
-        self._signal(lease_id, signal.SIGTERM)
-        self._signal(lease_id, signal.SIGCONT)
-        with trio.move_on_after(grace_seconds) as grace:
-            await self._until_ended(lease_id)
-        if grace.cancelled_caught:
-            self._signal(lease_id, signal.SIGKILL)
-            await self._until_ended(lease_id)
+        cancelled = await self._restarts.cancel(lease_id)
+        live = self._begun(lease_id) is not None and self._ended(lease_id) is None
+        if live or cancelled:
+            self._notes.note_reason(lease_id, ExitReason.STOPPED)
+        if live:
+            await self._end(lease_id, grace_seconds)
 
     async def pause(self, lease_id: LeaseId) -> None:
         self._existing(lease_id)
@@ -136,7 +159,7 @@ class ProcessRunner:
         self._existing(lease_id)
         path = self._notes.directory(lease_id) / "log"
         while True:
-            ended = self._ended(lease_id) is not None
+            ended = self._ended(lease_id) is not None and not self._restarts.under_way(lease_id)
             while chunk := _read_at(path, offset):
                 offset += len(chunk)
                 yield chunk
@@ -144,40 +167,95 @@ class ProcessRunner:
                 return
             await trio.sleep(POLL_SECONDS)
 
+    async def usage(self, leases: Collection[LeaseId]) -> dict[LeaseId, Usage]:
+        return {}  # the kernel counts groups of processes only where there are containers
+
     async def remove(self, lease_id: LeaseId) -> None:
         if self._begun(lease_id) is not None and self._ended(lease_id) is None:
             self._signal(lease_id, signal.SIGKILL)
             await self._until_ended(lease_id)
+        self._restarts.forget(lease_id)
         self._notes.forget(lease_id)
 
     async def leases(self) -> frozenset[LeaseId]:
         if not self._notes.root.is_dir():
             return frozenset()
-        named = [path.parent.name for path in self._notes.root.glob("*/started")]
+        named = [path.parent.name for path in self._notes.root.glob(f"*/started.{FIRST_RUN}")]
         return frozenset(LeaseId(bytes.fromhex(name)) for name in named if len(name) == 2 * LEASE_ID_BYTES)
+
+    async def containers(self) -> dict[str, LeaseId]:
+        return {}
 
     # Starting ----------------------------------------------------------------------------------
 
-    def _spawn(self, spec: RunSpec) -> None:
-        """Start the job's supervisor and wait until it has started the job, or given up."""
-        directory = self._notes.directory(spec.lease_id)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (directory / "errors").open("wb") as errors:
-            supervisor = subprocess.Popen(
-                [sys.executable, "-I", str(SUPERVISOR), str(directory)],
-                cwd="/",
-                env={"PATH": os.defpath},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
-            supervisor.communicate(json.dumps(_order(spec)).encode())
+    async def _spawn(self, lease_id: LeaseId, run: str) -> None:
+        """Begin a run of the job, if none has; it comes to the gate."""
+        await in_thread(lambda: _supervise(self._notes.directory(lease_id), run), self._threads)
+        if self._notes.read(lease_id, f"started.{run}") is None:
+            why = (self._notes.read(lease_id, "errors") or "").strip().rpartition("\n")[2]
+            raise StartFailed(f"the job could not be started: {why}")
+
+    async def _begin(self, lease_id: LeaseId, before: str) -> None:
+        """The next run of a job that has ended."""
+        run = str(int(before) + 1)
+        await self._spawn(lease_id, run)
+        self._notes.write(lease_id, "run", run)
+
+    async def _until_at_gate(self, lease_id: LeaseId) -> None:
+        """Return when the job waits at the gate or has been let go; StartFailed if it died on the way."""
+        run, workspace = self._run(lease_id), self._workspace(lease_id)
+        while not gate_seen(workspace) and not self._passages.intended(lease_id, run):
+            if (ended := self._ended(lease_id)) is not None and not gate_seen(workspace):
+                raise StartFailed(f"the job ended before it could begin (exit code {ended['code']})")
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _let_go(self, lease_id: LeaseId, secrets: dict[str, str]) -> Passage:
+        self._existing(lease_id)
+        pipe, words = self._notes.directory(lease_id) / "gate", gate_words(secrets)
+
+        async def say() -> None:
+            await in_thread(lambda: _say(pipe, words), self._threads)
+
+        async def lives() -> bool:
+            return self._ended(lease_id) is None
+
+        await self._until_at_gate(lease_id)
+        run, workspace = self._run(lease_id), self._workspace(lease_id)
+        return await self._passages.let_go(lease_id, run, workspace, say, lives)
+
+    # Ending ------------------------------------------------------------------------------------
+
+    async def _end(self, lease_id: LeaseId, grace_seconds: float) -> None:
+        """SIGTERM, then SIGKILL; returns when the job has ended."""
+        self._signal(lease_id, signal.SIGTERM)
+        self._signal(lease_id, signal.SIGCONT)
+        with trio.move_on_after(grace_seconds) as grace:
+            await self._until_ended(lease_id)
+        if grace.cancelled_caught:
+            self._signal(lease_id, signal.SIGKILL)
+            await self._until_ended(lease_id)
+
+    def _exit(self, lease_id: LeaseId, ended: dict[str, Any]) -> JobExit:
+        run, finished = self._run(lease_id), UnixMs(ended["finished_at"])
+        passage = self._passages.of(lease_id, run, self._workspace(lease_id))
+        started = min(passage.at, finished) if passage and passage.of_run(run) else finished
+        reason = self._notes.note_reason(lease_id, ExitReason.EXITED)
+        return JobExit(ended["code"], reason, started, finished)
 
     # State, always read from the job's files ---------------------------------------------------
 
+    def _run(self, lease_id: LeaseId) -> str:
+        """Which run of the job is the present one: a restart begins another."""
+        return self._notes.read(lease_id, "run") or FIRST_RUN
+
+    def _order(self, lease_id: LeaseId) -> dict[str, Any]:
+        return self._json(lease_id, "order") or {}
+
+    def _workspace(self, lease_id: LeaseId) -> Path:
+        return Path(self._order(lease_id)["workspace"])
+
     def _begun(self, lease_id: LeaseId) -> dict[str, Any] | None:
-        return self._json(lease_id, "started")
+        return self._json(lease_id, f"started.{self._run(lease_id)}")
 
     def _existing(self, lease_id: LeaseId) -> dict[str, Any]:
         begun = self._begun(lease_id)
@@ -187,16 +265,16 @@ class ProcessRunner:
 
     def _ended(self, lease_id: LeaseId) -> dict[str, Any] | None:
         """The exit record; made up as LOST if the supervisor died without leaving one."""
-        begun = self._existing(lease_id)
-        supervised = _is_locked(self._notes.directory(lease_id) / "lock")  # before looking for the record
-        ended = self._json(lease_id, "exit")
+        begun, run = self._existing(lease_id), self._run(lease_id)
+        supervised = _is_locked(self._notes.directory(lease_id) / f"lock.{run}")  # before the record
+        ended = self._json(lease_id, f"exit.{run}")
         if ended is not None or supervised:
             return ended
         self._signal(lease_id, signal.SIGKILL)
         self._notes.note_reason(lease_id, ExitReason.LOST)
         now_ms = max(begun["started_at"], time.time_ns() // 1_000_000)
         lost = {"code": KILLED_CODE, "started_at": begun["started_at"], "finished_at": now_ms}
-        self._notes.write(lease_id, "exit", json.dumps(lost))
+        self._notes.write(lease_id, f"exit.{run}", json.dumps(lost))
         return lost
 
     def _json(self, lease_id: LeaseId, name: str) -> dict[str, Any] | None:
@@ -211,11 +289,10 @@ class ProcessRunner:
             await trio.sleep(POLL_SECONDS)
 
     async def _enforce_disk_limit(self, lease_id: LeaseId) -> None:
-        spec = self._notes.read(lease_id, "spec")
-        if spec is None or self._notes.reason(lease_id) is not None:
+        if self._notes.reason(lease_id) is not None:
             return
-        workspace, limit = json.loads(spec)
-        if await in_thread(lambda: usage_bytes(Path(workspace)), self._threads) > limit:
+        workspace, limit = self._workspace(lease_id), int(self._order(lease_id)["disk_bytes"])
+        if await in_thread(lambda: usage_bytes(workspace), self._threads) > limit:
             self._notes.note_reason(lease_id, ExitReason.DISK_LIMIT)
             self._signal(lease_id, signal.SIGKILL)
 
@@ -227,13 +304,41 @@ class ProcessRunner:
                 os.killpg(job.pid, number)
 
 
+def _supervise(directory: Path, run: str) -> None:
+    """Start the supervisor of one run and wait until it has started the job, or given up."""
+    with (directory / "errors").open("wb") as errors:
+        subprocess.run(
+            [sys.executable, "-I", str(SUPERVISOR), str(directory), run],
+            cwd="/",
+            env={"PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            check=False,
+        )
+
+
+def _say(pipe: Path, words: bytes) -> None:
+    """Nothing if nobody listens: the job has ended, or is no more at the gate."""
+    with suppress(OSError):
+        descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "wb", buffering=0) as gate:
+            left = memoryview(words)
+            while left:
+                left = left[gate.write(left) :]
+
+
 def _order(spec: RunSpec) -> dict[str, Any]:
     """What the supervisor reads. The job's environment starts empty, not with the daemon's."""
     basics = {"PATH": os.defpath, "HOME": str(spec.workspace.resolve()), "LANG": "C.UTF-8"}
     return {
-        "script": prepared(spec.script),
+        "command": gate_command(prepared(spec.script)),
+        "gate": GATE,
         "workspace": str(spec.workspace.resolve()),
-        "env": {**basics, **spec.env, **spec.secrets},
+        "disk_bytes": spec.disk_bytes,
+        "env": {**basics, **spec.env},
         "limits": _limits(spec),
         "cpus": _cpus(spec.cpu_millis),
     }

@@ -1,9 +1,9 @@
 """Runs one job of the process runner and outlives the daemon; only the standard library, its own process.
 
-Started as `python -I process_supervisor.py JOB_DIRECTORY`; takes its order as JSON from standard input
-(so secrets are in no argument, variable or file) and says "started" on standard output. Leaves in the
-job directory, each written whole: `started` and `exit` (JSON, times in milliseconds) and `log`. The lock
-it holds on `lock` makes it the only one for this job.
+Started as `python -I process_supervisor.py JOB_DIRECTORY RUN`; takes its order as JSON from the file `order`
+and says "started" on standard output. Leaves in the job directory, each written whole: `started.RUN` and
+`exit.RUN` (JSON, times in milliseconds), and `log`. The job's first standard input is the pipe `gate`. The
+lock held on `lock.RUN` makes it the only one for this run of the job.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ CHUNK_BYTES: Final = 65_536
 RETRY_SECONDS: Final = 0.5
 
 
-def main(directory: Path) -> None:
+def main(directory: Path, run: str) -> None:
     if os.fork():  # the daemon waits for its own child only
         os._exit(0)
-    lock = (directory / "lock").open("w")
+    lock = (directory / f"lock.{run}").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return  # another supervisor has this job already
-    if (directory / "started").exists():
+    if (directory / f"started.{run}").exists():
         return  # it has run before
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not SIG_IGN: the job would inherit that, and a shell cannot trap what it began by ignoring.
         signal.signal(number, lambda *_: None)
-    _supervise(directory, json.load(sys.stdin))
+    _supervise(directory, run, json.loads((directory / "order").read_text()))
 
 
-def _supervise(directory: Path, order: dict[str, Any]) -> None:
-    job = _start(order)
+def _supervise(directory: Path, run: str, order: dict[str, Any]) -> None:
+    gate = _gate(directory, order)
+    job = _start(order, gate)
+    os.close(gate)
     assert job.stdout is not None
     started_ms = _now_ms()
     try:
-        _write(
-            directory / "started", {"pid": job.pid, "supervisor_pid": os.getpid(), "started_at": started_ms}
-        )
+        pids = {"pid": job.pid, "supervisor_pid": os.getpid()}
+        _write(directory / f"started.{run}", {**pids, "started_at": started_ms})
     except OSError:
         os.killpg(job.pid, signal.SIGKILL)  # nobody would ever know of it, and the next try runs it again
         raise
@@ -65,10 +66,22 @@ def _supervise(directory: Path, order: dict[str, Any]) -> None:
         os.killpg(job.pid, signal.SIGKILL)  # what the script left behind ends with it
     copier.join(timeout=5)
     code = code if code >= 0 else 128 - code
-    _write_patiently(directory / "exit", {"code": code, "started_at": started_ms, "finished_at": finished_ms})
+    ended = {"code": code, "started_at": started_ms, "finished_at": finished_ms}
+    _write_patiently(directory / f"exit.{run}", ended)
 
 
-def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
+def _gate(directory: Path, order: dict[str, Any]) -> int:
+    """The pipe through which the job is let go, new and empty, and nothing in the workspace that looks as
+    if it waited there already."""
+    pipe = directory / "gate"
+    for left_over in (pipe, Path(order["workspace"]) / order["gate"]):
+        with suppress(OSError):
+            left_over.unlink()
+    os.mkfifo(pipe, 0o600)
+    return os.open(pipe, os.O_RDWR)  # also to write: so the job sees no end of it when a daemon dies
+
+
+def _start(order: dict[str, Any], gate: int) -> subprocess.Popen[bytes]:
     def limit() -> None:
         for name, value in order["limits"].items():
             kind = getattr(resource, name)
@@ -79,10 +92,10 @@ def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
             os.sched_setaffinity(0, order["cpus"])
 
     return subprocess.Popen(
-        ["/bin/sh", "-eu", "-c", order["script"]],
+        order["command"],
         cwd=order["workspace"],
         env=order["env"],
-        stdin=subprocess.DEVNULL,
+        stdin=gate,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -99,8 +112,8 @@ def _let_go_of_the_daemon() -> None:
 
 
 def _copy_log(source: IO[bytes], path: Path) -> None:
-    left = LOG_BYTES_MAX
     with path.open("ab", buffering=0) as log:
+        left = LOG_BYTES_MAX - log.tell()
         while chunk := os.read(source.fileno(), CHUNK_BYTES):
             if left <= 0:
                 continue  # keep reading: a full pipe would stop the job
@@ -133,4 +146,4 @@ def _now_ms() -> int:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

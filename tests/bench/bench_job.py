@@ -52,7 +52,6 @@ async def runner_start_seconds(runner: DockerRunner, image: str, workspace: Path
         image=image,
         script=SCRIPT,
         env={},
-        secrets={},
         workspace=workspace,
         gpu_uuids=(),
         cpu_millis=1000,
@@ -62,6 +61,7 @@ async def runner_start_seconds(runner: DockerRunner, image: str, workspace: Path
     begun = time.perf_counter()
     try:
         await runner.start(spec)
+        await runner.release(spec.lease_id, {})
         async with aclosing(runner.logs(spec.lease_id, follow=True)) as chunks:
             await anext(chunks)
         return time.perf_counter() - begun

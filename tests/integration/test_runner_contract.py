@@ -15,6 +15,7 @@ from protocol.errors import JobMissing, StartFailed
 from protocol.units import LeaseId
 from qubixd.runner import ExitReason, JobState
 from qubixd.runner.docker import DockerRunner
+from qubixd.runner.gate import GATE
 from qubixd.runner.process import ProcessRunner
 from tests.support.runners import LIMIT_SECONDS, MIB, Bench
 
@@ -67,11 +68,64 @@ async def test_secret_of_any_characters_arrives_unchanged(bench: Bench) -> None:
     assert (bench.workspace / "got").read_bytes() == value.encode()
 
 
+async def test_job_waits_at_the_gate_until_it_is_released(bench: Bench) -> None:
+    spec = bench.spec("read line || echo nothing to read; echo begun")
+    started = await bench.runner.start(spec)
+    waiting = await bench.runner.status(spec.lease_id)
+    assert (waiting.state, waiting.started_at, waiting.released_at) == (JobState.RUNNING, started, None)
+    assert await bench.said(spec.lease_id) == ""
+    with trio.fail_after(LIMIT_SECONDS):
+        released = await bench.runner.release(spec.lease_id, {})
+        ended = await bench.runner.wait(spec.lease_id)
+    assert released >= started and (ended.started_at, ended.code) == (released, 0)
+    assert await bench.said(spec.lease_id) == "nothing to read\nbegun\n"
+    assert (await bench.runner.status(spec.lease_id)).released_at == released
+    assert list(bench.workspace.iterdir()) == []
+
+
+async def test_release_has_its_effect_once(bench: Bench) -> None:
+    spec = bench.spec('echo "$S" >> runs; echo ready; until [ -e go ]; do sleep 0.05; done')
+    await bench.runner.start(spec)
+    first = await bench.runner.release(spec.lease_id, {"S": "one"})
+    await bench.until_said(spec.lease_id, "ready")
+    assert await bench.runner.release(spec.lease_id, {"S": "two"}) == first
+    bench.reopen()
+    assert await bench.runner.release(spec.lease_id, {"S": "three"}) == first
+    (bench.workspace / "go").touch()
+    with trio.fail_after(LIMIT_SECONDS):
+        assert (await bench.runner.wait(spec.lease_id)).started_at == first
+    assert await bench.runner.release(spec.lease_id, {}) == first
+    assert (bench.workspace / "runs").read_text() == "one\n"
+
+
+async def test_a_job_that_ended_at_the_gate_ran_no_second(bench: Bench) -> None:
+    spec = bench.spec("echo never > ran")
+    await bench.runner.start(spec)
+    with trio.fail_after(LIMIT_SECONDS):
+        await bench.runner.stop(spec.lease_id, grace_seconds=5)
+        ended = await bench.runner.wait(spec.lease_id)
+    assert ended.reason is ExitReason.STOPPED and ended.started_at == ended.finished_at
+    with pytest.raises(JobMissing):
+        await bench.runner.release(spec.lease_id, {})
+    assert (await bench.runner.status(spec.lease_id)).released_at is None
+    assert not (bench.workspace / "ran").exists()
+
+
+async def test_a_job_s_own_file_at_the_gate_changes_nothing(bench: Bench) -> None:
+    spec = bench.spec(f"echo ready; : > {GATE}; until [ -e go ]; do sleep 0.05; done")
+    first = await bench.begin(spec)
+    await bench.until_said(spec.lease_id, "ready")
+    bench.reopen()
+    assert await bench.runner.release(spec.lease_id, {}) == first
+    (bench.workspace / "go").touch()
+    with trio.fail_after(LIMIT_SECONDS):
+        assert (await bench.runner.wait(spec.lease_id)).code == 0
+
+
 async def test_start_again_and_by_the_next_daemon_adopts(bench: Bench) -> None:
-    spec = bench.spec(
-        'echo run >> runs; echo ready; until [ -e go ]; do sleep 0.05; done; echo "$S"', secrets={"S": "x"}
-    )
+    spec = bench.spec('echo run >> runs; echo ready; until [ -e go ]; do sleep 0.05; done; echo "$S"')
     first = await bench.runner.start(spec)
+    released = await bench.runner.release(spec.lease_id, {"S": "x"})
     await bench.until_said(spec.lease_id, "ready")
     bench.reopen()
     assert await bench.runner.start(spec) == first
@@ -80,7 +134,7 @@ async def test_start_again_and_by_the_next_daemon_adopts(bench: Bench) -> None:
     (bench.workspace / "go").touch()
     with trio.fail_after(LIMIT_SECONDS):
         ended = await bench.runner.wait(spec.lease_id)
-    assert (ended.code, ended.started_at) == (0, first)
+    assert (ended.code, ended.started_at) == (0, released)
     assert (bench.workspace / "runs").read_text() == "run\n"
     assert await bench.said(spec.lease_id) == "ready\nx\n"
     assert await bench.runner.start(spec) == first  # it has ended and does not run again
@@ -89,7 +143,7 @@ async def test_start_again_and_by_the_next_daemon_adopts(bench: Bench) -> None:
 
 async def test_end_without_a_daemon_is_known_to_the_next(bench: Bench) -> None:
     spec = bench.spec("echo bye; exit 5")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.until_said(spec.lease_id, "bye")
     with trio.fail_after(LIMIT_SECONDS):
         while (await bench.runner.status(spec.lease_id)).state is not JobState.EXITED:
@@ -106,7 +160,7 @@ async def test_stop_gives_the_program_its_grace(bench: Bench) -> None:
     """The shell runs a program which saves on SIGTERM: it must get the signal and the time."""
     inner = "trap 'echo saved > saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
     spec = bench.spec('cat > inner.sh <<"END"\n' + inner + "\nEND\n/bin/sh inner.sh\necho never")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.until_said(spec.lease_id, "ready")
     with trio.fail_after(LIMIT_SECONDS):
         await bench.runner.stop(spec.lease_id, grace_seconds=LIMIT_SECONDS)
@@ -118,7 +172,7 @@ async def test_stop_gives_the_program_its_grace(bench: Bench) -> None:
 
 async def test_stop_kills_after_the_grace_and_the_next_daemon_knows_why(bench: Bench) -> None:
     spec = bench.spec("trap '' TERM; echo ready; while :; do sleep 0.05; done")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.until_said(spec.lease_id, "ready")
     with trio.fail_after(LIMIT_SECONDS):
         await bench.runner.stop(spec.lease_id, grace_seconds=0.3)
@@ -137,7 +191,7 @@ async def test_disk_limit_of_many_files_ends_the_job(bench: Bench) -> None:
 
 async def test_disk_limit_of_one_file_is_held_at_once_and_remembered(bench: Bench) -> None:
     spec = bench.spec("head -c 50000000 /dev/zero > big", disk_bytes=4 * MIB)
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     with trio.fail_after(LIMIT_SECONDS):
         ended = await bench.runner.wait(spec.lease_id)
     assert ended.reason is ExitReason.DISK_LIMIT
@@ -149,7 +203,7 @@ async def test_disk_limit_of_one_file_is_held_at_once_and_remembered(bench: Benc
 
 async def test_pause_and_resume(bench: Bench) -> None:
     spec = bench.spec("echo ready; while :; do echo x >> beats; sleep 0.02; done")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.until_said(spec.lease_id, "ready")
     await bench.runner.pause(spec.lease_id)
     await bench.runner.pause(spec.lease_id)
@@ -170,7 +224,7 @@ async def test_pause_and_resume(bench: Bench) -> None:
 
 async def test_logs_from_an_offset_and_following(bench: Bench) -> None:
     spec = bench.spec("echo one; echo two >&2; until [ -e go ]; do sleep 0.05; done; echo three")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.until_said(spec.lease_id, "two")
     assert await bench.said(spec.lease_id, offset=2) == "e\ntwo\n"
     followed: list[str] = []
@@ -188,7 +242,7 @@ async def test_logs_from_an_offset_and_following(bench: Bench) -> None:
 
 async def test_waiting_and_following_are_cancelled_at_once(bench: Bench) -> None:
     spec = bench.spec("echo ready; sleep 600")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.until_said(spec.lease_id, "ready")
 
     async def follow() -> None:
@@ -206,7 +260,7 @@ async def test_waiting_and_following_are_cancelled_at_once(bench: Bench) -> None
 async def test_remove_leaves_nothing_but_the_workspace(bench: Bench) -> None:
     (bench.workspace / "kept").touch()
     spec = bench.spec("echo ready; sleep 600")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.runner.remove(spec.lease_id)
     await bench.runner.remove(spec.lease_id)
     assert await bench.runner.leases() == frozenset()
@@ -229,10 +283,8 @@ async def test_unknown_job(bench: Bench) -> None:
     "changes",
     [
         {"env": {"LD_PRELOAD": "/workspace/x.so"}},
-        {"secrets": {"NVIDIA_VISIBLE_DEVICES": "all"}},
         {"env": {"A B": "1"}},
         {"env": {"A": "1\0"}},
-        {"secrets": {"A": "x" * 70_000}},
         {"gpu_uuids": ("all",)},
         {"memory_bytes": 0},
         {"workspace": Path("/nonexistent")},
@@ -243,6 +295,15 @@ async def test_odd_jobs_are_refused(bench: Bench, changes: dict[str, object]) ->
     with pytest.raises(StartFailed):
         await bench.runner.start(bench.spec("true", **changes))
     assert await bench.runner.leases() == frozenset()
+
+
+@pytest.mark.parametrize("name, value", [("NVIDIA_VISIBLE_DEVICES", "all"), ("A", "x" * 70_000), ("A", "\0")])
+async def test_odd_secrets_are_refused(bench: Bench, name: str, value: str) -> None:
+    spec = bench.spec("true")
+    await bench.runner.start(spec)
+    with pytest.raises(StartFailed):
+        await bench.runner.release(spec.lease_id, {name: value})
+    assert (await bench.runner.status(spec.lease_id)).released_at is None
 
 
 async def test_stock_is_what_offers_can_say(bench: Bench) -> None:

@@ -31,14 +31,14 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 def record(bench: Bench, lease_id: LeaseId) -> dict[str, int]:
     found: dict[str, int] = json.loads(
-        (bench.workspace.parent / "state/process" / lease_id.hex() / "started").read_text()
+        (bench.workspace.parent / "state/process" / lease_id.hex() / "started.1").read_text()
     )
     return found
 
 
 async def test_job_whose_supervisor_died_is_lost_and_ended(bench: Bench) -> None:
     spec = bench.spec("echo ready; sleep 600")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.until_said(spec.lease_id, "ready")
     pids = record(bench, spec.lease_id)
     os.kill(pids["supervisor_pid"], signal.SIGKILL)
@@ -53,8 +53,8 @@ async def test_job_whose_supervisor_died_is_lost_and_ended(bench: Bench) -> None
 async def test_process_with_a_reused_id_is_left_alone(bench: Bench) -> None:
     """The record names a process that began at another time: this test's own."""
     spec = bench.spec("sleep 600")
-    await bench.runner.start(spec)
-    path = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "started"
+    await bench.begin(spec)
+    path = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "started.1"
     real = path.read_text()
     path.write_text(json.dumps(json.loads(real) | {"pid": os.getpid(), "started_at": 1_000}))
     await bench.runner.pause(spec.lease_id)  # would stop this very process
@@ -71,8 +71,8 @@ async def test_what_the_script_leaves_behind_ends_with_it(bench: Bench) -> None:
 
 async def test_secrets_are_in_no_argument_nor_file(bench: Bench) -> None:
     secret = "kept-from-every-record-5512"
-    spec = bench.spec("echo ready; sleep 600", secrets={"TOKEN": secret})
-    await bench.runner.start(spec)
+    spec = bench.spec("echo ready; sleep 600")
+    await bench.begin(spec, {"TOKEN": secret})
     await bench.until_said(spec.lease_id, "ready")
     supervisor = psutil.Process(record(bench, spec.lease_id)["supervisor_pid"])
     family = [supervisor, *supervisor.children(recursive=True)]
@@ -98,7 +98,7 @@ async def test_a_process_that_goes_while_it_is_looked_at_is_not_paused(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = bench.spec("echo ready; sleep 600")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     with subprocess.Popen(["/bin/sh", "-c", "exit 0"]) as child:
         gone = psutil.Process(child.pid)
     monkeypatch.setattr("qubixd.runner.process._job_process", lambda begun: gone)
@@ -108,7 +108,7 @@ async def test_a_process_that_goes_while_it_is_looked_at_is_not_paused(
 
 async def test_an_end_that_cannot_be_written_down_yet_is_not_lost(bench: Bench) -> None:
     spec = bench.spec("echo ready; until [ -e go ]; do sleep 0.05; done; exit 7")
-    await bench.runner.start(spec)
+    await bench.begin(spec)
     await bench.until_said(spec.lease_id, "ready")
     pids = record(bench, spec.lease_id)
     in_the_way = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "exit.part"
@@ -126,7 +126,7 @@ async def test_a_start_that_cannot_be_written_down_leaves_no_process(bench: Benc
     in_the_way = bench.workspace.parent / "state/process" / spec.lease_id.hex() / "started.part"
     in_the_way.mkdir(parents=True)
     with pytest.raises(StartFailed, match=r"started\.part"):
-        await bench.runner.start(spec)
+        await bench.begin(spec)
     with trio.fail_after(LIMIT_SECONDS):
         while any(_works_in(process, bench.workspace) for process in psutil.process_iter()):
             await trio.sleep(0.02)

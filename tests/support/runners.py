@@ -13,7 +13,7 @@ from typing import Any, Final
 import psutil
 import trio
 
-from protocol.units import LeaseId
+from protocol.units import LeaseId, UnixMs
 from qubixd.runner import JobExit, Runner, RunSpec
 
 MIB: Final = 1 << 20
@@ -41,7 +41,6 @@ class Bench:
             image=self.image,
             script=script,
             env={},
-            secrets={},
             workspace=self.workspace,
             gpu_uuids=(),
             cpu_millis=1000,
@@ -51,11 +50,19 @@ class Bench:
         )
         return replace(spec, **changes)
 
-    async def run(self, script: str, **changes: Any) -> tuple[JobExit, str]:
+    async def begin(self, spec: RunSpec, secrets: dict[str, str] | None = None) -> UnixMs:
+        """Start a job and let it go; when it was."""
+        with trio.fail_after(LIMIT_SECONDS):
+            await self.runner.start(spec)
+            return await self.runner.release(spec.lease_id, secrets or {})
+
+    async def run(
+        self, script: str, secrets: dict[str, str] | None = None, **changes: Any
+    ) -> tuple[JobExit, str]:
         """Run a job to its end: how it ended and all it said."""
         spec = self.spec(script, **changes)
         with trio.fail_after(LIMIT_SECONDS):
-            await self.runner.start(spec)
+            await self.begin(spec, secrets)
             return await self.runner.wait(spec.lease_id), await self.said(spec.lease_id)
 
     async def said(self, lease_id: LeaseId, *, follow: bool = False, offset: int = 0) -> str:

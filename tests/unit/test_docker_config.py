@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 from docker.errors import APIError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from protocol.errors import DiskFull, ImageUnavailable, StartFailed
 from protocol.units import LeaseId
 from qubixd.runner import ExitReason, RunSpec
 from qubixd.runner.docker_config import (
-    RECEIVE_SECRETS,
-    container_options,
     environment,
     exit_reason,
     host_options,
     lease_of,
-    secrets_payload,
     unix_ms,
 )
 from qubixd.runner.docker_engine import LayerShares, image_unavailable, start_failed
@@ -35,7 +29,6 @@ def spec(**changes: object) -> RunSpec:
         "image": "busybox",
         "script": "true",
         "env": {},
-        "secrets": {},
         "workspace": Path("/tmp"),
         "gpu_uuids": (),
         "cpu_millis": 1500,
@@ -64,33 +57,6 @@ def test_image_variables_that_hosts_obey_are_taken_away() -> None:
     assert {"LD_PRELOAD", "LD_LIBRARY_PATH", "NVIDIA_MIG_X"} == {entry for entry in given if "=" not in entry}
     assert [entry for entry in given if entry.startswith("NVIDIA_VIS")] == ["NVIDIA_VISIBLE_DEVICES=void"]
     assert "PATH=/mine" in given
-
-
-def test_secrets_are_in_nothing_the_engine_stores() -> None:
-    stored = container_options(spec(secrets={"TOKEN": "kept-7391"}), {"Config": {}}, "1:1", "home")
-    assert RECEIVE_SECRETS in stored["entrypoint"] and "kept-7391" not in str(stored)
-
-
-@settings(max_examples=25)
-@given(
-    st.dictionaries(
-        st.from_regex(r"Q[A-Z0-9_]{0,8}", fullmatch=True),
-        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=80),
-        min_size=1,
-        max_size=4,
-    )
-)
-def test_receiving_shell_exports_exactly_what_was_sent(secrets: dict[str, str]) -> None:
-    """The real shell words under the real /bin/sh."""
-    show = "; ".join(f'printf "%s\\0" "${name}"' for name in secrets)
-    done = subprocess.run(
-        ["/bin/sh", "-eu", "-c", RECEIVE_SECRETS, "qubix", show],
-        input=secrets_payload(secrets) + b"left unread",
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stdout == b"".join(value.encode() + b"\0" for value in secrets.values())
 
 
 def test_engine_s_words_for_a_full_disk() -> None:
