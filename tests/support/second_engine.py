@@ -39,7 +39,9 @@ def second_engine(settings: dict[str, Any]) -> Iterator[str]:
         root = Path(name)
         (root / "daemon.json").write_text(json.dumps(settings))
         command = [
-            "dockerd",
+            # Without a network namespace of its own it would take the usual engine's bridge away: that is
+            # what an engine does that is to have none.
+            *("unshare", "--net", "dockerd"),
             *("--config-file", str(root / "daemon.json"), "--host", f"unix://{root}/docker.sock"),
             *("--data-root", str(root / "data"), "--exec-root", str(root / "exec")),
             *("--pidfile", str(root / "pid"), "--bridge=none", "--iptables=false", "--ip6tables=false"),
