@@ -15,6 +15,10 @@
     run: python count.py data.txt > result.json
     max_price: 900000            # QU per hour, all in
     max_hours: 1.5
+    budget: 1000000              # QU in all: the job is stopped before it costs more
+    ready: test -s index.html    # succeeds as soon as the job is ready, and billing begins
+    restart: on_failure          # what becomes of it when it ends by itself
+    idle_stop: 30m
     region: eu                   # whom to hire: these and max_rtt, min_reliability, order_by
     min_score: 0.3
     filter: cpus>=8 rtt<50ms
@@ -27,11 +31,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import yaml
 
+from protocol import job_life, job_resources
 from protocol.errors import JobFileInvalid, QueryInvalid
+from protocol.job_life import USUAL_LIFE, Life, life_of
+from protocol.job_resources import wish_of
 from protocol.messages import Wish
 from protocol.query import (
     FIELDS,
@@ -56,17 +63,14 @@ MAX_SECRETS: Final = 256
 MAX_OUTPUTS: Final = 64
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-SIZE_PATTERN: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B?|B)?", re.IGNORECASE | re.ASCII)
-GPU_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,47}")
 NO_FILTER: Final = Filter()
+PROOFS: Final = ("auto", "always", "never")
 BOUNDS: Final = {
     "min_score": ("score", ">="),
     "min_reliability": ("reliability", ">="),
     "max_rtt": ("rtt", "<="),
 }
 """Fields of the job file that say the same as a condition of the filter language."""
-MIB_OF_UNIT: Final = {"": 1024.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024, "B": 1 / 1024**2}
-"""A bare number means gigabytes; K, M, G, T count in 1024s."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class Job:
     choice: Choice = Choice()
     template: str = ""
     """Of protocol/templates.py: what the file left out is from there."""
+    life: Life = USUAL_LIFE
+    budget: Qu = Qu(0)
+    """The job is stopped before it costs more; 0 for no limit beside the rented time."""
+    proof: str = "auto"
+    """One of PROOFS: whether the machine is proved before the job begins."""
 
 
 def parse(text: str) -> Job:
@@ -105,14 +114,16 @@ def parse(text: str) -> Job:
     if len(text.encode(errors="surrogatepass")) > MAX_FILE_BYTES:
         raise JobFileInvalid(f"the job file is larger than {MAX_FILE_BYTES} bytes")
     fields = _known(compose(text).mapping(), _TOP_FIELDS)
-    resources = _known(fields["resources"].mapping(), _RESOURCE_FIELDS) if "resources" in fields else {}
+    resources = _known(fields["resources"].mapping(), job_resources.FIELDS) if "resources" in fields else {}
     template = _template(fields.get("template"))
     if "run" not in fields and not (template and template.run):
         raise JobFileInvalid("line 1, run: is missing; it says what the job does")
     if "num_nodes" in fields and fields["num_nodes"].number(1, 1_000) != 1:
         fields["num_nodes"].fail("must be 1; jobs on several machines are not offered yet")
+    if "ports" in fields:
+        fields["ports"].fail("is not offered yet: nobody can reach a job's ports")
     price = fields.get("max_price")
-    wish, envs = _wish(resources, template), _envs(fields.get("envs"))
+    wish, envs = wish_of(resources, template), _envs(fields.get("envs"))
     secrets = _list(fields.get("secrets"), MAX_SECRETS, _secret)
     return Job(
         name=_name(fields.get("name")),
@@ -127,6 +138,9 @@ def parse(text: str) -> Job:
         max_seconds=_max_seconds(fields.get("max_hours")),
         choice=_choice(fields),
         template=template.name if template else "",
+        life=life_of(fields, template),
+        budget=_budget(fields.get("budget")),
+        proof=fields["proof"].one_of(PROOFS) if "proof" in fields else "auto",
     )
 
 
@@ -237,6 +251,13 @@ def _list(field: Field | None, most: int, read: Callable[[Field], str]) -> tuple
     return tuple(read(item) for item in field.items(most)) if field else ()
 
 
+def _budget(field: Field | None) -> Qu:
+    budget = _whole_qu(field) if field else Qu(0)
+    if field and not budget:
+        field.fail("must be at least 1 QU; leave it out for no limit beside `max_hours`")
+    return budget
+
+
 def _whole_qu(field: Field) -> Qu:
     value = field.number(0, MAX_QU)
     if value != int(value):
@@ -290,70 +311,6 @@ def _region(field: Field) -> Condition:
     return Condition("region", "in" if len(keys) > 1 else "=", tuple(keys))
 
 
-def _wish(resources: dict[str, Field], template: Template | None) -> Wish:
-    model, vram_mib, count = _gpu(resources["gpu"]) if "gpu" in resources else ("", 0, 0)
-    cuda = template.cuda if template and count and "image" not in resources else 0
-    return Wish(
-        gpu_model=model,
-        gpu_count=count,
-        gpu_vram_mib=vram_mib,
-        cpu_millis=_or(resources.get("cpus"), 1_000, lambda f: int(f.number(0.001, 1_024) * 1_000)),
-        memory_mib=_or(resources.get("memory"), 1_024, _size_mib),
-        disk_mib=_or(resources.get("disk"), 1_024, _size_mib),
-        cuda=cuda,
-    )
-
-
-def _gpu(field: Field) -> tuple[str, int, int]:
-    """model[:memory][:count]; a bare number is a count of any model."""
-    parts = [part.strip() for part in field.text(64).split(":")]
-    if len(parts) > 3:
-        field.fail("must be model[:memory][:count], such as RTX4090:24GB:1")
-    model, vram_mib, count = parts[0], 0, 1
-    if _is_count(model):
-        parts, model = ["", *parts], ""
-    elif not GPU_PATTERN.fullmatch(model):
-        field.fail(f"{model!r} is not a GPU model")
-    for part in parts[1:]:
-        if _is_count(part):
-            count = int(part)
-        else:
-            vram_mib = _mib(part.rstrip("+"), field)
-    if not 1 <= count <= 16:
-        field.fail("asks for a count outside 1 to 16")
-    return model, vram_mib, count
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def _size_mib(field: Field) -> int:
-    return _mib(field.text(32).rstrip("+"), field)
-
-
-def _mib(text: str, field: Field) -> int:
-    try:
-        return mib_of(text)
-    except ValueError as error:
-        field.fail(str(error))
-
-
-def mib_of(text: str) -> int:
-    """A size such as 512MB or 4GB in MiB. ValueError with a sentence if it is none."""
-    match = SIZE_PATTERN.fullmatch(text)
-    if not match:
-        raise ValueError(f"{text!r} is not a size such as 512MB or 4GB")
-    mib = float(match[1]) * MIB_OF_UNIT[(match[2] or "")[:1].upper()]
-    if not 1 <= mib <= 2**31:
-        raise ValueError(f"{text!r} is outside 1MB to 2048TB")
-    return int(mib)
-
-
-def _or(field: Field | None, default: int, read: Callable[[Any], int]) -> int:
-    return read(field) if field else default
-
-
 _TOP_FIELDS: Final = frozenset(
     {
         "name",
@@ -371,7 +328,10 @@ _TOP_FIELDS: Final = frozenset(
         "filter",
         "order_by",
         "template",
+        "budget",
+        "proof",
+        "ports",
+        *job_life.FIELDS,
         *BOUNDS,
     }
 )
-_RESOURCE_FIELDS: Final = frozenset({"gpu", "cpus", "memory", "disk", "image"})

@@ -5,16 +5,21 @@ Read node by node, not loaded: `no` and dates stay the text that was written.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 import yaml
 
 from protocol.errors import JobFileInvalid
+from protocol.units import Seconds
 
 MAX_DEPTH: Final = 8
 """Of lists and mappings within each other; a job file needs three."""
 MAX_SCRIPT_CHARS: Final = 65_536
+DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([smhd])", re.ASCII)
+SECONDS_OF_UNIT: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 TOP: Final = "job file"
 
 
@@ -70,6 +75,31 @@ class Field:
         if not low <= value <= high:
             self.fail(f"must be between {low:g} and {high:g}, not {text}")
         return value
+
+    def whole(self, low: int, high: int) -> int:
+        value = self.number(low, high)
+        if value != int(value):
+            self.fail("must be a whole number")
+        return int(value)
+
+    def one_of(self, words: Sequence[str]) -> str:
+        text = self.text(64)
+        if text not in words:
+            self.fail(f"must be one of {', '.join(words)}, not {text!r}")
+        return text
+
+    def yes(self) -> bool:
+        return self.one_of(("true", "false")) == "true"
+
+    def seconds(self, low: int, high: int) -> Seconds:
+        """A time such as 90s, 10m or 1.5h."""
+        match = DURATION.fullmatch(self.text(32))
+        if not match:
+            self.fail("must be a time such as 90s, 10m or 1.5h")
+        seconds = round(float(match[1]) * SECONDS_OF_UNIT[match[2]])
+        if not low <= seconds <= high:
+            self.fail(f"must be between {low} s and {high} s")
+        return Seconds(seconds)
 
 
 def compose(text: str) -> Field:

@@ -105,12 +105,14 @@ def _machine_objections(seen: Seen, wish: Wish) -> Iterator[str]:
 
 
 def image_objections(offer: Offer, wish: Wish) -> Iterator[str]:
-    """What the job's image asks for and no change of the demand brings. Offers that do not name their
-    processor are taken at their quote."""
+    """What the job's image asks for, or its need of a network, and no change of the demand brings. Offers
+    that do not name their processor are taken at their quote."""
     if wish.arch and offer.arch and wish.arch != offer.arch:
         yield "arch"
     if wish.gpu_count and wish.cuda > offer.cuda:
         yield "cuda"
+    if wish.internet and not offer.internet:
+        yield "internet"
 
 
 def _gpu_objection(seen: Seen, wish: Wish) -> str:

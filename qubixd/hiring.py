@@ -108,6 +108,8 @@ class Hiring:
     interval_seconds: Seconds
     tick_ms: Callable[[], int]
     """How long a tick lasts, as seen."""
+    can_prove: bool = False
+    """This node can prove machines."""
 
     async def hire(
         self,
@@ -127,6 +129,7 @@ class Hiring:
         `where` are conditions beside the job's own, `order` comes instead of its own. `consent` sees the
         terms before anything is signed.
         """
+        job = await self._with_need(job)
         search = Search(job, demand_of(job, max_price, provider, where))
         try:
             candidates = await self.candidates(search, tuple(order) or job.choice.order)
@@ -139,6 +142,13 @@ class Hiring:
         log.info("%s asks %d QU per hour; at risk: %s", _name(entry), *_price_and_risk(terms))
         await consent(_name(entry), terms)
         return await self._accept(job, submission, entry, signed, output_dir)
+
+    async def _with_need(self, job: Job) -> Job:
+        """The job, and what its image says that it needs where this machine has it. Of CUDA only: an image
+        that is here for this processor may be there for another."""
+        if not job.wish.gpu_count or (known := await self.chooser.image_here(job.image)) is None:
+            return job
+        return replace(job, wish=replace(job.wish, cuda=max(job.wish.cuda, known.need.cuda)))
 
     async def candidates(
         self, search: Search, order: Sequence[SortKey] = (), most: int = MAX_ASKED
@@ -226,12 +236,12 @@ class Hiring:
             search.answers[entry.provider] = error
 
     async def _check_balance(self, job: Job, candidates: Sequence[Candidate]) -> None:
-        needed = deposit_of(min(one.all_in for one in candidates), job.max_seconds)
+        needed = deposit_of(min(one.all_in for one in candidates), job.max_seconds, job.budget)
         held = (await self.chain.balance(self.wallet.public_key)).amount
         if held < needed:
             raise BalanceTooLow(
                 f"the job needs a deposit of {needed:,} QU and your wallet {self.wallet.identity} holds "
-                f"{held:,}; send it some, or rent for a shorter time (max_hours)"
+                f"{held:,}; send it some, or rent for a shorter time (max_hours, budget)"
             )
 
     async def _quote(self, search: Search, order_sha256: bytes, entry: Entry) -> Signed:
@@ -247,12 +257,22 @@ class Hiring:
             max_price_qu_per_hour=search.demand.max_price,
             max_seconds=job.max_seconds,
             interval_seconds=self.interval_seconds,
+            budget=job.budget,
+            ready_seconds=job.life.ready_seconds,
+            idle_seconds=job.life.idle_seconds,
+            proof=self._wants_proof(job, entry.offer.runner),
         )
         signed = await ask(self.wire, self.key, entry.provider, request, entry.offer.addresses)
         if not isinstance(signed.message, Terms):
             raise MessageInvalid("the provider answered with something other than a quote")
         check_terms(signed.message, request, entry.offer, entry.provider, self.key.public, self.tick_ms())
         return signed
+
+    def _wants_proof(self, job: Job, runner: str) -> bool:
+        """Of every machine that runs containers, unless the job says otherwise."""
+        if job.proof == "auto":
+            return self.can_prove and runner.startswith("docker")
+        return job.proof == "always"
 
     async def _accept(
         self, job: Job, submission: Submission, entry: Entry, signed: Signed, output_dir: str

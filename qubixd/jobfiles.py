@@ -319,6 +319,9 @@ def _order(job: Job, packed: PackResult, secrets: bytes) -> JobOrder:
         outputs=job.outputs,
         inputs_sha256=packed.sha256,
         inputs_bytes=packed.size,
+        ready=job.life.ready,
+        restart=job.life.restart,
+        restarts=job.life.restarts,
     )
 
 

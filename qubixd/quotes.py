@@ -13,10 +13,20 @@ from functools import lru_cache
 from typing import Final
 
 from protocol import image_needs
-from protocol.errors import CapacityTaken, ConfigInvalid, PriceAboveLimit, QuoteChanged, QuoteExpired, Refused
+from protocol.errors import (
+    CapacityTaken,
+    ConfigInvalid,
+    InternetUnavailable,
+    PriceAboveLimit,
+    QuoteChanged,
+    QuoteExpired,
+    Refused,
+)
 from protocol.image_needs import Need
+from protocol.job_life import MAX_READY_SECONDS
+from protocol.lease_job import PROOF_PATIENCE_MS
 from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
-from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
+from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due, seconds_covered
 
 METER: Final = "seconds"
 SOLD_GIB: Final = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192)
@@ -27,6 +37,8 @@ VALID_MS: Final = 60_000
 """How long a quote may be accepted."""
 PULL_SECONDS: Final = Seconds(1_800)
 START_SECONDS: Final = Seconds(120)
+PROOF_SECONDS: Final = PROOF_PATIENCE_MS // 1_000
+NO_BUDGET: Final = Qu(0)
 CHALLENGE_SECONDS: Final = 3_600
 """The provider has that long to redeem after the caller asked to close. All that it has earned hangs on
 it: a machine that restarts or loses its line for a while must not lose a day's work."""
@@ -60,6 +72,8 @@ class House:
     """Of the machine's processor; empty if unknown."""
     cuda: int = 0
     """The newest that its driver supports, as in Wish."""
+    internet: bool = False
+    """Whether jobs here may reach the Internet."""
 
 
 def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs) -> Terms:
@@ -74,11 +88,21 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         raise PriceAboveLimit(f"the price is {price} QU per hour, all in")
     _check_sizes(request)
     check_image_need(image_needs.NOTHING, request.wish, house)
+    if request.wish.internet and not house.internet:
+        raise InternetUnavailable(
+            "jobs have no network on this machine; leave out `internet: true` or ask another"
+        )
     gpus = choose_gpus(house.free, request.wish)
-    deposit = deposit_of(price, request.max_seconds)
+    deposit = deposit_of(price, request.max_seconds, request.budget)
     if deposit > MAX_QU:
         raise PriceAboveLimit(f"the deposit would be {deposit} QU; at most {MAX_QU} QU can be locked")
-    challenge_ticks, deadline_ticks = windows(request.max_seconds, house.tick_duration_ms)
+    if not seconds_covered(price, deposit):
+        raise PriceAboveLimit(
+            f"a budget of {request.budget} QU is not enough for a second at {price} an hour"
+        )
+    challenge_ticks, deadline_ticks = windows(
+        request.max_seconds, request.ready_seconds, house.tick_duration_ms
+    )
     return Terms(
         nonce=request.nonce,
         network=house.network,
@@ -103,6 +127,10 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         challenge_ticks=challenge_ticks,
         pull_seconds=PULL_SECONDS,
         start_seconds=START_SECONDS,
+        budget=request.budget,
+        ready_seconds=request.ready_seconds,
+        idle_seconds=request.idle_seconds,
+        proof=request.proof,
         quoted_at=now,
         valid_until=UnixMs(now + VALID_MS),
     )
@@ -114,6 +142,8 @@ def _check_sizes(request: QuoteRequest) -> None:
         raise ConfigInvalid("a lease lasts at least one second")
     if request.interval_seconds > MAX_INTERVAL_SECONDS:
         raise ConfigInvalid(f"vouchers are due at least every {MAX_INTERVAL_SECONDS} s")
+    if not 1 <= request.ready_seconds <= MAX_READY_SECONDS:
+        raise ConfigInvalid(f"a job may take 1 to {MAX_READY_SECONDS} s to get ready")
     wish = request.wish
     if min(wish.cpu_millis, wish.memory_mib, wish.disk_mib) < 1:
         raise ConfigInvalid("a job takes some CPU, memory and disk")
@@ -226,24 +256,27 @@ def storage_of(qu_per_tib_hour: Qu, wish: Wish) -> Qu:
     return Qu(-(-qu_per_tib_hour * wish.disk_mib // MIB_PER_TIB))
 
 
-def deposit_of(price_qu_per_hour: Qu, max_seconds: Seconds) -> Qu:
-    """The whole rented time, at least 1 QU: the contract opens no empty escrow."""
-    return Qu(max(1, amount_due(price_qu_per_hour, max_seconds)))
+def deposit_of(price_qu_per_hour: Qu, max_seconds: Seconds, budget: Qu = NO_BUDGET) -> Qu:
+    """The whole rented time or the budget, if that is less; at least 1 QU: the contract opens no empty
+    escrow."""
+    due = amount_due(price_qu_per_hour, max_seconds)
+    return Qu(max(1, min(due, budget or due)))
 
 
-def windows(max_seconds: Seconds, tick_duration_ms: int) -> tuple[int, int]:
+def windows(max_seconds: Seconds, ready_seconds: Seconds, tick_duration_ms: int) -> tuple[int, int]:
     """(challenge ticks, deadline ticks after the opening) for a lease of that length."""
     per_second = 1_000 / max(100, tick_duration_ms)
     challenge = max(MIN_CHALLENGE_TICKS, math.ceil(CHALLENGE_SECONDS * per_second))
-    lifetime = max_seconds + PULL_SECONDS + START_SECONDS + SETTLE_SECONDS
+    lifetime = max_seconds + PULL_SECONDS + START_SECONDS + PROOF_SECONDS + ready_seconds + SETTLE_SECONDS
     return challenge, challenge + math.ceil(lifetime * per_second * TICK_MARGIN)
 
 
 def _windows_are_usual(terms: Terms, tick_duration_ms: int) -> bool:
     """Too long a window would keep the caller's money locked, too short a one would end the job early."""
     quoted = _spans(terms.challenge_ticks, terms.deadline_ticks)
-    shortest = _spans(*windows(terms.max_seconds, tick_duration_ms * MAX_TICK_DISAGREEMENT))
-    longest = _spans(*windows(terms.max_seconds, tick_duration_ms // MAX_TICK_DISAGREEMENT))
+    times = terms.max_seconds, terms.ready_seconds
+    shortest = _spans(*windows(*times, tick_duration_ms * MAX_TICK_DISAGREEMENT))
+    longest = _spans(*windows(*times, tick_duration_ms // MAX_TICK_DISAGREEMENT))
     return all(low <= ticks <= high for low, ticks, high in zip(shortest, quoted, longest, strict=True))
 
 
@@ -279,5 +312,10 @@ def _must_match(
     yield "the meter", terms.meter, METER
     yield "the rented time", terms.max_seconds, request.max_seconds
     yield "the time to prepare", (terms.pull_seconds, terms.start_seconds), (PULL_SECONDS, START_SECONDS)
+    yield "the time to get ready", terms.ready_seconds, request.ready_seconds
+    yield "the idle time", terms.idle_seconds, request.idle_seconds
+    yield "the budget", terms.budget, request.budget
+    yield "the proof", terms.proof, request.proof
     yield "the voucher interval", terms.interval_seconds, request.interval_seconds
-    yield "the deposit", terms.deposit, deposit_of(terms.price_qu_per_hour, request.max_seconds)
+    deposit = deposit_of(terms.price_qu_per_hour, request.max_seconds, request.budget)
+    yield "the deposit", terms.deposit, deposit

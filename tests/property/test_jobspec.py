@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import messages
+from protocol import job_resources, messages
 from protocol.errors import JobFileInvalid
-from protocol.jobspec import _RESOURCE_FIELDS, _TOP_FIELDS, Job, parse
+from protocol.jobspec import _TOP_FIELDS, Job, parse
 from protocol.messages import MAX_ORDER_BYTES, JobOrder, QuoteRequest
 from tests.support.values import sample
 
 FIELDS = sorted(_TOP_FIELDS)
-RESOURCES = sorted(_RESOURCE_FIELDS)
+RESOURCES = sorted(job_resources.FIELDS)
 VALUES = [
     "1",
     "RTX4090:24GB:1",
@@ -28,6 +28,13 @@ VALUES = [
     "[A]",
     "|\n  x",
     "²:²",
+    "10m",
+    "1.5h",
+    "always",
+    "on_failure",
+    "true",
+    ">=12.4",
+    "amd64",
 ]
 scalars = st.one_of(
     st.sampled_from(VALUES), st.text(max_size=12), st.integers().map(str), st.floats().map(str)
@@ -36,9 +43,29 @@ scalars = st.one_of(
 
 def fits_the_wire(job: Job) -> None:
     """What a caller's daemon makes of a job is something a provider's takes."""
-    order = JobOrder(job.name, job.image, job.script, job.envs, bytes(32), job.outputs, bytes(32), 0)
+    life = job.life
+    order = JobOrder(
+        name=job.name,
+        image=job.image,
+        script=job.script,
+        envs=job.envs,
+        secrets_sha256=bytes(32),
+        outputs=job.outputs,
+        inputs_sha256=bytes(32),
+        inputs_bytes=0,
+        ready=life.ready,
+        restart=life.restart,
+        restarts=life.restarts,
+    )
     assert messages.decode(messages.encode(order), MAX_ORDER_BYTES) == order
-    request = QuoteRequest(**{**vars(sample(QuoteRequest)), "wish": job.wish, "max_seconds": job.max_seconds})
+    said = {
+        "wish": job.wish,
+        "max_seconds": job.max_seconds,
+        "budget": job.budget,
+        "ready_seconds": life.ready_seconds,
+        "idle_seconds": life.idle_seconds,
+    }
+    request = QuoteRequest(**{**vars(sample(QuoteRequest)), **said})
     assert messages.decode(messages.encode(request)) == request
 
 

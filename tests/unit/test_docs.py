@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from protocol import errors, jobspec, lease_caller, lease_provider, messages, yaml_fields
+from protocol import errors, jobspec, lease_caller, lease_job, lease_provider, messages, yaml_fields
 from protocol import lease_model as m
 from protocol.errors import JobFileInvalid, QubixError
 from protocol.lease import max_loss, max_loss_if_gone, step
@@ -111,7 +111,9 @@ def test_every_reason_and_counter_is_described() -> None:
     """Codes that are no errors are found where they are written: as literals in the code."""
     described = {code_of(row[0]) for row in rows(page("errors.md"), 2) if row[0].startswith("`")}
     sources = [path for room in ("protocol", "qubixd") for path in (ROOT / room).rglob("*.py")]
-    literal = re.compile(r'"((?:lease|job|offer|peer|disk|book|directory|heartbeat|liveness)\.[a-z_]+)"')
+    literal = re.compile(
+        r'"((?:lease|job|offer|peer|proof|disk|book|directory|heartbeat|liveness)\.[a-z_]+)"'
+    )
     found = {code for path in sources for code in literal.findall(path.read_text())}
     not_codes = {"job.log", "job.yaml"} | {kind.code for kind in tree()}
     assert described == found - not_codes
@@ -148,12 +150,18 @@ VALUES: Final[dict[str, tuple[Any, ...]]] = {
     "tick": (1_001, 99_999),
     "age_ms": (0,),
     "seconds": (1, 5, TERMS.max_seconds),
+    "there": (False, True),
+    "sequence": (1, 2),
+    "nonce": (bytes(8), b"another1"),
+    "restart": ("never", "always"),
+    "restarts": (0, 3),
+    "awaits_ready": (False, True),
     "cumulative": (1, TERMS.deposit),
     "signature": (bytes(64),),
     "code": ("", "some.code"),
     "sentence": ("it says so",),
     "reason": ("exited", "job.completed", "job.failed"),
-    "exit_code": (0, 1),
+    "exit_code": (-1, 0, 1),
     "outputs_sha256": (bytes(32),),
     "outputs_bytes": (0, 5),
     "paid": (1,),
@@ -171,7 +179,8 @@ PROVIDERS_DAY: Final = (
     m.ReceiveInputs(at(2)),
     funded(5),
     opened(6),
-    m.RunStarted(at(10), at(10)),
+    m.RunStarted(at(8), at(8)),
+    m.RunReady(at(10), at(10)),
     m.ClockPassed(at(40)),
     voucher(TERMS.deposit, 41),
     m.RunExited(0, "exited", at(10), at(50), at(50)),
@@ -257,7 +266,7 @@ def test_every_patience_is_described() -> None:
     described = {code_of(row[2]): row[3] for row in rows(page("lease.md"), 4) if row[2].startswith("`")}
     assert described == {
         f"{half.__name__.rpartition('.')[2]}.{name}": f"{value // 1_000} s"
-        for half in (lease_caller, lease_provider)
+        for half in (lease_caller, lease_job, lease_provider)
         for name, value in inspect.getmembers(half)
         if name.endswith("_MS")
     }

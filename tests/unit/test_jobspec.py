@@ -91,8 +91,9 @@ def test_ways_to_write_a_size(size: str, mib: int) -> None:
 
 
 TOP_KNOWN = (
-    "envs, file_mounts, filter, max_hours, max_price, max_rtt, min_reliability, min_score, name, num_nodes, "
-    "order_by, outputs, region, resources, run, secrets, setup, template"
+    "budget, envs, file_mounts, filter, idle_stop, max_hours, max_price, max_rtt, min_reliability, min_score, "
+    "name, num_nodes, order_by, outputs, ports, proof, ready, ready_within, region, resources, restart, "
+    "restarts, run, secrets, setup, template"
 )
 OUTSIDE = "must name something inside /workspace, without `..`, `.` or a `/` at the end"
 UNPRINTABLE = "contains a character that no program can be given (NUL or half of a pair)"
@@ -121,7 +122,7 @@ UNPRINTABLE = "contains a character that no program can be given (NUL or half of
         (
             "resources:\n  image: a\n  gpu_s:\n    - 1\nrun: x",
             "line 3, resources.gpu_s: is not a field of a job file; "
-            "known here: cpus, disk, gpu, image, memory",
+            "known here: arch, cpus, cuda, disk, gpu, image, internet, memory",
         ),
         (LEAST + "run: y", "line 3, run: is given twice"),
         (LEAST + "min_score: good", "line 3, min_score: must be a number, such as 0.5"),

@@ -15,6 +15,7 @@ from protocol.errors import (
     ConfigInvalid,
     CudaTooNew,
     GpuMissing,
+    InternetUnavailable,
     PriceAboveLimit,
     QubixError,
     QuoteChanged,
@@ -22,6 +23,7 @@ from protocol.errors import (
     Refused,
     WrongArchitecture,
 )
+from protocol.job_life import MAX_READY_SECONDS
 from protocol.messages import MESSAGES, Capacity, Offer, QuoteRequest, Terms, Wish
 from protocol.units import MAX_QU, PeerKey, Qu, Seconds, UnixMs, amount_due
 from qubixd import quotes
@@ -156,6 +158,10 @@ OTHER: dict[str, object] = {
     "challenge_ticks": 1_000,
     "pull_seconds": quotes.PULL_SECONDS + 1,
     "start_seconds": quotes.START_SECONDS + 1,
+    "budget": 7_000,
+    "ready_seconds": 601,
+    "idle_seconds": 60,
+    "proof": True,
 }
 HARMLESS = {"unpaid_intervals", "quoted_at", "valid_until"}
 """The provider's own risk, and its own clock: nothing of the caller's depends on them."""
@@ -177,6 +183,31 @@ def test_a_price_is_all_in() -> None:
     assert quotes.storage_of(Qu(1), WISH) == 1
     with pytest.raises(PriceAboveLimit, match="3610 QU per hour, all in"):
         make(replace(HOUSE, storage_qu_per_tib_hour=Qu(1_024)), asking(max_price_qu_per_hour=3_609))
+
+
+def test_a_budget_caps_the_deposit() -> None:
+    """7,200 QU would be due for the whole time."""
+    assert make(request=asking(budget=5_000)).deposit == 5_000
+    assert make(request=asking(budget=9_000)).deposit == 7_200
+    terms = make(request=asking(budget=5_000))
+    check(terms, request=asking(budget=5_000))
+    with pytest.raises(QuoteChanged, match="the deposit"):
+        check(replace(terms, deposit=Qu(7_200)), request=asking(budget=5_000))
+    with pytest.raises(PriceAboveLimit, match="a budget of 1 QU is not enough for a second"):
+        make(replace(HOUSE, price_qu_per_hour=Qu(9_000)), asking(budget=1))
+
+
+def test_a_job_gets_the_internet_only_where_there_is_one() -> None:
+    request = asking(wish=replace(WISH, internet=True))
+    with pytest.raises(InternetUnavailable, match="no network on this machine"):
+        make(request=request)
+    assert make(replace(HOUSE, internet=True), request).wish.internet
+
+
+@pytest.mark.parametrize("seconds", [0, MAX_READY_SECONDS + 1])
+def test_nobody_works_unpaid_for_long(seconds: int) -> None:
+    with pytest.raises(ConfigInvalid, match="to get ready"):
+        make(request=asking(ready_seconds=Seconds(seconds)))
 
 
 def test_every_card_is_paid() -> None:
@@ -332,12 +363,12 @@ def test_an_honest_quote_passes(wish: Wish, price: int, seconds: int, interval: 
     quotes.check_terms(terms, request, seen, PROVIDER.public, CALLER.public, tick_ms)
 
 
-@given(st.integers(1, 366 * 86_400), st.integers(1, 30_000))
-def test_the_escrow_outlives_the_lease(seconds: int, tick_ms: int) -> None:
+@given(st.integers(1, 366 * 86_400), st.integers(1, MAX_READY_SECONDS), st.integers(1, 30_000))
+def test_the_escrow_outlives_the_lease(seconds: int, ready: int, tick_ms: int) -> None:
     """Even when ticks come half as fast again as now."""
-    challenge, deadline = quotes.windows(Seconds(seconds), tick_ms)
+    challenge, deadline = quotes.windows(Seconds(seconds), Seconds(ready), tick_ms)
     slowest_ms = max(100, tick_ms)
     assert (deadline - challenge) * slowest_ms / 1_000 >= quotes.TICK_MARGIN * (
-        seconds + quotes.PULL_SECONDS + quotes.START_SECONDS
+        seconds + quotes.PULL_SECONDS + quotes.START_SECONDS + quotes.PROOF_SECONDS + ready
     )
     assert challenge * slowest_ms / 1_000 >= quotes.CHALLENGE_SECONDS
