@@ -27,8 +27,11 @@ from qubixd.leases import Leases, decode_state
 from qubixd.parts import Parts
 from qubixd.quotes import House, free_of
 from qubixd.runner import Stock
+from qubixd.runner.docker import DockerRunner
+from qubixd.runner.image_tidy import Policy
 from qubixd.shop import Shop
 from qubixd.stock import StockWatch
+from qubixd.tidying import Tidying
 from qubixd.views import holds_capacity
 from qubixd.watch import Watchers
 
@@ -40,6 +43,7 @@ POOR_SECONDS: Final = 2
 ENGINE_SECONDS: Final = 10
 AWAY_SECONDS: Final = 2
 """How often the engine is asked while it answers, and while it does not."""
+NEVER_DAYS: Final = 36_500
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,15 @@ class Provider:
                 nursery.start_soon(self.stock.run)
             if self.cards:
                 nursery.start_soon(self.cards.run)
+            if isinstance(self.parts.runner, DockerRunner):
+                nursery.start_soon(Tidying(self.parts.runner, self._images(), self.parts.now_ms).run)
             nursery.start_soon(self._watch_balance)
             nursery.start_soon(self._watch_engine)
+
+    def _images(self) -> Policy:
+        config = self.config
+        share, days = config.image_percent / 100, config.image_days or NEVER_DAYS
+        return Policy(share=share, idle_days=days, keep=config.image_keep)
 
     def _note(self, lease: Lease) -> None:
         self.earnings.note(lease, self.parts.now_ms())

@@ -31,6 +31,7 @@ from qubixd.hardware import Gpu, cpu
 from qubixd.health import Health
 from qubixd.machine import digest_of
 from qubixd.node import Node
+from qubixd.runner.docker import DockerRunner
 from qubixd.shop import set_open
 from qubixd.views import holds_capacity, words_of
 from qubixd.wire_libp2p import peer_id_of
@@ -69,7 +70,7 @@ async def provider(node: Node, args: ProviderArgs, emit: Emit) -> ProviderView:
         shop=_shop(node),
         earnings=node.provider.earnings.view(active, now),
         machine=await trio.to_thread.run_sync(_machine, node),
-        runner=_runner(node),
+        runner=await trio.to_thread.run_sync(_runner, node),
         jobs=[_job(node, lease) for lease in active if holds_capacity(lease)],
         ended=[_job(node, lease) for lease in node.provider.earnings.ended()],
         score=score.g if score else None,
@@ -110,15 +111,17 @@ def _shop(node: Node) -> ShopView:
 
 
 def _runner(node: Node) -> RunnerView:
+    """Reads a file at the first time: for a thread."""
     says = node.provider.engine_says
     runner = node.parts.runner
+    images = runner.brought_images() if isinstance(runner, DockerRunner) else []
     return RunnerView(
         runner=runner.name if runner else "",
         answers=not says,
         sentence=says,
         internet=node.parts.internet,
-        images=0,
-        images_mib=0,
+        images=len(images),
+        images_mib=sum(one.size for one in images) // MIB,
     )
 
 

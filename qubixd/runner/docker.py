@@ -47,7 +47,7 @@ from qubixd.runner.gate import (
     gate_seen,
     gate_words,
 )
-from qubixd.runner.image_tidy import Policy
+from qubixd.runner.image_tidy import Brought, Policy
 from qubixd.runner.restarts import Restart, Restarts
 from qubixd.runner.unlinked import unlinked_bytes
 from qubixd.runner.usage import Usages
@@ -103,6 +103,10 @@ class DockerRunner:
     async def tidy_images(self, policy: Policy, now: UnixMs) -> list[str]:
         """Remove images that jobs brought, as far as the policy lets them go; what was removed."""
         return await self._images.tidy(policy, now)
+
+    def brought_images(self) -> list[Brought]:
+        """Images that jobs brought and that are still here. Blocks: for a worker thread."""
+        return self._images.brought()
 
     # Beginning ---------------------------------------------------------------------------------
 

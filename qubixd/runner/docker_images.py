@@ -99,6 +99,10 @@ class Images:
         """Remove what the policy lets go; the names, or ids, of what was removed. EngineUnreachable."""
         return await self._engine.call_blocking(lambda client: self._tidy(client, policy, now))
 
+    def brought(self) -> list[Brought]:
+        """What jobs brought and is still here. Blocks."""
+        return self._book.all()
+
     # Coming ------------------------------------------------------------------------------------
 
     def _find(self, client: Client, name: str) -> Info | None:
