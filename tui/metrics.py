@@ -32,7 +32,8 @@ from tui.safe import safe_line
 from tui.verbs import ask, out, tell
 
 SPARKS: Final = "▁▂▃▄▅▆▇█"
-SPARK_CHARS: Final = 30
+SPARK_CHARS: Final = 24
+GPU_CHARS: Final = 6
 SPARK_SECONDS: Final = 600
 """How much time the curves of one look show; of a live one they show a character a second."""
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -148,7 +149,7 @@ def _table(view: MetricsView, samples: Sequence[SampleView]) -> Table:
     rows = [_row(name, said, rented, _spark(values, full)) for name, said, rented, values, full in measured]
     for gpu in now.gpus:
         use = [_use_of(one.gpus, gpu.gpu) for one in samples]
-        rows.append(_row(f"gpu {gpu.gpu}", _gpu(gpu), "", _spark(use, 1_000)))
+        rows.append(_row(f"gpu {gpu.gpu[:GPU_CHARS]}", _gpu(gpu), "", _spark(use, 1_000)))
     return show.table(("", "now", "rented", "lately"), rows, flexible={"now": 0})
 
 
@@ -227,7 +228,8 @@ def _span_row(span: SpanView) -> tuple[Text, ...]:
             for gpu in span.gpus
         ),
     )
-    return tuple(show.cell(text, max_chars=200) for text in cells)
+    *numbers, gpus = cells
+    return (*(show.cell(text) for text in numbers), Text(safe_line(gpus, 2_000) or UNKNOWN))
 
 
 def _of(level: LevelView, unit: float, form: str) -> str:
