@@ -180,19 +180,20 @@ def _program(machine: str, built: Path) -> bytes:
     if not path.exists():
         log.info("compiling the fence for jobs with Internet; this takes some seconds, once")
         built.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, _compiled(TARGETS[machine], built))
+        write_atomic(path, compiled(SOURCE.read_bytes(), TARGETS[machine], built))
         log.info("the fence for jobs with Internet is compiled")
     return path.read_bytes()
 
 
-def _compiled(target: str, built: Path) -> bytes:
+def compiled(source: bytes, target: str, built: Path) -> bytes:
+    """A static program from one file of C. `built` is for what is left on the way. InternetUnavailable."""
     out = built / f"unfinished-{os.getpid()}"
     options = ["-target", target, "-static", "-Os", "-s", "-x", "c", "-", "-o", str(out)]
     environment = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(built / "zig")}
     try:
         subprocess.run(
             [sys.executable, "-m", "ziglang", "cc", *options],
-            input=SOURCE.read_bytes(),
+            input=source,
             capture_output=True,
             check=True,
             timeout=COMPILE_SECONDS,

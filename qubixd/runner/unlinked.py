@@ -35,6 +35,8 @@ def unlinked_bytes(
 
     `pid` is one of the processes, 0 if there is none any more.
     """
+    if not workspace.exists():
+        return 0
     found: Files = {}
     looks, device = 0, workspace.stat().st_dev
     for process in _processes(container_id, pid, proc, groups):
