@@ -42,7 +42,7 @@ class GpuModel:
     """How NVIDIA's library calls such cards."""
     note: str = ""
     listed_only: bool = False
-    """Known, but not found on a machine by this version: it asks NVIDIA's library only."""
+    """Known, but not offered by this version: engines hand NVIDIA's cards to containers only."""
 
 
 @dataclass(frozen=True)

@@ -215,8 +215,9 @@ def programs(pids: Iterable[int], proc: Path = Path("/proc")) -> dict[int, Progr
             groups = (proc / str(pid) / "cgroup").read_text(errors="replace")
         except OSError:
             continue
-        container = _CONTAINER.search(groups)
-        found[pid] = Program(name, container[0] if container else "")
+        # The innermost: this machine may be a container itself.
+        containers = _CONTAINER.findall(groups)
+        found[pid] = Program(name, containers[-1] if containers else "")
     return found
 
 

@@ -22,6 +22,8 @@ RETRY_EVERY: Final = 30
 """Rounds from one try to open the library anew to the next, while a card does not answer."""
 _FASTER: Final = (5, 8, 16, 32, 64)
 """GT/s of PCIe's generations from the second on."""
+_ODD: Final = (KeyError, TypeError, ValueError)
+"""What comes of an answer that has another form than the reference says, "N/A" where a number should be."""
 _HOT: Final = ("active_prochot_thrm", "active_socket_thrm", "active_vr_thrm", "active_hbm_thrm")
 
 
@@ -32,7 +34,8 @@ class _Card:
 
 
 class Cards:
-    """All AMD GPUs of this machine, through one library that stays open. Raises nothing."""
+    """All AMD GPUs of this machine, through one library that stays open. Raises nothing. One at a time in a
+    process: the library does not count who opened it."""
 
     def __init__(self) -> None:
         self._smi: Any = None
@@ -87,7 +90,8 @@ class Cards:
         smi = self._smi
         try:
             memory = smi.amdsmi_get_gpu_vram_usage(card.handle)
-        except smi.AmdSmiException as error:
+            used, total = int(memory["vram_used"]) * MIB, int(memory["vram_total"]) * MIB
+        except (smi.AmdSmiException, *_ODD) as error:
             self._known[card.gpu.uuid] = f"AMD's driver answers with an error: {error}"
             return None
         self._known[card.gpu.uuid] = ""
@@ -98,8 +102,8 @@ class Cards:
         return GpuSample(
             uuid=card.gpu.uuid,
             use_ratio=None if use is None else min(use / 100, 1.0),
-            memory_used=int(memory["vram_used"]) * MIB,
-            memory_total=int(memory["vram_total"]) * MIB,
+            memory_used=used,
+            memory_total=total,
             temperature_c=_temperature(smi, card.handle),
             power_mw=next((int(one * 1_000) for one in watts if one), None),
             processes=_processes(smi, card.handle),
@@ -112,7 +116,7 @@ class Cards:
 def _list(smi: Any) -> Iterator[_Card]:
     """One that fails is left out."""
     for handle in _ask(smi, "amdsmi_get_processor_handles") or ():
-        with suppress(smi.AmdSmiException):
+        with suppress(smi.AmdSmiException, *_ODD):
             yield _Card(_gpu(smi, handle), handle)
 
 

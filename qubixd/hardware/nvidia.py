@@ -124,7 +124,8 @@ class Cards:
         xids = self._xids()
         well = {card.gpu.uuid: self._vitals(card, xids) for card in self._cards}
         return tuple(
-            Vitals(uuid, lost=reason) if reason else well[uuid] for uuid, reason in self._known.items()
+            well[uuid] if uuid in well and not reason else Vitals(uuid, lost=reason or "NVML is closed")
+            for uuid, reason in self._known.items()
         )
 
     # One card -------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def _notes(cards: Iterable[GpuModel]) -> Iterable[tuple[str, str]]:
         if model.note:
             yield model.title, model.note
     listed = [model.title for model in cards if model.listed_only]
-    yield " and ".join(listed), "listed only; machines are asked through NVIDIA's library"
+    yield " and ".join(listed), "listed only; engines hand NVIDIA's cards to containers only"
 
 
 def _use_row(use: UseCase, numbers: Mapping[str, int]) -> str:

@@ -130,6 +130,12 @@ def test_a_card_that_no_longer_answers_and_comes_back(bench: Bench) -> None:
     assert UUID in samples and vitals[UUID].lost == ""
 
 
+def test_a_card_that_tells_no_numbers_is_left_out(bench: Bench) -> None:
+    bench.set(MI300X | {"vram_usage": {"vram_total": "N/A", "vram_used": "N/A"}}, OLD, {})
+    assert "N/A" in bench.round()[1][UUID].lost
+    assert [gpu.uuid for gpu in bench.child.ask("detect")] == [OLD["device_uuid"]]
+
+
 def test_a_binding_that_cannot_be_imported_means_no_card(tmp_path: Path) -> None:
     (tmp_path / "amdsmi.py").write_text("raise RuntimeError('libamd_smi.so is missing')\n")
     child = Child(tmp_path, tmp_path / "no state")

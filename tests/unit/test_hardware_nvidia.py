@@ -242,6 +242,12 @@ def test_a_driver_that_was_replaced_says_what_to_do(bench: Bench) -> None:
     assert "start this program anew" in bench.round()[1]["GPU-0"].lost
 
 
+def test_a_session_that_is_closed_has_no_card(bench: Bench) -> None:
+    bench.child.ask("close")
+    samples, vitals = bench.round()
+    assert samples == {} and {one.lost for one in vitals.values()} == {"NVML is closed"}
+
+
 def test_cards_that_appear_later_are_sampled_too(bench: Bench) -> None:
     bench.machine.card(0, lost=1)
     bench.machine.set(cards=3)

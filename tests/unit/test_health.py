@@ -230,3 +230,5 @@ def test_programs_and_their_containers(bench: Bench) -> None:
     bench.process(6, "python", f"/system.slice/docker-{OURS}.scope")
     found = programs([5, 6, 7, 6], bench.folder / "proc")
     assert found == {5: Program("Xorg", ""), 6: Program("python", OURS)}
+    bench.process(6, "python", f"/kubepods/pod1/{THEIRS}/docker/{OURS}")
+    assert programs([6], bench.folder / "proc")[6].container == OURS
