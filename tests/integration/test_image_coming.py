@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +42,7 @@ def load(docker_engine: docker.DockerClient, tmp_path: Path) -> Iterator[Import]
     """Make an image of these files with a config that is written by hand; its name."""
     made: list[str] = []
 
-    def load(files: dict[str, bytes], *, architecture: str = "amd64", **config: Any) -> str:
+    def load(files: Mapping[str, bytes], *, architecture: str = "amd64", **config: Any) -> str:
         name = f"qubix-test/made-{len(made)}:{tmp_path.parent.name[-20:]}"
         docker_engine.images.load(_image_tar(name, files, architecture, config))
         made.append(name)
@@ -54,7 +54,7 @@ def load(docker_engine: docker.DockerClient, tmp_path: Path) -> Iterator[Import]
             docker_engine.images.remove(name, force=True)
 
 
-def _image_tar(name: str, files: dict[str, bytes], architecture: str, config: dict[str, Any]) -> bytes:
+def _image_tar(name: str, files: Mapping[str, bytes], architecture: str, config: dict[str, Any]) -> bytes:
     """As `docker save` writes it (Docker image specification v1.2)."""
     layer = _tar({path: (data, 0o755) for path, data in files.items()})
     settings = {
@@ -73,7 +73,7 @@ def _image_tar(name: str, files: dict[str, bytes], architecture: str, config: di
     )
 
 
-def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
+def _tar(files: Mapping[str, tuple[bytes, int]]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for path, (data, mode) in files.items():
