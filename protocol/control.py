@@ -212,7 +212,7 @@ class LeaseView:
     frozen: bool = False
     """Its caller has paused it; the meter runs on."""
     restarts: int = 0
-    """How often it was begun anew."""
+    """As its provider: how often it was begun anew because it had ended."""
     detail: str = ""
     """What happens now, in words; empty when it has ended."""
 
