@@ -36,7 +36,7 @@ class Cards:
         self._machine, self._runner, self._active = machine, runner, active
         self._toolkit = Judgement(refused=True)
         tenants = None if runner.name == WITHOUT_CONTAINERS else self._tenants
-        self.health = Health(self._rented, tenants, now_ms)
+        self.health = Health(self._rented, tenants, now_ms, expected=list(machine.gpu_uuids.values()))
         self.health.on_change.append(self._changed)
 
     def fit(self) -> Capacity:

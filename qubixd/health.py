@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -62,13 +62,14 @@ class Health:
         tenants: Tenants | None,
         now_ms: Callable[[], UnixMs],
         *,
+        expected: Collection[str] = (),
         round_seconds: float = ROUND_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         driver: Path = DRIVER,
         proc: Path = Path("/proc"),
     ) -> None:
         """`rented`: UUIDs of the GPUs that leases hold now. Without `tenants` (jobs without containers) no
-        process counts as foreign."""
+        process counts as foreign. `expected`: UUIDs of the GPUs that the offer names."""
         self.samples: dict[str, GpuSample] = {}
         """Newest of each card that answers, by UUID."""
         self.sampled_at = UnixMs(0)
@@ -81,13 +82,13 @@ class Health:
         self._rented, self._tenants_now, self._now_ms = rented, tenants, now_ms
         self._round_seconds, self._patience = round_seconds, patience_seconds
         self._driver, self._proc = driver, proc
-        self._session = Session()
+        self._session = Session(expected)
         self._in_use = threading.Lock()
         self._memory: Memory = {}
         self._tenants: Mapping[str, frozenset[str]] = {}
         self._strange: frozenset[str] = frozenset()
         self._gpus: tuple[Gpu, ...] = ()
-        self._known: frozenset[str] = frozenset()
+        self._known = frozenset(expected)
         self._disagreements: Mapping[str, str] = {}
         self._rounds = 0
 
@@ -110,7 +111,7 @@ class Health:
             await self.round()
             if self._rounds == 1:
                 task_status.started()
-                if not self._gpus:
+                if not self._known:
                     return
             await trio.sleep_until(began + self._round_seconds)
 

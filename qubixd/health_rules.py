@@ -21,8 +21,9 @@ class Rule:
 
 
 RULES: Final[Mapping[str, Rule]] = {
-    # One look that fails may be chance. A card that comes and goes is worse than none.
-    "gpu.lost": Rule(2, 30),
+    # A job sold onto a lost card costs more than half a minute without an offer, if it was only chance; and
+    # a card that comes and goes is worse than none.
+    "gpu.lost": Rule(1, 30),
     # What the driver itself has counted needs no second look; it goes with a reset only.
     "gpu.ecc": Rule(1, 30),
     "gpu.memory_failing": Rule(1, 30),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -49,8 +50,9 @@ class Session:
     here raises: a card that does not answer is missing in `sample` and says why in `vitals`.
     """
 
-    def __init__(self) -> None:
-        self._vendors = (nvidia.Cards(), amd.Cards())
+    def __init__(self, expected: Iterable[str] = ()) -> None:
+        """`expected`: UUIDs of NVIDIA's GPUs that must be here; `vitals` tells of them in any case."""
+        self._vendors = (nvidia.Cards(expected), amd.Cards())
 
     def open(self) -> None:
         for vendor in self._vendors:

@@ -6,7 +6,7 @@ those of NVIDIA's NVML API reference (https://docs.nvidia.com/deploy/nvml-api/).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -78,11 +78,12 @@ class _Slow:
 class Cards:
     """All NVIDIA GPUs of this machine, through one NVML that stays open. Raises nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: Iterable[str] = ()) -> None:
+        """`expected`: UUIDs that were here before, which count as lost until they are listed again."""
         self._open = False
         self._round = 0
         self._cards: list[_Card] = []
-        self._known: dict[str, str] = {}
+        self._known: dict[str, str] = dict.fromkeys(expected, "NVIDIA's driver has not listed it yet")
         """Every UUID ever listed -> why it does not answer, or ""."""
         self._slow: dict[str, _Slow] = {}
         self._events: Any = None

@@ -2,8 +2,8 @@
 
 With a folder as its argument it runs a Health at a hundred rounds a second instead, whose /proc is the
 folder's "proc", whose driver's list is "driver", and whose leases are in the file "jobs": {"rented": [UUID],
-"tenants": {container: [UUID]}}. It then writes what is unfit after each change, and the memory in use once it
-has started; it ends with its input.
+"tenants": {container: [UUID]}, "expected": [UUID]}. It then writes what is unfit after each change, and the
+memory in use once it has started; it ends with its input.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ async def watch(folder: Path) -> None:
         lambda: frozenset(jobs()["rented"]),
         tenants,
         lambda: UnixMs(1),
+        expected=jobs()["expected"],
         round_seconds=0.01,
         patience_seconds=2,
         driver=folder / "driver",

@@ -40,6 +40,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.machine = Machine(folder / "state", CARD, CARD)
+        self.expected: list[str] = []
         self.jobs()
         for index in (0, 1):
             self.kernel(index + 1, f"GPU-{index}")
@@ -58,7 +59,8 @@ class Bench:
     def jobs(self, **tenants: list[str]) -> None:
         rented = [uuid for uuids in tenants.values() for uuid in uuids]
         new = self.folder / "jobs.new"
-        new.write_text(json.dumps({"rented": rented, "tenants": tenants}))
+        told = {"rented": rented, "tenants": tenants, "expected": self.expected}
+        new.write_text(json.dumps(told))
         new.replace(self.folder / "jobs")
 
 
@@ -182,6 +184,17 @@ def test_two_cards_claim_one_uuid(bench: Bench, start: Callable[[], Child]) -> N
 def test_without_cards_the_watch_is_over_at_once(bench: Bench, start: Callable[[], Child]) -> None:
     bench.machine.set(cards=0)
     assert start().hear() == {}
+
+
+def test_cards_that_went_before_the_watch_began(bench: Bench, start: Callable[[], Child]) -> None:
+    bench.expected = ["GPU-0", "GPU-1"]
+    bench.jobs()
+    bench.machine.set(driver="down")
+    child = start()
+    assert hear(child) == {"GPU-0": ["gpu.lost"], "GPU-1": ["gpu.lost"]}
+    assert child.hear() == {}  # only now it says that it has begun
+    bench.machine.restart_driver()
+    assert hear(child) == {}
 
 
 # What is read of /proc ---------------------------------------------------------------------------
