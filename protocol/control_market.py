@@ -140,6 +140,11 @@ class OfferView:
     """Why hiring leaves it out: denied, or failed lately."""
     reasons: list[str] = field(default_factory=list)
     """Why it stands where it does, for a use case."""
+    arch: str = ""
+    cuda: str = ""
+    """Newest CUDA version of its driver, such as "12.4"; empty without one."""
+    internet: bool = False
+    """Jobs may have it there."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from qubixd.machine import digest_of
 from qubixd.node import Node
 from qubixd.runner.docker import DockerRunner
 from qubixd.shop import set_open
-from qubixd.views import holds_capacity, words_of
+from qubixd.views import cuda_words, holds_capacity, words_of
 from qubixd.wire_libp2p import peer_id_of
 
 Emit = Callable[[object], Awaitable[None]]
@@ -171,7 +171,7 @@ def _gpu(card: Gpu, health: Health | None, lease_id: str) -> GpuView:
         model=card.model,
         vram_mib=card.vram_bytes // MIB,
         driver=card.driver_version,
-        cuda=f"{card.cuda // 1_000}.{card.cuda % 1_000 // 10}" if card.cuda else "",
+        cuda=cuda_words(card.cuda),
         pcie=_pcie(card),
         use_permille=None if use is None else round(use * 1_000),
         memory_used_mib=sample.memory_used // MIB if sample else None,

@@ -35,7 +35,15 @@ def offer_view(entry: Entry, own: PeerKey, now: UnixMs) -> OfferView:
         own=entry.provider == own,
         withdrawn=offer.withdrawn,
         storage_qu_per_tib_hour=offer.storage_qu_per_tib_hour,
+        arch=offer.arch,
+        cuda=cuda_words(offer.cuda),
+        internet=offer.internet,
     )
+
+
+def cuda_words(cuda: int) -> str:
+    """12040 is "12.4"; empty for none."""
+    return f"{cuda // 1_000}.{cuda % 1_000 // 10}" if cuda else ""
 
 
 def lease_view(lease: Lease, differences: Iterable[str] = ()) -> LeaseView:

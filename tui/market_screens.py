@@ -53,6 +53,9 @@ COLUMNS: Final = (
     Column("cpus", lambda one: show.cell(f"{one.cpu_millis / 1_000:g}"), right=True, least_width=100),
     Column("memory", lambda one: show.cell(show.size(one.memory_mib)), right=True, least_width=100),
     Column("disk", lambda one: show.cell(show.size(one.disk_mib)), right=True, least_width=110),
+    Column("CUDA", lambda one: show.cell(one.cuda, max_chars=6), right=True, least_width=140),
+    Column("runs with", lambda one: show.cell(one.runner, max_chars=16), flexible=True, least_width=130),
+    Column("net", lambda one: show.cell("yes" if one.internet else "no"), least_width=110),
     Column("region", lambda one: show.cell(one.region, max_chars=16), flexible=True),
     Column("ms", lambda one: show.cell("" if one.rtt_ms is None else f"{one.rtt_ms:.0f}"), right=True),
     Column("QU/h", lambda one: show.cell(show.qu(one.all_in_qu_per_hour), "bold"), right=True),
@@ -100,6 +103,8 @@ def own_offer(offer: OfferView, width: int) -> RenderableType:
             Text(
                 f"{what} costs {show.qu(price)} QU an hour, 1 TB of disk "
                 f"{show.qu(offer.storage_qu_per_tib_hour)}.\n"
+                f"Jobs run with {safe_line(offer.runner, 40) or 'nothing'} and "
+                f"{'may have Internet' if offer.internet else 'have no Internet'}.\n"
                 f"Suggested for {safe_line(offer.gpu_class, 40)} by --qu-per-credit: {show.qu(low)} to "
                 f"{show.qu(high)}; yours is {place} that."
             )

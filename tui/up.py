@@ -58,6 +58,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
 SWITCHES: tuple[tuple[str, str], ...] = (
     ("--provider", "offer this machine"),
     ("--directory", "keep a book of offers for others, too"),
+    ("--metrics-open", "let other machines read the metrics, too"),
     ("--one-pending-per-source", "never have two transactions of this wallet under way"),
 )
 REPEATED: tuple[tuple[str, str, str], ...] = (
