@@ -101,8 +101,8 @@ def busybox_files(docker_engine: docker.DockerClient, busybox_image: str) -> dic
 async def left_nothing(bench: Bench, engine: docker.DockerClient) -> None:
     """No container of this job, running or ended."""
     assert await bench.runner.leases() == frozenset()
-    home = {"label": f"qubix.workspace={bench.workspace}"}
-    assert engine.containers.list(all=True, filters=home) == []
+    label = f"qubix.workspace={bench.workspace.resolve()}"
+    assert engine.containers.list(all=True, filters={"label": label}) == []
 
 
 async def refused(bench: Bench, image: str, kind: type[QubixError], words: str) -> None:

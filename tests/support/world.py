@@ -53,6 +53,7 @@ MACHINE: Final = Machine(
     gpu_class="CPU",
     gpu_uuids={},
     suggested_price=PRICE,
+    arch="amd64",
 )
 
 

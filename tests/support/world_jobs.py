@@ -99,14 +99,14 @@ class Engine:
     def __init__(self) -> None:
         self.jobs: dict[LeaseId, _Job] = {}
         self.starts: list[LeaseId] = []
+        self.name = "process"
         self.missing_images: set[str] = set()
+        self.images: dict[str, LocalImage] = {}
+        self.arriving: dict[str, LocalImage] = {}
+        """What pulls will bring."""
         self.stock_now = Stock()
         self.load_millis: int | None = 500
         """How much of a core every job uses; None: nobody can say."""
-
-    @property
-    def name(self) -> str:
-        return "process"
 
     async def check(self) -> None: ...
 
@@ -114,13 +114,15 @@ class Engine:
         await trio.sleep(0.2)
         if image in self.missing_images:
             raise ImageUnavailable(f"there is no image {image}")
+        if image in self.arriving:
+            self.images[image] = self.arriving.pop(image)
         return "sha256:" + "0" * 64
 
     async def stock(self) -> Stock:
         return self.stock_now
 
     async def image(self, name: str) -> LocalImage | None:
-        return None
+        return self.images.get(name)
 
     async def start(self, spec: RunSpec) -> UnixMs:
         await trio.lowlevel.checkpoint()
