@@ -43,9 +43,10 @@ REPOSITORY: Final = "qubix-fence"
 LABEL_FENCE: Final = "qubix.fence"
 TARGETS: Final = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl"}
 COMPILE_SECONDS: Final = 300
-MEMORY_BYTES: Final = 16 << 20
-PIDS: Final = 4
-"""The program, and its second self that renews the rules."""
+MEMORY_BYTES: Final = 48 << 20
+PIDS: Final = 64
+"""The program needs 1 MB and is alone; the runtime that starts its second self, which renews the rules,
+counts against both for a moment."""
 LEAST_PREFIX: Final = 8
 """A device whose network is wider says nothing of who is near."""
 UP: Final = "up"

@@ -23,11 +23,12 @@ from docker.errors import NotFound
 from protocol.errors import InternetUnavailable
 from protocol.units import LeaseId
 from qubixd.runner import RunSpec, fence
+from qubixd.runner.docker import DockerRunner
 from qubixd.runner.docker_config import fence_name, host_options
 from qubixd.runner.fence import FenceLimits, Fences
 from qubixd.wire_libp2p import WireConfig, open_wire
 from tests.support import beyond
-from tests.support.runners import MIB
+from tests.support.runners import LIMIT_SECONDS, MIB, Bench
 from tests.support.wire_nodes import FAST, seed_of
 
 pytestmark = pytest.mark.docker
@@ -274,3 +275,46 @@ def test_a_rented_line_is_as_wide_as_agreed(
             with suppress(InternetUnavailable):
                 fences.remove(client, lease_id)
     assert refused[0] == 0 and 300 < refused[1] < 400
+
+
+ASK = f"""
+nc -w 5 {beyond.PUBLIC} {beyond.PORT} </dev/null && echo " reached"
+nc -w 1 {beyond.PRIVATE[0]} {beyond.PORT} </dev/null 2>/dev/null || echo refused
+"""
+
+
+@needs_far_end
+async def test_a_job_keeps_its_fence_for_all_its_life(
+    docker_engine: docker.DockerClient, busybox_image: str, tmp_path: Path
+) -> None:
+    """Through the runner: at its start, when it begins anew although its fence has died, and no longer."""
+    bench = Bench.make(lambda: DockerRunner(tmp_path / "state"), busybox_image, tmp_path / "workspace")
+    job, client = bench.spec(ASK, internet=True), docker_engine.api
+    said = f"{beyond.SAID} reached\nrefused\n"
+    try:
+        with beyond.far_end(), trio.fail_after(LIMIT_SECONDS):
+            await bench.begin(job)
+            assert (await bench.runner.wait(job.lease_id)).code == 0
+            assert await bench.said(job.lease_id) == said
+            client.kill(fence_name(job.lease_id))
+            begun = await bench.runner.restart(job.lease_id, {}, 0, bytes(8))
+            while (await bench.runner.wait(job.lease_id)).finished_at < begun:
+                await trio.sleep(0.05)
+            assert await bench.said(job.lease_id) == 2 * said
+    finally:
+        await bench.remove_all()
+    with pytest.raises(NotFound):
+        client.inspect_container(fence_name(job.lease_id))
+
+
+async def test_what_a_crash_leaves_of_a_fence_is_found(
+    docker_engine: docker.DockerClient, busybox_image: str, tmp_path: Path
+) -> None:
+    bench = Bench.make(lambda: DockerRunner(tmp_path / "state"), busybox_image, tmp_path / "workspace")
+    job = bench.spec("true", internet=True)
+    runner = bench.runner
+    assert isinstance(runner, DockerRunner)
+    runner.fences.start(docker_engine.api, job.lease_id)  # and no more
+    assert await bench.runner.leases() == {job.lease_id}
+    await bench.runner.remove(job.lease_id)
+    assert await bench.runner.leases() == frozenset()

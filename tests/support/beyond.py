@@ -61,9 +61,10 @@ def far_end() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def host_listener() -> Iterator[int]:
-    """A port that answers at every address of this host."""
-    with _answering(ports=(0,)) as (port,):
+def host_listener(network_of: int = 0) -> Iterator[int]:
+    """A port that answers at every address of this host, or of the network that a process has."""
+    prefix = ("nsenter", f"--net=/proc/{network_of}/ns/net") if network_of else ()
+    with _answering(*prefix, ports=(0,)) as (port,):
         yield port
 
 
