@@ -32,6 +32,8 @@ from qubixd.control import open_control
 from qubixd.engine_choice import choose_engine, docker_of
 from qubixd.jobfiles import disk_errors
 from qubixd.machine import machine_of
+from qubixd.metrics import registry_of
+from qubixd.metrics_http import serve_metrics
 from qubixd.node import Node, run_node
 from qubixd.parts import Parts
 from qubixd.proof.build import Programs
@@ -87,6 +89,8 @@ async def _with_front_door(config: Config, parts: Parts, ways_to_stop: list[Call
         node = await nursery.start(run_node, config, parts)
         ways_to_stop.append(node.stop_soon)
         nursery.start_soon(_prepare, parts)
+        if config.metrics:
+            await nursery.start(serve_metrics, config.metrics, registry_of(node))
         async with open_control(node):
             _announce(node)
             await node.stopped.wait()

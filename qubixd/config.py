@@ -74,6 +74,8 @@ class Config:
     """Names of images that stay."""
     metrics: str = ""
     """HOST:PORT where Prometheus can read; empty for nowhere."""
+    metrics_open: bool = False
+    """The metrics may be read from other machines."""
     name: str = ""
     region: str = ""
     wallet_seed_file: str = ""
@@ -113,8 +115,13 @@ class Config:
     @property
     def on_loopback(self) -> bool:
         """Only this very machine can reach the node."""
-        host = self.listen_host.strip("[]")
-        return host in ("localhost", "::1") or host.startswith("127.")
+        return is_loopback(self.listen_host)
+
+
+def is_loopback(host: str) -> bool:
+    """A name or address that only this machine can reach."""
+    host = host.strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
@@ -165,6 +172,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--image-days", type=int, metavar="N", help="until an unused one goes (14; 0 = never)")
     p.add_argument("--image-keep", metavar="IMAGE", action="append", help="an image that stays")
     p.add_argument("--metrics", metavar="HOST:PORT", help="answer Prometheus there (nowhere)")
+    text = "let other machines read the metrics, too"
+    p.add_argument("--metrics-open", action="store_true", default=None, help=text)
     p.add_argument("--name", metavar="NAME", help="name shown in the market")
     p.add_argument("--region", metavar="REGION", help="region shown in the market")
     p.add_argument("--wallet-seed-file", metavar="FILE", help="import this 55-letter seed on first start")
@@ -238,6 +247,11 @@ def _parse(name: str, text: str, kind: str) -> object:
 def _checked(config: Config) -> Config:
     for name in ("listen", *(["metrics"] if config.metrics else [])):
         _check_address(name, getattr(config, name))
+    if config.metrics and not config.metrics_open and not is_loopback(config.metrics.rpartition(":")[0]):
+        raise ConfigInvalid(
+            f"--metrics {config.metrics} would tell others what this node does; "
+            "name a loopback address such as 127.0.0.1:9464, or say --metrics-open as well"
+        )
     for name, words in WORDS:
         if getattr(config, name) not in words:
             raise ConfigInvalid(f"{name} must be one of {', '.join(words)}, not {getattr(config, name)!r}")
