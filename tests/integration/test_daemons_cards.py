@@ -36,6 +36,7 @@ async def test_a_card_that_fails_leaves_the_offer_and_its_owner_hears_why(
         await until_offered(bob, 2)
         (offer,) = (await bob.call("market"))["offers"]
         assert (offer["gpu_class"], offer["vram_mib"]) == ("A100_40GB", 40 * 1_024)
+        machine.card(0, milliwatts=61_000)
         machine.card(1, lost=1)
         machine.xid(0, 31)  # a job's bug
         await until_offered(bob, 1)
@@ -44,5 +45,8 @@ async def test_a_card_that_fails_leaves_the_offer_and_its_owner_hears_why(
         assert (hindrance["code"], hindrance["closes"]) == ("gpu.lost", False)
         assert "(GPU-1) is not offered: the card does not answer" in hindrance["sentence"]
         assert told["shop"]["open"]
+        well, lost = told["machine"]["gpus"]
+        assert (well["uuid"], well["health"], well["power_mw"]) == ("GPU-0", "ok", 61_000)
+        assert (lost["uuid"], lost["health"], lost["power_mw"]) == ("GPU-1", "gpu.lost", None)
         assert "GPU GPU-1 is not offered" in alice.log()
         assert await alice.stop() == 0
