@@ -33,18 +33,19 @@ _SLOWDOWN: Final = {
     pynvml.nvmlClocksThrottleReasonHwThermalSlowdown: "thermal",
     pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power_brake",
 }
+_RECOVERY_FIELD: Final = 230
+"""NVML_FI_DEV_GET_GPU_RECOVERY_ACTION; the oldest binding that we take has no names for it and its values."""
 _NEEDS: Final = {
-    pynvml.NVML_GPU_RECOVERY_ACTION_NONE: "",
-    pynvml.NVML_GPU_RECOVERY_ACTION_GPU_RESET: "a reset",
-    pynvml.NVML_GPU_RECOVERY_ACTION_NODE_REBOOT: "a reboot of this machine",
-    pynvml.NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET: "its jobs ended and a reset",
-    pynvml.NVML_GPU_RECOVERY_ACTION_BUS_RESET: "a reset of its PCIe bus",
-    pynvml.NVML_GPU_RECOVERY_ACTION_SYSTEM_REBOOT: "a reboot of this machine",
+    0: "",
+    1: "a reset",
+    2: "a reboot of this machine",
+    # 3 and 5 concern links between cards; each card alone works.
+    3: "",
+    4: "its jobs ended and a reset",
+    5: "",
+    6: "a reset of its PCIe bus",
+    7: "a reboot of this machine",
 }
-_LINKS_ONLY: Final = frozenset(
-    {pynvml.NVML_GPU_RECOVERY_ACTION_DRAIN_P2P, pynvml.NVML_GPU_RECOVERY_ACTION_RECOVER_IMEX_DOMAIN}
-)
-"""They concern links between cards; each card alone works."""
 _REASONS: Final = {
     pynvml.NVML_ERROR_GPU_IS_LOST: "it has fallen off the bus",
     pynvml.NVML_ERROR_RESET_REQUIRED: "it needs a reset",
@@ -305,11 +306,11 @@ def _slow(handle: Any) -> _Slow:
 
 def _needs(handle: Any) -> str | None:
     """The driver's own word (560 on) on what would mend the card."""
-    fields = _ask(pynvml.nvmlDeviceGetFieldValues, handle, [pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
+    fields = _ask(pynvml.nvmlDeviceGetFieldValues, handle, [_RECOVERY_FIELD])
     if not fields or fields[0].nvmlReturn != pynvml.NVML_SUCCESS:
         return None
     action = fields[0].value.uiVal
-    return "" if action in _LINKS_ONLY else _NEEDS.get(action, f"recovery action {action}")
+    return _NEEDS.get(action, f"recovery action {action}")
 
 
 def _ask(question: Callable[..., Any], *arguments: Any) -> Any:
