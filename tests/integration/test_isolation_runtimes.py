@@ -12,8 +12,10 @@ import pytest
 from protocol.errors import ConfigInvalid, StartFailed
 from qubixd.runner import ExitReason
 from qubixd.runner.docker import DockerRunner
-from qubixd.runner.fence import ensure_image
+from qubixd.runner.docker_config import host_options
+from qubixd.runner.fence import Fences, ensure_image
 from qubixd.runner.runtimes import Runtime, choose, installed, prove
+from tests.support.beyond import SAID, host_listener
 from tests.support.engine import ensure_busybox
 from tests.support.runners import MIB, Bench
 from tests.support.second_engine import missing, second_engine
@@ -33,7 +35,8 @@ def runtime(*arguments: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def second() -> Iterator[tuple[str, int]]:
+    """Address and process of the engine."""
     runtimes = {
         "runsc": runtime("--network=none"),
         "gvisor": runtime("--network=host"),
@@ -44,17 +47,17 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def engine(address: str) -> Iterator[docker.DockerClient]:
-    client = docker.DockerClient(base_url=address)
+def engine(second: tuple[str, int]) -> Iterator[docker.DockerClient]:
+    client = docker.DockerClient(base_url=second[0])
     yield client
     client.close()
 
 
 @pytest.fixture
 async def bench(
-    address: str, engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    second: tuple[str, int], engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Bench]:
-    monkeypatch.setenv("DOCKER_HOST", address)
+    monkeypatch.setenv("DOCKER_HOST", second[0])
     image = ensure_busybox(engine)
     made = Bench.make(lambda: DockerRunner(tmp_path / "state", runtime="runsc"), image, tmp_path / "w")
     yield made
@@ -109,3 +112,36 @@ async def test_runtime_that_does_not_run_fails_the_start(bench: Bench, tmp_path:
     with pytest.raises(StartFailed):
         await runner.start(bench.spec("true"))
     assert await runner.leases() == frozenset()
+
+
+@pytest.mark.parametrize("name", ["runc", "gvisor"])
+async def test_the_fence_holds_for_runtimes_that_say_so(
+    bench: Bench, engine: docker.DockerClient, second: tuple[str, int], name: str
+) -> None:
+    """The engine's host answers at the bridge, to whoever has no fence."""
+    client, spec = engine.api, bench.spec("", internet=True, **ROOM)
+    assert choose(name, installed(client.info()), gpus=False).fenced
+    fences = Fences(bench.workspace.parent / "fences", home="home")
+    try:
+        networks = client.inspect_container(fences.start(client, spec.lease_id))["NetworkSettings"]
+        bridge = networks["Networks"]["bridge"]["Gateway"]
+        with host_listener(network_of=second[1]) as port:
+            ask = ["/bin/sh", "-c", f"nc -w 2 {bridge} {port} </dev/null; echo asked"]
+            config = {**host_options(spec, (), name), "mounts": []}
+            said = [
+                client_says(client, bench.image, ask, {**config, "network_mode": mode})
+                for mode in ("bridge", config["network_mode"])
+            ]
+    finally:
+        fences.remove(client, spec.lease_id)
+    assert SAID in said[0] and SAID not in said[1] and "asked" in said[1]
+
+
+def client_says(client: Any, image: str, command: list[str], options: dict[str, Any]) -> str:
+    made = client.create_container(image, command, host_config=client.create_host_config(**options))["Id"]
+    try:
+        client.start(made)
+        client.wait(made)
+        return str(client.logs(made).decode())
+    finally:
+        client.remove_container(made, force=True)

@@ -1,6 +1,7 @@
 """A Docker engine of the tests' own, beside the usual one: for settings that only a restart would change.
 
-It makes no bridge and touches no packet filter, so containers on it have no network.
+It has a network namespace of its own, with its own bridge and packet filter and no way out: an engine that is
+to have no bridge would take the usual one's away.
 """
 
 from __future__ import annotations
@@ -27,31 +28,29 @@ def missing(*programs: str) -> str:
     """Why there can be no second engine here; "" if there can. `programs`: what it needs besides."""
     if os.geteuid() != 0:
         return "starting a Docker engine needs root"
-    absent = [each for each in ("dockerd", *programs) if shutil.which(each) is None]
+    absent = [each for each in ("dockerd", "ip", "unshare", *programs) if shutil.which(each) is None]
     return f"{absent[0]} is not installed" if absent else ""
 
 
 @contextmanager
-def second_engine(settings: dict[str, Any]) -> Iterator[str]:
-    """The address of a new engine with these `daemon.json` settings; it ends with the block."""
+def second_engine(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The address of a new engine with these `daemon.json` settings, and its process id."""
     # Not under pytest's directory: a socket's path may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="qubix-engine-", ignore_cleanup_errors=True) as name:
         root = Path(name)
         (root / "daemon.json").write_text(json.dumps(settings))
         command = [
-            # Without a network namespace of its own it would take the usual engine's bridge away: that is
-            # what an engine does that is to have none.
-            *("unshare", "--net", "dockerd"),
+            *("unshare", "--net", "sh", "-c", 'ip link set lo up && exec dockerd "$@"', "dockerd"),
             *("--config-file", str(root / "daemon.json"), "--host", f"unix://{root}/docker.sock"),
             *("--data-root", str(root / "data"), "--exec-root", str(root / "exec")),
-            *("--pidfile", str(root / "pid"), "--bridge=none", "--iptables=false", "--ip6tables=false"),
+            *("--pidfile", str(root / "pid")),
         ]
         with (root / "log").open("wb") as log:
             engine = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             address = f"unix://{root}/docker.sock"
             _until_answering(engine, address, root / "log")
-            yield address
+            yield address, engine.pid
         finally:
             engine.terminate()
             engine.wait(END_SECONDS)
