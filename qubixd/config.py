@@ -166,11 +166,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--storage-price", type=int, metavar="QU", help="and of 1 TiB of disk beside it (0)")
     p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")
     p.add_argument("--docker-host", metavar="URL", help="Docker engine to use instead of the default")
-    p.add_argument("--runtime", metavar="NAME", help="of containers: auto, runc, runsc, kata or another")
+    p.add_argument(
+        "--runtime", metavar="NAME", help="what holds a container: auto, runc, runsc, kata or another"
+    )
     p.add_argument("--egress", metavar="WHAT", help="Internet for jobs: auto, none or internet")
-    p.add_argument("--image-percent", type=int, metavar="N", help="of the disk, for images of jobs (20)")
-    p.add_argument("--image-days", type=int, metavar="N", help="until an unused one goes (14; 0 = never)")
-    p.add_argument("--image-keep", metavar="IMAGE", action="append", help="an image that stays")
+    p.add_argument(
+        "--image-percent",
+        type=int,
+        metavar="N",
+        help="of the disk in per cent, what images may take that jobs brought (20)",
+    )
+    p.add_argument(
+        "--image-days", type=int, metavar="N", help="days until such an image goes unused; 0 = never (14)"
+    )
+    p.add_argument("--image-keep", metavar="IMAGE", action="append", help="such an image that stays")
     p.add_argument("--metrics", metavar="HOST:PORT", help="answer Prometheus there (nowhere)")
     text = "let other machines read the metrics, too"
     p.add_argument("--metrics-open", action="store_true", default=None, help=text)
@@ -202,6 +211,25 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--mdns", metavar="WHEN", help="find nodes in the local network: on, off, auto (default)")
     p.add_argument("--json", action="store_true", default=None, help="print one JSON line when ready")
     return p
+
+
+def markdown_table() -> str:
+    """All settings with defaults and meaning, for docs/provider.md."""
+    lines = ["| Setting | Preset | Meaning |", "|---|---|---|"]
+    for action in parser()._actions:
+        field = Config.__dataclass_fields__.get(action.dest)
+        if field is not None and action.dest != "json":
+            preset, meaning = _words_of(field.default), str(action.help)
+            for said in (f" (default {field.default})", f" ({field.default})", " (nowhere)", " (default)"):
+                meaning = meaning.removesuffix(said)
+            lines.append(f"| `{action.option_strings[0]}` | {preset} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _words_of(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"`{value}`" if value or (value == 0 and isinstance(value, int)) else ""
 
 
 def _from_file(path: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.errors import ConfigInvalid
 from protocol.units import MAX_QU
-from qubixd.config import Config, load
+from qubixd.config import Config, load, markdown_table
 
 NEEDED = ["--chain", "node://127.0.0.1:1", "--contract-index", "28"]
 
@@ -146,3 +146,8 @@ def test_a_credit_is_one_qu_unless_said_otherwise(tmp_path: Path) -> None:
     assert load([*NEEDED, "--qu-per-credit", "250000"], environ(tmp_path)).qu_per_credit == 250_000
     with pytest.raises(ConfigInvalid, match="qu_per_credit must be between"):
         load([*NEEDED, "--qu-per-credit", "0"], environ(tmp_path))
+
+
+def test_the_page_for_providers_has_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "provider.md").read_text()
+    assert markdown_table() in page
