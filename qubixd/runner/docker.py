@@ -49,6 +49,7 @@ from qubixd.runner.gate import (
 )
 from qubixd.runner.image_tidy import Brought, Policy
 from qubixd.runner.restarts import Restart, Restarts
+from qubixd.runner.runtimes import offered
 from qubixd.runner.unlinked import unlinked_bytes
 from qubixd.runner.usage import Usages
 from qubixd.runner.workspace import usage_bytes
@@ -72,7 +73,7 @@ class DockerRunner:
     ) -> None:
         """Nothing is contacted yet. `state_dir` is this daemon's own and names its containers; `runtime`:
         one of the engine's, "" for its own choice."""
-        self.name = f"docker+{runtime}" if runtime else "docker"
+        self.name = offered(runtime)
         home = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:32]
         self.fences = Fences(state_dir, home, fence_limits)
         self._jobs = Containers(home, self.fences, runtime)

@@ -88,10 +88,15 @@ def _names(setting: str) -> list[str]:
     return [setting, *(name for name, kind in SANDBOXES.items() if kind == setting)]
 
 
-def _runtime(name: str, runtimes: Mapping[str, Sequence[str]]) -> Runtime:
+def offered(name: str) -> str:
+    """What offers and terms call a runtime of the engine; "" is the engine's own choice."""
     kind = SANDBOXES.get(name, "" if name in ("", *ALIKE) else name)
-    fenced = not kind or _leaves_network_to_host(runtimes[name])
-    return Runtime(name, f"docker+{kind[:MAX_NAME_CHARS]}" if kind else "docker", fenced)
+    return f"docker+{kind[:MAX_NAME_CHARS]}" if kind else "docker"
+
+
+def _runtime(name: str, runtimes: Mapping[str, Sequence[str]]) -> Runtime:
+    called = offered(name)
+    return Runtime(name, called, called == "docker" or _leaves_network_to_host(runtimes[name]))
 
 
 def _leaves_network_to_host(arguments: Sequence[str]) -> bool:
