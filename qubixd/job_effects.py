@@ -99,7 +99,7 @@ async def run_go(performer: Performer, task: Task, effect: m.RunGo) -> Event | N
     performer.progress.say(lease, "waiting until the job is ready", 0.0)
     try:
         began_at = await _let_go(performer, lease)
-    except (StartFailed, MessageInvalid) as error:
+    except (StartFailed, DiskFull, MessageInvalid) as error:
         return _failed(performer, error)
     if not order.ready:
         return m.RunReady(began_at, performer.now_ms())

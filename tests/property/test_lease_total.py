@@ -18,9 +18,10 @@ from protocol.lease_caller import METER_SLACK_MS
 from protocol.lease_model import EVENTS, Event
 from protocol.lease_provider import REDEEM_EVERY_MS
 from protocol.lease_state import LIVE, STATES, TERMINAL, Lease, Phase, Role
+from protocol.messages import Terms
 from protocol.units import EscrowId, Qu, Seconds, UnixMs, amount_due
-from tests.support.lease_plan import START_MS
-from tests.support.lease_play import TERMS, new_caller, new_provider
+from tests.support.lease_plan import START_MS, make_terms
+from tests.support.lease_play import TERMS, new_caller, new_provider, running_provider
 from tests.support.lease_world import FREE_TO_REPEAT
 from tests.support.values import any_value
 
@@ -60,12 +61,20 @@ def likely_event(kind: type) -> st.SearchStrategy[Any]:
     )
 
 
+any_terms = st.builds(
+    make_terms,
+    proof=st.booleans(),
+    idle_seconds=st.sampled_from([0, 60]),
+    budget=st.sampled_from([0, 20_000]),
+)
 stories = st.lists(st.one_of(any_event, *(likely_event(kind) for kind in EVENTS.kinds.values())), max_size=30)
 
 
 def check_step(before: Lease, event: Event, after: Lease, effects: tuple[m.Effect, ...]) -> None:
-    assert before.promised <= after.promised <= TERMS.deposit
-    assert before.seconds <= after.seconds <= TERMS.max_seconds
+    terms = before.terms
+    assert before.promised <= after.promised <= terms.deposit
+    assert before.seconds <= after.seconds <= terms.max_seconds
+    assert amount_due(terms.price_qu_per_hour, after.seconds) <= terms.deposit
     assert (after.lease_id, after.role, after.terms) == (before.lease_id, before.role, before.terms)
     if before.phase in TERMINAL:
         assert (after, effects) == (before, ()), "an ended lease changed"
@@ -83,8 +92,9 @@ def check_effect(before: Lease, event: Event, after: Lease, effect: m.Effect) ->
             assert cumulative == after.promised > before.promised
             assert escrow_id == after.escrow_id
             watched = (event.now - after.started_at + METER_SLACK_MS) // 1_000
-            assert cumulative <= amount_due(TERMS.price_qu_per_hour, Seconds(watched))
+            assert cumulative <= amount_due(after.terms.price_qu_per_hour, Seconds(watched))
             assert not before.settled
+            assert after.proved or not after.terms.proof, "signed for a machine that nobody has proved"
         case m.ChainRequestClose(_):
             assert after.closing and not before.closing
         case m.ChainClose(_, cumulative, signature):
@@ -93,6 +103,14 @@ def check_effect(before: Lease, event: Event, after: Lease, effect: m.Effect) ->
         case m.ChainRedeem(_, cumulative, signature):
             assert (cumulative, signature) == (after.promised, after.signature)
             assert after.phase in LIVE and after.redeemed_at - before.redeemed_at >= REDEEM_EVERY_MS
+        case m.SendGo():
+            assert type(event) is m.RunProved and not event.code and before.prepared and not before.proved
+        case m.RunGo():
+            assert after.container_at and not before.released
+            assert type(event) is (m.ReceiveGo if before.terms.proof else m.RunStarted)
+        case m.RunRestart(nonce):
+            assert before.phase in LIVE and nonce == after.restarting
+            assert type(event) is m.ReceiveRestart or after.restarts <= after.restarts_allowed
         case m.RunStart():
             assert after.has_inputs and after.has_image and after.escrow_id and not before.started_at
         case _:
@@ -111,15 +129,22 @@ def live_through(lease: Lease, story: list[Any]) -> None:
 
 
 @settings(max_examples=EXAMPLES)
-@given(stories)
-def test_a_caller_survives_anything(story: list[Any]) -> None:
-    live_through(new_caller(), [m.ReceiveAccepted(UnixMs(START_MS)), *story])
+@given(any_terms, stories)
+def test_a_caller_survives_anything(terms: Terms, story: list[Any]) -> None:
+    live_through(new_caller(terms), [m.ReceiveAccepted(UnixMs(START_MS)), *story])
 
 
 @settings(max_examples=EXAMPLES)
-@given(stories)
-def test_a_provider_survives_anything(story: list[Any]) -> None:
-    live_through(new_provider(), story)
+@given(any_terms, stories)
+def test_a_provider_survives_anything(terms: Terms, story: list[Any]) -> None:
+    live_through(new_provider(terms), story)
+
+
+@settings(max_examples=EXAMPLES)
+@given(any_terms, stories)
+def test_a_running_job_survives_anything(terms: Terms, story: list[Any]) -> None:
+    lease = running_provider(replace(terms, proof=False))
+    live_through(replace(lease, restart="always", restarts_allowed=3), story)
 
 
 @given(any_value(Lease), any_event)

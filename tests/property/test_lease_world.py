@@ -33,6 +33,12 @@ actions = st.one_of(
     st.tuples(st.just("cut_link"), long_ms),
     st.tuples(st.just("hide_chain"), roles, long_ms),
     st.tuples(st.just("stop"), roles),
+    st.tuples(st.just("pause")),
+    st.tuples(st.just("resume")),
+    st.tuples(st.just("restart"), st.integers(0, 2)),
+    st.tuples(st.just("restart_engine")),
+    st.tuples(st.just("prove_again"), st.sampled_from(["", "", "proof.failed"])),
+    st.tuples(st.just("idle")),
     st.tuples(st.just("lose_ack")),
     st.tuples(st.just("echo"), st.integers(1, 4)),
 )
@@ -47,6 +53,9 @@ any_plan = st.builds(
         unpaid_intervals=st.sampled_from([1, 2, 5]),
         deadline_ticks=st.sampled_from([150, 600, 3_000]),
         challenge_ticks=st.sampled_from([16, 60]),
+        proof=st.booleans(),
+        idle_seconds=st.sampled_from([0, 60]).map(Seconds),
+        budget=st.sampled_from([0, 0, 0, 20_000]).map(Qu),
     ),
     delays_ms=st.lists(st.sampled_from([100, 1_000, 4_000, 9_000]), min_size=1, max_size=4).map(tuple),
     job_ms=st.sampled_from([500, 4_000, 20_000, 10_000_000, 10_000_000]),
@@ -56,9 +65,15 @@ any_plan = st.builds(
     collect_ms=st.sampled_from([500, 10_000, 200_000]),
     upload_ms=st.sampled_from([500, 500, 5_000, 70_000]),
     skew_ms=st.sampled_from([0, -3_600_000, 3_600_000]),
+    ready_ms=st.sampled_from([0, 0, 2_000, 60_000]),
+    proof_ms=st.sampled_from([500, 20_000, 400_000]),
+    restart=st.sampled_from(["never", "on_failure", "always"]),
+    restarts=st.sampled_from([0, 1, 5]),
 )
 
-troubles = st.sampled_from(["", "", "", "", "", "refuses", "pull_fails", "start_fails", "open_fails"])
+troubles = st.sampled_from(
+    ["", "", "", "", "", "refuses", "pull_fails", "start_fails", "open_fails", "proof_fails", "dies_early"]
+)
 plans = st.builds(
     lambda plan, trouble: replace(plan, **{trouble: True}) if trouble else plan, any_plan, troubles
 )

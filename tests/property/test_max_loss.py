@@ -41,11 +41,17 @@ plans = st.builds(
         unpaid_intervals=st.sampled_from([1, 2, 5]),
         deadline_ticks=st.just(700),
         challenge_ticks=st.sampled_from([16, 60]),
+        proof=st.booleans(),
+        budget=st.sampled_from([0, 0, 20_000]).map(Qu),
     ),
     delays_ms=st.lists(st.sampled_from([100, 1_000, 4_000]), min_size=1, max_size=4).map(tuple),
     job_ms=st.sampled_from([500, 20_000, 90_000, 10_000_000]),
     skew_ms=st.sampled_from([0, -3_600_000, 3_600_000]),
     stop_ms=st.just(500),
+    ready_ms=st.sampled_from([0, 2_000]),
+    proof_ms=st.sampled_from([500, 5_000]),
+    restart=st.sampled_from(["never", "on_failure", "always"]),
+    restarts=st.sampled_from([1, 5]),
 )
 stories = st.lists(
     st.one_of(
@@ -53,6 +59,10 @@ stories = st.lists(
         st.tuples(st.just("cut_link"), st.sampled_from([1_000, 20_000, 400_000])),
         st.tuples(st.just("stop"), st.sampled_from(Role)),
         st.tuples(st.just("lose_ack")),
+        st.tuples(st.just("pause")),
+        st.tuples(st.just("resume")),
+        st.tuples(st.just("restart"), st.integers(0, 2)),
+        st.tuples(st.just("restart_engine")),
     ),
     max_size=12,
 )

@@ -48,7 +48,8 @@ def make_terms(**changes: Any) -> Terms:
     }
     values |= changes
     due = amount_due(values["price_qu_per_hour"], values["max_seconds"])
-    return Terms(**{"deposit": Qu(max(1, due)), **values})
+    capped = min(due, values.get("budget") or due)
+    return Terms(**{"deposit": Qu(max(1, capped)), **values})
 
 
 @dataclass(frozen=True)

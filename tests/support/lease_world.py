@@ -15,9 +15,10 @@ from protocol import lease_caller, lease_provider
 from protocol import lease_model as m
 from protocol.lease import step
 from protocol.lease_model import REPLACEABLE, Effect, Event, lane_of
-from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
+from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.units import Qu, Tick, UnixMs
 from tests.support.lease_checks import check, check_effect, check_step
+from tests.support.lease_engine import engine_step, run
 from tests.support.lease_plan import (
     ESCROW,
     LEASE,
@@ -130,7 +131,7 @@ class LeaseWorld:
     def advance(self, ms: int) -> None:
         for _ in range(max(1, ms // STEP_MS)):
             self.now += STEP_MS
-            self._engine()
+            engine_step(self)
             if self.now % TICK_MS == 0:
                 self._contract()
             for side in self.sides():
@@ -268,7 +269,7 @@ class LeaseWorld:
             case "chain":
                 return self._chain(side, effect)
             case _:
-                return self._run(side, effect)
+                return run(self, side, effect)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -380,100 +381,6 @@ class LeaseWorld:
             due = [cumulative for at, cumulative in self.close_at if at <= tick]
             self.close_at = [order for order in self.close_at if order[0] > tick]
             self.escrow.run(tick, due, self.plan.terms.challenge_ticks)
-
-    # --- the engine ---------------------------------------------------------------------------
-
-    def _engine(self) -> None:
-        job, lease = self.job, self.provider.lease
-        if job is None or lease is None or not job.released_at:
-            return
-        between = job.ended_at and self.provider.up and (lease.restart_at or lease.restarting)
-        unpaid = lease.phase is Phase.PAUSED and job.paused
-        if job.ready_at and not unpaid and (between or not job.ended_at):
-            job.active_ms += STEP_MS
-        if job.ended_at or job.paused:
-            return
-        job.left_ms -= STEP_MS
-        if job.left_ms <= 0:
-            job.ended_at = self.now
-
-    def _run(self, side: Side, effect: Effect) -> tuple[bool, Event | None]:
-        now, job = self.clock(side), self.job
-        match effect:
-            case m.RunPull():
-                failed = m.RunFailed("runner.image_unavailable", "no such image", now)
-                return True, failed if self.plan.pull_fails else m.RunPulled(now)
-            case m.RunStart():
-                return True, self._start(side)
-            case m.RunGo():
-                return self._go(now)
-            case m.RunProve():
-                if self.plan.proof_fails:
-                    return True, m.RunProved("proof.failed", "the machine is not what was rented", now)
-                return True, m.RunProved("", "", now)
-            case m.RunRestart(nonce):
-                return True, self._restart(side, nonce)
-            case m.RunPause() | m.RunResume():
-                if job and not job.ended_at:
-                    job.paused = isinstance(effect, m.RunPause)
-            case m.RunStop() | m.RunDiscard():
-                if job and not job.ended_at:
-                    job.ended_at, job.killed, job.paused = self.now, True, False
-                if isinstance(effect, m.RunDiscard):
-                    self.job = None
-                    return True, m.RunDiscarded(now)
-            case m.RunCollect():
-                self.stored = self.stored or b"o" * 32
-                self.job = None
-                return True, m.RunCollected(self.stored, 10, now)
-            case m.RunFetch():
-                return self._fetch(now)
-            case _:
-                raise AssertionError(effect)
-        return True, None
-
-    def _start(self, side: Side) -> Event:
-        now = self.clock(side)
-        assert self.order_here, "started without its inputs"
-        if self.plan.start_fails:
-            return m.RunFailed("runner.start_failed", "the engine refused", now)
-        if self.job is None:
-            self.jobs_started += 1
-            self.job = Job(self.now, self.plan.job_ms)
-        return m.RunStarted(UnixMs(self.job.started_at + side.skew_ms), now)
-
-    def _go(self, now: UnixMs) -> tuple[bool, Event | None]:
-        """Done when the job is ready; one that has ended never is."""
-        job = self.job
-        if job is None or (job.ended_at and not job.released_at):
-            return True, None
-        job.released_at = job.released_at or self.now
-        if self.plan.dies_early:
-            job.ended_at = job.ended_at or self.now
-        if job.ended_at and self.plan.ready_ms:
-            return True, None
-        self.job_began_at = job.ready_at = job.ready_at or self.now
-        return True, m.RunReady(UnixMs(job.ready_at + self.provider.skew_ms), now)
-
-    def _restart(self, side: Side, nonce: bytes) -> Event | None:
-        now, job = self.clock(side), self.job
-        if not side.lease or side.lease.phase not in LIVE:
-            return None
-        if job is None:
-            return m.RunRestarted(nonce, UnixMs(0), now)
-        if nonce not in job.nonces:
-            job.nonces.append(nonce)
-            job.started_at, job.left_ms, job.ended_at = self.now, self.plan.job_ms, 0
-            job.paused = job.lost = False
-        return m.RunRestarted(nonce, UnixMs(job.started_at + side.skew_ms), now)
-
-    def _fetch(self, now: UnixMs) -> tuple[bool, Event | None]:
-        if self.now < self.link_down_until or not self.provider.up:
-            return False, None
-        if self.stored is None:
-            return True, m.RunFetched("net.refused", "the provider has no outputs of this lease", now)
-        self.fetched = True
-        return True, m.RunFetched("", "", now)
 
     def clock(self, side: Side) -> UnixMs:
         return UnixMs(self.now + side.skew_ms)

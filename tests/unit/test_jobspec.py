@@ -91,9 +91,9 @@ def test_ways_to_write_a_size(size: str, mib: int) -> None:
 
 
 TOP_KNOWN = (
-    "budget, envs, file_mounts, filter, idle_stop, max_hours, max_price, max_rtt, min_reliability, min_score, "
-    "name, num_nodes, order_by, outputs, ports, proof, ready, ready_within, region, resources, restart, "
-    "restarts, run, secrets, setup, template"
+    "budget, envs, file_mounts, filter, idle_stop, max_hours, max_price, max_rtt, min_reliability, "
+    "min_score, name, num_nodes, order_by, outputs, ports, proof, ready, ready_within, region, resources, "
+    "restart, restarts, run, secrets, setup, template"
 )
 OUTSIDE = "must name something inside /workspace, without `..`, `.` or a `/` at the end"
 UNPRINTABLE = "contains a character that no program can be given (NUL or half of a pair)"
