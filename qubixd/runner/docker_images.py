@@ -15,14 +15,14 @@ from typing import Any, Final
 import trio
 from docker.errors import APIError, NotFound
 
-from protocol.errors import ImageNotHere, ImageUnavailable
+from protocol.errors import DiskFull, ImageNotHere, ImageUnavailable
 from protocol.image_needs import Need, check, need_of, plain_arch
 from protocol.images import MAX_TAGS, LocalImage, full_name, layer_tag, tags_of
 from protocol.templates import is_local
 from protocol.units import UnixMs
 from qubixd.runner import Progress, Stock
 from qubixd.runner.common import check_image_name
-from qubixd.runner.docker_config import Info, unix_ms
+from qubixd.runner.docker_config import FENCE_REPOSITORY, Info, unix_ms
 from qubixd.runner.docker_engine import Client, DockerEngine, LayerShares, image_unavailable
 from qubixd.runner.image_tidy import Brought, ImageBook, Policy, to_remove
 
@@ -116,15 +116,25 @@ class Images:
         if is_local(name):
             raise ImageNotHere(f"the image {name} is built where it is used, and it has not been built here")
         await self._engine.call(lambda client: check_at_registry(client, name))
-        before = await self._engine.call(image_ids)
-        await self._fetch(name, progress)
+        before = await self._engine.call(lambda client: self._expect(client, name))
+        try:
+            await self._fetch(name, progress)
+        except (ImageUnavailable, DiskFull):
+            await self._engine.call(lambda client: self._book.no_more_expect(name))
+            raise
         return await self._engine.call(lambda client: self._noted(client, name, before))
+
+    def _expect(self, client: Client, name: str) -> frozenset[str]:
+        self._book.expect(name, now_ms())
+        return image_ids(client)
 
     def _noted(self, client: Client, name: str, before: frozenset[str]) -> Info:
         found = image_info(client, name)
         if found is None:
             raise ImageUnavailable(f"the engine pulled {name} but does not have it")
-        if found["Id"] not in before:  # else it was here, and has a name more
+        if found["Id"] in before:  # it was here, and has a name more
+            self._book.no_more_expect(name)
+        else:
             self._book.bring(found["Id"], name, int(found.get("Size") or 0), now_ms())
         return found
 
@@ -140,6 +150,8 @@ class Images:
     # Going (in a worker thread) ----------------------------------------------------------------
 
     def _tidy(self, client: Client, policy: Policy, now: UnixMs) -> list[str]:
+        for name in self._book.overdue(now):
+            self._find_out(client, name, now)
         present, in_use = image_ids(client), used_images(client)
         for one in self._book.all():
             if one.image_id not in present:
@@ -150,6 +162,13 @@ class Images:
         gone = to_remove(brought, in_use, policy, disk_bytes(client, self._state_dir), now)
         by_id = {one.image_id: one for one in brought}
         return [_said(by_id[one]) for one in gone if self._remove(client, by_id[one])]
+
+    def _find_out(self, client: Client, name: str, now: UnixMs) -> None:
+        """Of a pull that was cut off: the image is the job's if it has come and has no other name."""
+        info = image_info(client, name)
+        if info is not None and [full_name(tag) for tag in info.get("RepoTags") or ()] == [full_name(name)]:
+            self._book.bring(info["Id"], name, int(info.get("Size") or 0), now)
+        self._book.no_more_expect(name)
 
     def _remove(self, client: Client, one: Brought) -> bool:
         with self._book.lock:
@@ -173,12 +192,18 @@ def newest_images(client: Client, wanted: Sequence[str]) -> list[LocalImage]:
     """The images that have a name: those that jobs `wanted` (ids, the last first), then the others, the one
     named or made last first. An engine does not tell when it fetched an image."""
     places = {image_id: place for place, image_id in enumerate(wanted)}
-    named = [each for each in client.images() if each.get("RepoTags") or each.get("RepoDigests")]
+    named = [each for each in client.images() if _is_news(each)]
     named.sort(key=lambda each: places.get(each["Id"], len(places)))
     found = [image_info(client, each["Id"]) for each in named[:MAX_IMAGES]]
     infos = sorted((info for info in found if info), key=_made_at, reverse=True)
     infos.sort(key=lambda info: places.get(info["Id"], len(places)))
     return [local_image(info) for info in infos]
+
+
+def _is_news(listed: Info) -> bool:
+    """Whether an image of the engine's list has a name and is not a fence."""
+    names = (*(listed.get("RepoTags") or ()), *(listed.get("RepoDigests") or ()))
+    return bool(names) and not any(name.startswith(f"{FENCE_REPOSITORY}:") for name in names)
 
 
 def local_image(info: Info) -> LocalImage:

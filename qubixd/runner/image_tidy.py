@@ -13,7 +13,7 @@ import threading
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from protocol.images import full_name
 from protocol.units import UnixMs
@@ -74,7 +74,10 @@ def to_remove(
 
 
 class ImageBook:
-    """The images that jobs brought, kept in one file. Everything here blocks: for worker threads."""
+    """The images that jobs brought, kept in one file. Everything here blocks: for worker threads.
+
+    A pull is noted before it begins: of one whose end this daemon did not see the name is known.
+    """
 
     def __init__(self, path: Path) -> None:
         """The file is read at the first use; one that cannot be read means that nothing was brought."""
@@ -82,6 +85,26 @@ class ImageBook:
         """Held while an image is looked up for a job, and while one is removed."""
         self._path = path
         self._images: dict[str, Brought] | None = None
+        self._expected: dict[str, UnixMs] = {}
+
+    def expect(self, name: str, now: UnixMs) -> None:
+        """A pull of this name begins, of which there is no image here."""
+        with self.lock:
+            self._loaded()
+            self._expected[name] = now
+            self._save()
+
+    def overdue(self, now: UnixMs) -> list[str]:
+        """Names whose pull began long ago and of whose end nobody was told."""
+        with self.lock:
+            self._loaded()
+            return [name for name, began in self._expected.items() if now - began >= LEAST_IDLE_MS]
+
+    def no_more_expect(self, name: str) -> None:
+        with self.lock:
+            self._loaded()
+            if self._expected.pop(name, None) is not None:
+                self._save()
 
     def all(self) -> list[Brought]:
         with self.lock:
@@ -91,6 +114,7 @@ class ImageBook:
         """A job's pull has fetched it."""
         with self.lock:
             self._loaded()[image_id] = Brought(image_id, (name,), size, now)
+            self._expected.pop(name, None)
             self._save()
 
     def use(self, image_id: str, now: UnixMs, name: str = "") -> None:
@@ -110,27 +134,30 @@ class ImageBook:
 
     def _loaded(self) -> dict[str, Brought]:
         if self._images is None:
-            self._images = _read(self._path)
+            self._images, self._expected = _read(self._path)
         return self._images
 
     def _save(self) -> None:
         """What cannot be written is known until the daemon ends; the image then stays."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomic(self._path, json.dumps([asdict(one) for one in self.all()]).encode())
+            kept = {"brought": [asdict(one) for one in self.all()], "expected": self._expected}
+            write_atomic(self._path, json.dumps(kept).encode())
         except OSError:
             return
 
 
-def _read(path: Path) -> dict[str, Brought]:
+def _read(path: Path) -> tuple[dict[str, Brought], dict[str, UnixMs]]:
     try:
-        listed = json.loads(path.read_bytes())
-        read = [
-            Brought(
-                str(one["image_id"]), tuple(map(str, one["names"])), int(one["size"]), UnixMs(one["used"])
-            )
-            for one in listed
-        ]
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
-    return {one.image_id: one for one in read}
+        kept = json.loads(path.read_bytes())
+        brought = map(_brought, kept["brought"])
+        expected = {str(name): UnixMs(int(began)) for name, began in kept["expected"].items()}
+        return {one.image_id: one for one in brought}, expected
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}, {}
+
+
+def _brought(one: dict[str, Any]) -> Brought:
+    return Brought(
+        str(one["image_id"]), tuple(map(str, one["names"])), int(one["size"]), UnixMs(int(one["used"]))
+    )

@@ -15,7 +15,7 @@ from docker.errors import ImageNotFound
 
 from protocol.units import UnixMs
 from qubixd.runner.docker import DockerRunner
-from qubixd.runner.docker_images import disk_bytes, now_ms
+from qubixd.runner.docker_images import Images, disk_bytes, now_ms
 from qubixd.runner.image_tidy import DAY_MS, HOUR_MS, Policy
 from tests.support.registry import registry_of
 from tests.support.runners import LIMIT_SECONDS, Bench
@@ -136,6 +136,26 @@ async def test_what_others_are_built_on_stays(
             assert name in docker_engine.images.get(name).tags
         finally:
             docker_engine.images.remove(child)
+
+
+async def test_what_came_while_the_daemon_died_goes_too(
+    bench: Bench, docker_engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(images: Images, client: object, name: str, before: object) -> None:
+        raise Killed
+
+    with fetchable(docker_engine, bench.image, tmp_path) as name:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Images, "_noted", die)
+            await fetch(bench, name)
+        bench.reopen()
+        assert await bench.runner.image(name) is not None
+        assert await tidy(bench, NONE, later(1)) == []
+        assert await tidy(bench, NONE, later(3)) == []  # now it is known whose it is
+        assert await tidy(bench, NONE, later(6)) == [name]
 
 
 async def test_an_image_that_somebody_removed_is_forgotten(

@@ -92,10 +92,22 @@ def test_a_use_that_is_told_late_does_not_make_an_image_older(tmp_path: Path) ->
 
 
 def test_a_book_that_cannot_be_read_names_nothing(tmp_path: Path) -> None:
-    for number, broken in enumerate((b"", b"{", b'[{"image_id": 1}]', b"\xff", b"[1]")):
+    half = b'{"brought": [{"image_id": 1}], "expected": {}}'
+    for number, broken in enumerate((b"", b"{", half, b"\xff", b"[1]", b'{"brought": [], "expected": 1}')):
         path = tmp_path / str(number)
         path.write_bytes(broken)
         assert ImageBook(path).all() == []
+
+
+def test_a_pull_whose_end_nobody_saw_is_told_of_later(tmp_path: Path) -> None:
+    book = ImageBook(tmp_path / "images.json")
+    for name in ("came:1", "cut:1", "gone:1"):
+        book.expect(name, UnixMs(5))
+    book.bring("sha256:a", "came:1", 7, UnixMs(6))
+    book.no_more_expect("gone:1")
+    again = ImageBook(tmp_path / "images.json")
+    assert again.overdue(UnixMs(4 + LEAST_IDLE_MS)) == []
+    assert again.overdue(UnixMs(5 + LEAST_IDLE_MS)) == ["cut:1"]
 
 
 def test_a_book_that_cannot_be_written_still_holds(tmp_path: Path) -> None:
