@@ -14,6 +14,8 @@ from qubixd.runner import ExitReason, JobState, RunSpec, seccomp
 from qubixd.runner.common import FILE_SIZE_MARGIN_BYTES, LEASE_ID_BYTES, RESERVED_ENV_PREFIXES, prepared
 from qubixd.runner.gate import gate_command
 
+FENCE_REPOSITORY: Final = "qubix-fence"
+"""Of the images of fences: no job's, and no news to anybody."""
 LABEL_LEASE: Final = "qubix.lease"
 LABEL_HOME: Final = "qubix.home"
 """Which daemon a container belongs to: several may share one engine."""

@@ -39,7 +39,6 @@ from qubixd.runner.docker_engine import HTTP_CONFLICT, Client, ignoring_ended
 
 log = logging.getLogger(__name__)
 
-REPOSITORY: Final = "qubix-fence"
 LABEL_FENCE: Final = "qubix.fence"
 TARGETS: Final = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl"}
 COMPILE_SECONDS: Final = 300
@@ -173,7 +172,8 @@ def image_name(machine: str) -> str:
     """Named by what it is made of, so that a newer daemon makes its own. `machine` as in TARGETS."""
     if machine not in TARGETS:
         raise InternetUnavailable(f"there is no fence for processors of the kind {machine}")
-    return f"{REPOSITORY}:{hashlib.sha256(TARGETS[machine].encode() + SOURCE.read_bytes()).hexdigest()[:32]}"
+    digest = hashlib.sha256(TARGETS[machine].encode() + SOURCE.read_bytes()).hexdigest()
+    return f"{config.FENCE_REPOSITORY}:{digest[:32]}"
 
 
 def _program(machine: str, built: Path) -> bytes:

@@ -21,6 +21,7 @@ import trio
 from docker.errors import NotFound
 
 from protocol.errors import InternetUnavailable
+from protocol.images import image_tag
 from protocol.units import LeaseId
 from qubixd.runner import RunSpec, fence
 from qubixd.runner.docker import DockerRunner
@@ -318,3 +319,14 @@ async def test_what_a_crash_leaves_of_a_fence_is_found(
     assert await bench.runner.leases() == {job.lease_id}
     await bench.runner.remove(job.lease_id)
     assert await bench.runner.leases() == frozenset()
+
+
+async def test_the_fence_s_image_is_no_news_to_the_market(
+    fences: Fences, docker_engine: docker.DockerClient, tmp_path: Path
+) -> None:
+    fences.prepare(docker_engine.api)
+    names = {name for image in docker_engine.images.list() for name in image.tags}
+    fence_images = {name for name in names if name.startswith("qubix-fence:")}
+    assert fence_images
+    told = set((await DockerRunner(tmp_path / "other").stock()).tags)
+    assert not told & set(map(image_tag, fence_images))
