@@ -114,6 +114,8 @@ def wallet_view(identity: str, balance: Qu, tick: Tick, leases: Iterable[Lease])
     return WalletView(identity, balance, escrowed, spent, earned, tick)
 
 
+STARTING: Final = "starting the container"
+"""A phase as job_effects names it."""
 FULL: Final = 1_000
 """Permille."""
 PHASE_WORDS: Final = {
@@ -140,6 +142,8 @@ def words_of(lease: Lease, told: Progress | None = None) -> str:
         return "proving the machine"
     if told is None:
         return PHASE_WORDS[lease.phase]
+    if lease.prepared and told.phase == STARTING:  # that was before the proof
+        return "the machine is proved, the job begins"
     share = f" {told.permille // 10} %" if 0 < told.permille < FULL else ""
     return f"{told.sentence}{share}"
 

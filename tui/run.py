@@ -30,6 +30,8 @@ INTERRUPTED: Final = 130
 MIN_DETAIL: Final = 50
 SPINNER_CHARS: Final = 12
 """Of a line with a spinner, what is not its text."""
+AGREED: Final = ("lease.duration_reached", "lease.idle", "lease.budget_reached")
+"""Ends that the job file asks for: whatever the job's exit code, nothing has failed."""
 PHASE_WORDS: Final = {
     "packing": "packing the input files",
     "quoting": "asking for quotes",
@@ -261,7 +263,8 @@ class Follower:
 
 def failure(lease: LeaseView) -> QubixError | None:
     """Why an ended lease did not do what it was for: the error its reason names, else JobFailed's kind."""
-    if lease.phase not in TERMINAL or (lease.phase == "done" and not lease.exit_code):
+    ended_well = lease.phase == "done" and (not lease.exit_code or lease.reason in AGREED)
+    if lease.phase not in TERMINAL or ended_well:
         return None
     sentence = lease.sentence or f"the job ended with exit code {lease.exit_code}"
     code = lease.reason if lease.phase != "done" else JobFailed.code

@@ -179,6 +179,11 @@ def test_a_lease_that_goes_on_is_no_failure() -> None:
     assert failure(views.lease()) is None
 
 
+@pytest.mark.parametrize("reason", ["lease.duration_reached", "lease.budget_reached", "lease.idle"])
+def test_an_end_that_was_agreed_is_no_failure(reason: str) -> None:
+    assert failure(views.lease(reason=reason, exit_code=143)) is None
+
+
 def test_a_refusal_before_there_is_a_lease(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = {"code": "quote.price_above_limit", "message": "too dear", "exit_code": 4}
     with serve(job, lambda verb, args: iter([{"error": error}])):
@@ -282,7 +287,16 @@ def test_up_becomes_the_daemon(tmp_path: Path) -> None:
     """The daemon's own words and exit code: it refuses to start with a chain that is none."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("QUBIX_")}
     env["XDG_CONFIG_HOME"] = str(tmp_path)
-    command = [sys.executable, "-m", "tui.cli", "up", "--chain", "nowhere", "--data-dir", str(tmp_path / "data")]
+    command = [
+        sys.executable,
+        "-m",
+        "tui.cli",
+        "up",
+        "--chain",
+        "nowhere",
+        "--data-dir",
+        str(tmp_path / "data"),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "no escrow contract is set" in done.stderr and done.stderr.endswith("[config.invalid]\n")
