@@ -14,28 +14,14 @@ from protocol import images
 from protocol.errors import JobMissing, StartFailed
 from protocol.units import LeaseId
 from qubixd.runner import ExitReason, JobState
-from qubixd.runner.docker import DockerRunner
 from qubixd.runner.gate import GATE
-from qubixd.runner.process import ProcessRunner
-from tests.support.runners import LIMIT_SECONDS, MIB, Bench
-
-CHECK_SECONDS = 0.2
+from tests.support.runners import LIMIT_SECONDS, MIB, Bench, both_runners
 
 
 @pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.docker), "process"])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    state = tmp_path / "state"
-    if request.param == "docker":
-        image = request.getfixturevalue("busybox_image")
-        made = Bench.make(
-            lambda: DockerRunner(state, disk_check_seconds=CHECK_SECONDS), image, tmp_path / "workspace"
-        )
-    else:
-        made = Bench.make(
-            lambda: ProcessRunner(state, disk_check_seconds=CHECK_SECONDS), "none", tmp_path / "workspace"
-        )
-    yield made
-    await made.remove_all()
+    async with both_runners(request, tmp_path) as made:
+        yield made
 
 
 async def test_input_goes_in_and_output_comes_out(bench: Bench) -> None:

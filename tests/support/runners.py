@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+import pytest
 import trio
 
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner import JobExit, Runner, RunSpec
+from qubixd.runner.docker import DockerRunner
+from qubixd.runner.process import ProcessRunner
 
 MIB: Final = 1 << 20
 LIMIT_SECONDS: Final = 90
 """A real step of a runner that takes longer than this is stuck."""
+CHECK_SECONDS: Final = 0.2
+"""Between two looks at a workspace."""
 
 
 @dataclass
@@ -89,6 +94,21 @@ class Bench:
     async def remove_all(self) -> None:
         for lease_id in await self.runner.leases():
             await self.runner.remove(lease_id)
+
+
+@asynccontextmanager
+async def both_runners(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Bench]:
+    """A bench for the fixture's parameter, "docker" or "process", with every job of it removed at the end."""
+    state, pace = folder / "state", CHECK_SECONDS
+    if request.param == "docker":
+        image = request.getfixturevalue("busybox_image")
+        made = Bench.make(lambda: DockerRunner(state, disk_check_seconds=pace), image, folder / "workspace")
+    else:
+        made = Bench.make(lambda: ProcessRunner(state, disk_check_seconds=pace), "none", folder / "workspace")
+    try:
+        yield made
+    finally:
+        await made.remove_all()
 
 
 async def until_gone(pid: int) -> None:
