@@ -38,7 +38,7 @@ def image_of(engine: docker.DockerClient, name: str, files: dict[str, bytes]) ->
             member.mode, member.size = 0o755, len(content)
             tar.addfile(member, io.BytesIO(content))
     tag = f"qubix-test/{name}:latest"
-    engine.api.import_image_from_data(archive.getvalue(), repository=tag.split(":")[0], tag="latest")
+    engine.api.import_image_from_data(archive.getvalue(), repository=f"qubix-test/{name}", tag="latest")
     try:
         yield tag
     finally:

@@ -35,7 +35,7 @@ async def said_by(inside: Inside) -> bytes:
 async def ask(bench: Bench, lease_id: LeaseId, command: Sequence[str]) -> tuple[int, str]:
     """The exit code of a program inside, and all it said."""
     with trio.fail_after(LIMIT_SECONDS):
-        async with aclosing(await bench.runner.inside(lease_id, command)) as inside:  # type: ignore[type-var]  # has aclose
+        async with aclosing(await bench.runner.inside(lease_id, command)) as inside:
             return await inside.exit_code(), (await said_by(inside)).decode()
 
 
