@@ -2,7 +2,7 @@
  *
  *   fence hold RULES       install, answer, keep the namespace until SIGTERM
  *   fence apply RULES      install, answer, end: replaces the rules of a fence that stands
- *   fence addresses        this machine's IPv4 addresses as ADDRESS/MASK, one a line
+ *   fence networks         this machine's IPv4 addresses and routes as ADDRESS/MASK, one a line
  *
  * RULES is a batch of nf_tables messages in hexadecimal, each asking for an acknowledgement; fence_rules.py
  * makes it. The answer is one line: "up" once the kernel took every message and a forbidden packet has been
@@ -121,20 +121,36 @@ static int give_up_rights(void) {
     return syscall(SYS_capset, &header, none) ? fail("failed: rights stayed", errno) : 0;
 }
 
-static int addresses(void) {
+/* Two addresses of the kernel's, in network byte order. */
+static void print_network(struct in_addr address, struct in_addr mask) {
+    char text[INET_ADDRSTRLEN];
+    printf("%s/", inet_ntop(AF_INET, &address, text, sizeof text));
+    printf("%s\n", inet_ntop(AF_INET, &mask, text, sizeof text));
+}
+
+/* Where the main routing table leads: a VPN's networks need not be private ones. */
+static int routes(void) {
+    FILE *table = fopen("/proc/net/route", "r");
+    struct in_addr network, mask;
+    if (!table)
+        return fail("failed: no routes", errno);
+    fscanf(table, "%*[^\n]"); /* titles of the columns */
+    while (fscanf(table, "%*s %x %*s %*s %*s %*s %*s %x%*[^\n]", &network.s_addr, &mask.s_addr) == 2)
+        print_network(network, mask);
+    fclose(table);
+    return 0;
+}
+
+static int networks(void) {
     struct ifaddrs *all, *each;
     if (getifaddrs(&all))
         return fail("failed", errno);
-    for (each = all; each; each = each->ifa_next) {
-        char address[INET_ADDRSTRLEN], mask[INET_ADDRSTRLEN];
-        if (!each->ifa_addr || each->ifa_addr->sa_family != AF_INET || !each->ifa_netmask)
-            continue;
-        inet_ntop(AF_INET, &((struct sockaddr_in *)each->ifa_addr)->sin_addr, address, sizeof address);
-        inet_ntop(AF_INET, &((struct sockaddr_in *)each->ifa_netmask)->sin_addr, mask, sizeof mask);
-        printf("%s/%s\n", address, mask);
-    }
+    for (each = all; each; each = each->ifa_next)
+        if (each->ifa_addr && each->ifa_addr->sa_family == AF_INET && each->ifa_netmask)
+            print_network(((struct sockaddr_in *)each->ifa_addr)->sin_addr,
+                          ((struct sockaddr_in *)each->ifa_netmask)->sin_addr);
     freeifaddrs(all);
-    return 0;
+    return routes();
 }
 
 int main(int argc, char **argv) {
@@ -143,10 +159,10 @@ int main(int argc, char **argv) {
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
     sigprocmask(SIG_BLOCK, &ends, NULL); /* process 1 gets no signal that it does not wait for */
-    if (argc == 2 && !strcmp(argv[1], "addresses"))
-        return addresses();
+    if (argc == 2 && !strcmp(argv[1], "networks"))
+        return networks();
     if (argc != 3 || (strcmp(argv[1], "hold") && strcmp(argv[1], "apply")))
-        return fail("failed: hold RULES, apply RULES or addresses", EINVAL);
+        return fail("failed: hold RULES, apply RULES or networks", EINVAL);
     if (install(argv[2]) || holds() || give_up_rights())
         return 1;
     printf("up\n");

@@ -16,6 +16,8 @@ import io
 import ipaddress
 import logging
 import os
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -47,7 +49,8 @@ PIDS: Final = 64
 """The program needs 1 MB and is alone; the runtime that starts its second self, which renews the rules,
 counts against both for a moment."""
 LEAST_PREFIX: Final = 8
-"""A device whose network is wider says nothing of who is near."""
+"""A device or route to a wider network says nothing of who is near."""
+ONE: Final = "255.255.255.255"
 UP: Final = "up"
 SOURCE: Final = importlib.resources.files("qubixd.runner") / "fence.c"
 
@@ -133,17 +136,32 @@ class Fences:
 
     def _forbidden(self) -> frozenset[str]:
         """The engine's host as it was, and this machine as it is now: mostly the same one."""
-        here = (
-            f"{each.address}/{each.netmask or '255.255.255.255'}"
-            for device in psutil.net_if_addrs().values()
-            for each in device
-            if each.family.name == "AF_INET"
-        )
-        return (self._host or frozenset()) | host_networks(here) | frozenset(self._limits.forbidden)
+        here = host_networks((*own_addresses(), *own_routes()))
+        return (self._host or frozenset()) | here | frozenset(self._limits.forbidden)
+
+
+def own_addresses() -> list[str]:
+    """ADDRESS/MASK of each device of this machine."""
+    found = (each for device in psutil.net_if_addrs().values() for each in device)
+    return [f"{each.address}/{each.netmask or ONE}" for each in found if each.family is socket.AF_INET]
+
+
+def own_routes(table: Path = Path("/proc/net/route")) -> list[str]:
+    """NETWORK/MASK of each route of this machine, where the system tells: a VPN's need not be private ones.
+
+    A line is: device, network, gateway, flags, three counts, mask, ...; hexadecimal, in the machine's order.
+    """
+    try:
+        lines = [line.split() for line in table.read_text().splitlines()[1:]]
+    except OSError:
+        return []
+    pairs = ((struct.pack("=I", int(line[1], 16)), struct.pack("=I", int(line[7], 16))) for line in lines)
+    return [f"{ipaddress.IPv4Address(network)}/{ipaddress.IPv4Address(mask)}" for network, mask in pairs]
 
 
 def host_networks(said: Iterable[str]) -> frozenset[str]:
-    """Each ADDRESS/MASK, and the network it is in: a neighbour may trust this machine."""
+    """Each ADDRESS/MASK, and the network it is in: a neighbour may trust this machine. Not what leads
+    everywhere, as the route to the Internet does."""
     found = [ipaddress.IPv4Interface(each) for each in said]
     near = {str(each.network) for each in found if each.network.prefixlen >= LEAST_PREFIX}
     return frozenset({str(each.ip) for each in found} | near)
@@ -274,10 +292,10 @@ def _apply(client: Client, name: str, rules: str) -> str:
 
 
 def _said_by_host(client: Client, image: str) -> list[str]:
-    """ADDRESS/MASK of each device of the engine's host, which need not be the machine this runs on."""
+    """ADDRESS/MASK of devices and routes of the engine's host, which need not be the machine this runs on."""
     host_config = client.create_host_config(**_SMALL, network_mode="host", userns_mode="host")
     made = client.create_container(
-        image, [], entrypoint=["/fence", "addresses"], host_config=host_config, use_config_proxy=False
+        image, [], entrypoint=["/fence", "networks"], host_config=host_config, use_config_proxy=False
     )
     try:
         client.start(made)
@@ -286,7 +304,7 @@ def _said_by_host(client: Client, image: str) -> list[str]:
     finally:
         client.remove_container(made, v=True, force=True)
     if code:
-        raise InternetUnavailable(f"the engine's host does not tell its addresses: {said.strip()[:200]}")
+        raise InternetUnavailable(f"the engine's host does not tell its networks: {said.strip()[:200]}")
     return said.split()
 
 

@@ -1,8 +1,8 @@
 """The packet filter of a job with Internet, as a batch of nf_tables messages for fence.c. Pure.
 
 The job may begin conversations over TCP, UDP and ping with public IPv4 addresses; nobody begins one with it.
-It is its own table in the job's network namespace, so nothing of the host's filter is touched. The rules need
-no connection for the way out: each packet is looked at by itself, also those of old connections.
+It is its own table in the job's network namespace, so nothing of the host's filter is touched. On the way out
+each packet is looked at by itself, also those of old conversations.
 
 Layout: netlink messages (linux/netlink.h) of subsystem NFTABLES (linux/netfilter/nf_tables.h) between a begin
 and an end (linux/netfilter/nfnetlink.h); each holds attributes of length, type and value, padded to 4 bytes.
@@ -33,6 +33,10 @@ FORBIDDEN: Final = (
 )
 """Never reached by a job; beside the addresses and networks of the engine's host."""
 MAIL_PORT: Final = 25
+NEW_PER_SECOND: Final = 100
+NEW_AT_ONCE: Final = 1_000
+"""Packets that begin a conversation, or go on without ever being answered. More would fill the host's own
+table of connections, and is what scans and floods are made of."""
 LOOPBACK_INDEX: Final = 1
 """Of the loopback device, in every network namespace."""
 
@@ -47,9 +51,10 @@ _INPUT, _FORWARD, _OUTPUT = 1, 2, 3
 _DROP, _ACCEPT = 0, 1
 # Keys of `meta` and `ct`, bases of `payload`
 _IN_INDEX, _OUT_INDEX, _FAMILY, _PROTOCOL = 4, 5, 15, 16
-_STATE, _ESTABLISHED_RELATED = 0, 0x2 | 0x4
+_STATE, _ESTABLISHED_RELATED, _NEW = 0, 0x2 | 0x4, 0x8
 _NETWORK, _TRANSPORT = 1, 2
 _EQUAL, _DIFFERENT = 0, 1
+_PACKETS, _BYTES = 0, 1
 _IPV4, _ICMP, _TCP, _UDP = 2, 1, 6, 17
 _LOCAL: Final = 2
 """RTN_LOCAL: an address of this very namespace."""
@@ -83,8 +88,8 @@ def forbidden(host: Iterable[str]) -> tuple[ipaddress.IPv4Network, ...]:
 def _rules_in(bytes_per_second: int) -> Iterator[bytes]:
     yield _meta(_IN_INDEX) + _compare(_EQUAL, struct.pack("=I", LOOPBACK_INDEX)) + _verdict(_ACCEPT)
     if bytes_per_second:
-        yield _above(bytes_per_second) + _verdict(_DROP)
-    yield _conversation() + _verdict(_ACCEPT)
+        yield _wider_than(bytes_per_second) + _verdict(_DROP)
+    yield _conversation(_ESTABLISHED_RELATED) + _verdict(_ACCEPT)
 
 
 def _rules_out(networks: Sequence[ipaddress.IPv4Network], bytes_per_second: int) -> Iterator[bytes]:
@@ -99,8 +104,9 @@ def _rules_out(networks: Sequence[ipaddress.IPv4Network], bytes_per_second: int)
         yield _payload(_NETWORK, 16, 4) + _masked(mask) + _compare(_EQUAL, first) + _verdict(_DROP)
     port = struct.pack(">H", MAIL_PORT)
     yield _over(_TCP) + _payload(_TRANSPORT, 2, 2) + _compare(_EQUAL, port) + _verdict(_DROP)
+    yield _conversation(_NEW) + _above(NEW_PER_SECOND, NEW_AT_ONCE, _PACKETS) + _verdict(_DROP)
     if bytes_per_second:
-        yield _above(bytes_per_second) + _verdict(_DROP)
+        yield _wider_than(bytes_per_second) + _verdict(_DROP)
     for protocol in (_TCP, _UDP, _ICMP):
         yield _over(protocol) + _verdict(_ACCEPT)
 
@@ -132,10 +138,10 @@ def _compare(operation: int, value: bytes) -> bytes:
     return _expression("cmp", _number(1, 1) + _number(2, operation) + _nested(3, _attribute(1, value)))
 
 
-def _conversation() -> bytes:
-    """Of a connection that began here, or an error about one."""
+def _conversation(states: int) -> bytes:
+    """True for packets of a connection in one of these states."""
     loaded = _expression("ct", _number(1, 1) + _number(2, _STATE))
-    return loaded + _masked(struct.pack("=I", _ESTABLISHED_RELATED)) + _compare(_DIFFERENT, bytes(4))
+    return loaded + _masked(struct.pack("=I", states)) + _compare(_DIFFERENT, bytes(4))
 
 
 def _source_kind() -> bytes:
@@ -144,13 +150,15 @@ def _source_kind() -> bytes:
     return _expression("fib", _number(1, 1) + _number(2, address_kind) + _number(3, by_source))
 
 
-def _above(bytes_per_second: int) -> bytes:
+def _wider_than(bytes_per_second: int) -> bytes:
     """True for what is more than that, once a quarter of a second's worth came at one time."""
-    rate, second = struct.pack(">Q", bytes_per_second), struct.pack(">Q", 1)
-    by_bytes, inverted = 1, 1
-    burst = min(max(bytes_per_second // 4, 1 << 16), (1 << 32) - 1)
-    limits = _attribute(1, rate) + _attribute(2, second) + _number(3, burst)
-    return _expression("limit", limits + _number(4, by_bytes) + _number(5, inverted))
+    return _above(bytes_per_second, min(max(bytes_per_second // 4, 1 << 16), (1 << 32) - 1), _BYTES)
+
+
+def _above(per_second: int, at_once: int, unit: int) -> bytes:
+    rate, second, inverted = struct.pack(">Q", per_second), struct.pack(">Q", 1), 1
+    limits = _attribute(1, rate) + _attribute(2, second) + _number(3, at_once)
+    return _expression("limit", limits + _number(4, unit) + _number(5, inverted))
 
 
 def _verdict(code: int) -> bytes:

@@ -27,6 +27,7 @@ from qubixd.runner import RunSpec, fence
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.docker_config import fence_name, host_options
 from qubixd.runner.fence import FenceLimits, Fences
+from qubixd.runner.fence_rules import NEW_AT_ONCE
 from qubixd.wire_libp2p import WireConfig, open_wire
 from tests.support import beyond
 from tests.support.runners import LIMIT_SECONDS, MIB, Bench
@@ -108,7 +109,7 @@ async def test_job_reaches_the_internet_and_nothing_else(
     fences: Fences, docker_engine: docker.DockerClient, python_image: str, busybox_image: str
 ) -> None:
     """The host's loopback, a node's real port, a port the engine publishes, private ranges, a resolver
-    there, metadata, mail: from a fenced job, in every way that reach.py knows."""
+    there, networks behind the host's own routes, metadata, mail: in every way that reach.py knows."""
     client, lease_id = docker_engine.api, LeaseId(os.urandom(32))
     serve = ["/bin/nc", "-ll", "-p", "7", "-e", "/bin/true"]
     public = {"network_mode": "bridge", "port_bindings": {"7/tcp": None}}
@@ -122,7 +123,7 @@ async def test_job_reaches_the_internet_and_nothing_else(
             node = int(wire.addresses[0].split("/tcp/")[1].split("/")[0])
             doors = [port, node, published(client, other)]
             hosts = [f"{address}:{door}" for address in own_addresses() for door in doors]
-            private = [f"{address}:{beyond.PORT}" for address in beyond.PRIVATE]
+            private = [f"{address}:{beyond.PORT}" for address in (*beyond.PRIVATE, beyond.ROUTED)]
             resolver = f"{beyond.PRIVATE[0]}:{beyond.DNS_PORT}"
             neighbour = address_of(client, other) + ":7"
             forbidden = [*hosts, *private, resolver, neighbour]
@@ -247,15 +248,33 @@ def test_a_fence_that_does_not_hold_is_no_internet(
 
 
 FLOOD = f"""
-import socket
-sock, refused = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0
-for _ in range(400):
+import socket, sys
+sock, refused, packets, size = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0, *map(int, sys.argv[1:])
+for port in range(packets):
     try:
-        sock.sendto(bytes(1000), ("{beyond.PUBLIC}", 9))
+        sock.sendto(bytes(size), ("{beyond.PUBLIC}", 10_000 + port))
     except PermissionError:
         refused += 1
 print(refused)
 """
+
+
+def flood(client: Any, image: str, lease_id: LeaseId, packets: int, size: int) -> int:
+    """How many of a fenced job's first packets, each to another port, do not leave."""
+    command = ["python3", "-c", FLOOD, str(packets), str(size)]
+    with container(client, image, command, host_options(spec(lease_id), ())) as made:
+        assert client.wait(made)["StatusCode"] == 0
+        return int(client.logs(made))
+
+
+def test_scans_and_floods_are_slowed_down(
+    fences: Fences, docker_engine: docker.DockerClient, python_image: str
+) -> None:
+    """Conversations that are begun and not answered fill the host's table of connections."""
+    client, lease_id = docker_engine.api, LeaseId(os.urandom(32))
+    fences.start(client, lease_id)
+    assert flood(client, python_image, lease_id, NEW_AT_ONCE // 2, 8) == 0
+    assert flood(client, python_image, lease_id, 20 * NEW_AT_ONCE, 8) > 10 * NEW_AT_ONCE
 
 
 def test_a_rented_line_is_as_wide_as_agreed(
@@ -268,10 +287,7 @@ def test_a_rented_line_is_as_wide_as_agreed(
         fences = Fences(tmp_path / "state", tmp_path.name, FenceLimits(bytes_per_second=width))
         try:
             fences.start(client, lease_id)
-            flood = ["python3", "-c", FLOOD]
-            with container(client, python_image, flood, host_options(spec(lease_id), ())) as made:
-                assert client.wait(made)["StatusCode"] == 0
-                refused.append(int(client.logs(made)))
+            refused.append(flood(client, python_image, lease_id, 400, 1_000))
         finally:
             with suppress(InternetUnavailable):
                 fences.remove(client, lease_id)

@@ -1,7 +1,8 @@
 """A piece of "Internet" behind this host, and what a job tries against it and against the host.
 
 The far end is a network namespace of its own that answers at a public address and at some that no job may
-reach; the host has routes to all of them, so that only a filter can stand between a container and them.
+reach; the host has routes to all of them, so that only a filter can stand between a container and them. The
+routes are in a table of their own: what the main one leads to, the default route apart, is no public place.
 `python -m tests.support.beyond` is the program that answers there.
 """
 
@@ -20,12 +21,15 @@ from typing import Final, NoReturn
 PUBLIC: Final = "198.51.100.7"
 """Kept for documentation (RFC 5737): nobody's, and to the fence as good as any public address."""
 PRIVATE: Final = ("10.77.77.7", "172.29.77.7", "192.168.177.7", "100.64.77.7", "169.254.77.7")
+ROUTED: Final = "198.51.100.9"
+"""Looks public, and is behind a route of the host's own, as a company's network is behind a VPN."""
 HOST_SIDE: Final = "198.51.100.1"
 DNS_PORT: Final = 53
 MAIL_PORT: Final = 25
 PORT: Final = 7_777
 PORTS: Final = (MAIL_PORT, DNS_PORT, PORT)
 SAID: Final = "beyond"
+TABLE: Final = "7777"
 
 
 def missing() -> str:
@@ -41,7 +45,7 @@ def missing() -> str:
 
 @contextlib.contextmanager
 def far_end() -> Iterator[None]:
-    """Answers at PUBLIC and PRIVATE, on PORTS over TCP and UDP, with SAID, for as long as it is entered."""
+    """Answers at PUBLIC, PRIVATE and ROUTED, on PORTS over TCP and UDP, with SAID, while it is entered."""
     name, here, there = f"qbx-{os.getpid()}", f"qh{os.getpid()}", f"qt{os.getpid()}"
     _ip("netns", "add", name)
     try:
@@ -52,11 +56,17 @@ def far_end() -> Iterator[None]:
             _ip("-n", name, "link", "set", device, "up")
         for address in (PUBLIC, *PRIVATE):
             _ip("-n", name, "address", "add", f"{address}/32", "dev", "lo")
-            _ip("route", "add", f"{address}/32", "dev", here)
+            _ip("route", "add", f"{address}/32", "dev", here, "table", TABLE)
+            _ip("rule", "add", "to", f"{address}/32", "lookup", TABLE)
+        _ip("-n", name, "address", "add", f"{ROUTED}/32", "dev", "lo")
+        _ip("route", "add", f"{ROUTED}/32", "dev", here)
         _ip("-n", name, "route", "add", "default", "dev", there)
         with _answering("ip", "netns", "exec", name):
             yield
     finally:
+        for address in (PUBLIC, *PRIVATE):
+            with contextlib.suppress(subprocess.CalledProcessError):  # it may not have come to that
+                _ip("rule", "delete", "to", f"{address}/32", "lookup", TABLE)
         _ip("netns", "delete", name)  # the devices and routes go with it
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qubixd.runner.fence import host_networks, image_name
+from qubixd.runner.fence import host_networks, image_name, own_routes
 from qubixd.runner.fence_rules import FORBIDDEN, batch, forbidden
 
 HEADER_BYTES = 20
@@ -73,3 +74,14 @@ def test_neighbours_of_the_host_count_as_the_host() -> None:
 
 def test_fences_of_two_kinds_of_processor_are_two_images() -> None:
     assert image_name("x86_64") != image_name("aarch64")
+
+
+def test_routes_as_the_system_tells_them(tmp_path: Path) -> None:
+    table = tmp_path / "route"
+    words = (("00000000", "00000000"), ("000011AC", "0000FFFF"), ("000A8283", "00FFFFFF"))
+    lines = [f"eth0\t{network}\t010200C0\t0003\t0\t0\t0\t{mask}\t0\t0\t0" for network, mask in words]
+    table.write_text("\n".join(["Iface\tDestination\tGateway ...", *lines]) + "\n")
+    assert own_routes(table) == ["0.0.0.0/0.0.0.0", "172.17.0.0/255.255.0.0", "131.130.10.0/255.255.255.0"]
+    assert host_networks(own_routes(table)) >= {"172.17.0.0/16", "131.130.10.0/24"}
+    assert "0.0.0.0/0" not in host_networks(own_routes(table))
+    assert own_routes(tmp_path / "none") == []
