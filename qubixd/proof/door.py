@@ -128,15 +128,18 @@ async def relay(stream: Stream, inside: Inside) -> None:
 
 
 async def _forward(stream: Stream, inside: Inside, gone: trio.CancelScope) -> None:
-    try:
-        while data := await stream.receive_some(PIECE):
-            await inside.send_all(data)
-        await inside.send_eof()
-    except StreamBroken:  # the program has ended, and its output tells so; or the caller is away
-        with suppress(StreamBroken):
-            await inside.send_eof()
-    except trio.BrokenResourceError:
-        gone.cancel()
+    while True:
+        try:
+            data = await stream.receive_some(PIECE)
+        except trio.BrokenResourceError:  # the caller is away: nobody waits for the program any more
+            gone.cancel()
+            return
+        try:
+            await (inside.send_all(data) if data else inside.send_eof())
+        except StreamBroken:  # the program has ended, and the end of its output tells so
+            return
+        if not data:
+            return
 
 
 async def _receive(stream: Stream, wanted: OpenProof) -> bytes:
