@@ -70,6 +70,14 @@ def tmpfs(image_volumes: Iterable[str]) -> dict[str, str]:
     return {**mounts, "/tmp": f"rw,nosuid,nodev,exec,size={TMP_BYTES},mode=1777", "/run": small}
 
 
+def network_options(spec: RunSpec) -> dict[str, Any]:
+    """The fence's network, or none. Without one the engine would still write the host's own resolvers and
+    domains, which are the provider's business, into the job's files."""
+    if spec.internet:
+        return {"network_mode": f"container:{fence_name(spec.lease_id)}"}
+    return {"network_mode": "none", "dns": ["127.0.0.1"], "dns_search": ["."]}
+
+
 def host_options(spec: RunSpec, image_volumes: Iterable[str], runtime: str = "") -> dict[str, Any]:
     """Arguments of the SDK's `create_host_config`: every limit of a job. `runtime`: "" for its own."""
     gpus = DeviceRequest(device_ids=list(spec.gpu_uuids), capabilities=[GPU_CAPABILITIES])
@@ -80,7 +88,7 @@ def host_options(spec: RunSpec, image_volumes: Iterable[str], runtime: str = "")
         "read_only": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true", f"seccomp={seccomp.profile()}"],
-        "network_mode": f"container:{fence_name(spec.lease_id)}" if spec.internet else "none",
+        **network_options(spec),
         "ipc_mode": "private",
         "cgroupns": "private",
         "shm_size": spec.memory_bytes // SHM_SHARE,
