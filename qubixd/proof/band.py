@@ -11,6 +11,7 @@ from typing import Final
 
 from protocol.catalogue import GpuModel, gpu_of
 from qubixd.hardware.classes import class_of
+from qubixd.quotes import sold_mib
 
 MIB: Final = 1 << 20
 DOT4_CLASSES: Final = ("T4", "V100")
@@ -44,7 +45,7 @@ ANY_CARD: Final = Band(operations=1e12, bandwidth=2e10, known=False)
 
 def catalogued(model: str, vram_mib: int) -> GpuModel | None:
     """The catalogue's entry for a card as its driver calls it."""
-    return gpu_of(class_of(model, vram_mib * MIB)) or gpu_of(model)
+    return gpu_of(class_of(model, sold_mib(vram_mib) * MIB)) or gpu_of(model)
 
 
 def provable(model: str, vram_mib: int) -> bool:

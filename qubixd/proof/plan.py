@@ -183,6 +183,7 @@ def cpu_plan(cpu_millis: int, memory_mib: int) -> Plan:
     while threads > 1 and _cpu_bytes(n, threads, threads) > room:
         threads -= 1
     wanted = max(threads, round(CPU_OPERATIONS * cores / (2 * CPU_STRIPE * n * n)))
+    cores = min(cores, float(threads))
     most = (room - _cpu_bytes(n, threads, 0)) // (_cpu_bytes(n, 0, 1) - _cpu_bytes(n, 0, 0))
     stripes = max(1, min(wanted, most))
     shape = Shape(n=n, stripe_rows=CPU_STRIPE, stripes=stripes, passes=CPU_PASSES, threads=threads)
