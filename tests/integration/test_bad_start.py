@@ -73,6 +73,21 @@ def test_a_busy_port(tmp_path: Path) -> None:
         check(start(tmp_path / "node", *NOWHERE, "--listen", f"127.0.0.1:{port}"), PortBusy, port)
 
 
+def test_a_busy_port_for_metrics(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = start(tmp_path / "node", *NOWHERE, "--metrics", f"127.0.0.1:{port}")
+        check(ended, PortBusy, port, "--metrics")
+
+
+@pytest.mark.docker
+def test_a_runtime_that_the_engine_does_not_have(tmp_path: Path) -> None:
+    ended = start(tmp_path / "node", *NOWHERE, "--provider", "--runtime", "magic")
+    check(ended, ConfigInvalid, "magic", "runc")
+
+
 def test_a_dead_engine(tmp_path: Path) -> None:
     ended = start(tmp_path / "node", *NOWHERE, "--provider", "--runner", "docker", **NO_ENGINE)
     check(ended, EngineUnreachable, "Docker")
@@ -93,6 +108,10 @@ def test_plain_processes_are_for_this_machine_only(tmp_path: Path) -> None:
         (("--chain", "node://127.0.0.1:1,127.0.0.1:1", "--contract-index", "1"), "named twice"),
         ((*NOWHERE, "--listen", "here"), "HOST:PORT"),
         ((*NOWHERE, "--runner", "magic"), "magic"),
+        ((*NOWHERE, "--egress", "some"), "some"),
+        ((*NOWHERE, "--image-percent", "101"), "image_percent"),
+        ((*NOWHERE, "--metrics", "9464"), "metrics must be HOST:PORT"),
+        ((*NOWHERE, "--metrics", "0.0.0.0:9464"), "--metrics-open"),
         ((*NOWHERE, "--interval", "0"), "interval"),
         ((*NOWHERE, "--config", "/nonexistent.toml"), "/nonexistent.toml"),
         ((*NOWHERE, "--price", "cheap"), "--price"),
