@@ -183,6 +183,15 @@ class JobFiles:
         """The secrets of a job that were sealed for this node. They are in memory only."""
         return decode_secrets(key.open_sealed(self.path(lease_id, "secrets").read_bytes()))
 
+    async def folders(self) -> frozenset[LeaseId]:
+        """The leases that have files here."""
+
+        def look() -> frozenset[LeaseId]:
+            names = (path.name for path in (self.root / "leases").glob("[0-9a-f]" * 64))
+            return frozenset(LeaseId(bytes.fromhex(name)) for name in names)
+
+        return await self.in_thread(look)
+
     async def forget(self, lease_id: LeaseId, names: Sequence[str]) -> None:
         """Delete some of a lease's files."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 import trio
 
@@ -17,7 +16,7 @@ from escrow_bridge.waiting import Waiting
 from ledger import journal, transactions
 from protocol.image_needs import Need
 from protocol.images import LocalImage
-from protocol.lease_state import TERMINAL, Lease, Role
+from protocol.lease_state import Lease, Role
 from protocol.units import Seconds, Tick, UnixMs
 from qubixd.book import OfferBook
 from qubixd.choosing import Chooser
@@ -40,16 +39,13 @@ from qubixd.reconcile import Reconciler
 from qubixd.shop import Shop, reopen
 from qubixd.standing import Standings
 from qubixd.stock import StockWatch, image_of
+from qubixd.tidying import Leftovers
 from qubixd.trust import Trust
 from qubixd.views import holds_capacity
 from qubixd.watch import Watchers
 from qubixd.wire_libp2p import peers_of
 
 log = logging.getLogger("qubix.node")
-
-KEEP_FILES_MS: Final = 24 * 3_600_000
-"""How long an ended lease's outputs and log stay here."""
-TIDY_SECONDS: Final = 600
 
 
 @dataclass(frozen=True)
@@ -258,7 +254,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
         nursery.start_soon(node.offers.visit, peer, lease.peer_addresses)
     if node.config.provider:
         nursery.start_soon(node.provider.run)
-    nursery.start_soon(_tidy, node)
+    nursery.start_soon(Leftovers(node.files, node.parts.store, node.parts.runner, node.parts.now_ms).run)
 
 
 def _after_change(node: Node, ready: trio.Event) -> Callable[[Lease], None]:
@@ -278,16 +274,3 @@ def _addresses_of(lease: Lease, book: OfferBook, now: UnixMs) -> tuple[str, ...]
     """What the other side said when the lease was made, and what its offer says now."""
     entry = book.get(lease.terms.provider, now) if lease.role is Role.CALLER else None
     return (*lease.peer_addresses, *(entry.offer.addresses if entry else ()))
-
-
-async def _tidy(node: Node) -> None:
-    """Delete the files of leases that ended long ago, and the workspaces of all that ended."""
-    while True:
-        now = node.parts.now_ms()
-        for row in await journal.leases(node.parts.store, TERMINAL):
-            lease = decode_state(row.state)
-            if now - lease.ended_at > KEEP_FILES_MS:
-                await node.files.forget(lease.lease_id, (".",))
-            else:
-                await node.files.forget(lease.lease_id, ("workspace", "inputs.tar", "secrets"))
-        await trio.sleep(TIDY_SECONDS)
