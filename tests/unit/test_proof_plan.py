@@ -7,8 +7,8 @@ import pytest
 from protocol.catalogue import CPU_CLASS, GPUS, GpuModel
 from protocol.messages import Gpu, Wish
 from qubixd.proof import plan as plans
-from qubixd.proof.band import ANY_CARD, FOREIGN, band_of, peak, provable
-from qubixd.proof.plan import MIB, NotProvable, Plan, cpu_plan, gpu_plan, light_plan, plan_of
+from qubixd.proof.band import ANY_CARD, FOREIGN, MIB, band_of, peak, provable
+from qubixd.proof.plan import NotProvable, Plan, cpu_plan, gpu_plan, light_plan, plan_of
 from tests.support.lease_plan import make_terms
 
 PROVABLE = [
@@ -108,19 +108,17 @@ def test_a_processor_s_time_grows_with_work_not_with_cores() -> None:
     assert many.work_s == pytest.approx(one.work_s, rel=0.05)
 
 
-def leased(**wish: int) -> Plan:
-    values = {"gpu_vram_mib": 0, "cpu_millis": 1_000, "memory_mib": 1_024, "disk_mib": 1_024} | wish
-    count = values.pop("gpu_count", 0)
-    digests = tuple(bytes([at + 1]) * 32 for at in range(count))
-    terms = make_terms(wish=Wish("", count, **values), gpu_digests=digests)
-    return plan_of(terms, [card(GPUS["L4"])])
+def leased(gpu_count: int = 0, vram_mib: int = 0) -> Plan:
+    digests = tuple(bytes([at + 1]) * 32 for at in range(gpu_count))
+    wish = Wish("", gpu_count, vram_mib, 1_000, 1_024, 1_024)
+    return plan_of(make_terms(wish=wish, gpu_digests=digests), [card(GPUS["L4"])])
 
 
 def test_a_lease_s_plan() -> None:
     assert not leased().cuda
     one = leased(gpu_count=1)
     assert one.cuda and one.devices == 1 and one.shape == gpu_plan([card(GPUS["L4"])]).shape
-    two = leased(gpu_count=2, gpu_vram_mib=8_192)
+    two = leased(gpu_count=2, vram_mib=8_192)
     assert two.devices == 2 and two.kept_bytes < one.kept_bytes, (
         "the unknown one counts as what was asked for"
     )
