@@ -9,18 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from protocol.lease_state import Lease, Phase
+from protocol import lease_model as m
+from protocol.lease_state import TERMINAL, Lease, Phase
 from protocol.units import LeaseId, fee_of
 from tests.support.world import Killed, Person, World, fast_root
-from tests.support.world_jobs import job
+from tests.support.world_jobs import job, now_ms
 
 JOB_SECONDS = 6
+PLAIN = job(seconds=JOB_SECONDS)
+FULL = job(seconds=JOB_SECONDS, extra="proof: always\nready: after 2\nrestart: on_failure")
+"""Through the gate, a proof and a readiness command; frozen, thawed and begun anew on the way."""
+RESTART = b"restart1"
 DOWN_SECONDS = 2.5
 NEVER = 1_000_000
 
@@ -31,9 +38,21 @@ def root(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-async def one_lease(root: Path, victim: str, how: str, point: int) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Verdict:
+    code: str = ""
+    sentence: str = ""
+
+
+async def prove(lease: Lease) -> Verdict:
+    await trio.sleep(1)
+    return Verdict()
+
+
+async def one_lease(root: Path, text: str, victim: str, how: str, point: int) -> tuple[int, int]:
     """Rent once, with `victim` killed at `point`; the victim's ledger calls and commits if it lived."""
     async with World(root) as world:
+        world.prove = prove
         alice = await world.start("alice", provider=True)
         bob = await world.start("bob")
         await world.until_offered(bob)
@@ -41,20 +60,33 @@ async def one_lease(root: Path, victim: str, how: str, point: int) -> tuple[int,
         dying.calls = dying.commits = 0
         setattr(dying, f"kill_{how}", point)
         world.nursery.start_soon(_revive, world, dying)
-        lease_id = await _rent(world, bob)
+        lease_id = await _rent(world, bob, text)
         if lease_id is None:
             _check_nothing_happened(world, alice, bob, await bob.up.all_leases())
         else:
+            if text == FULL:
+                world.nursery.start_soon(_live, world, bob, lease_id)
             served, paid = await world.until_ended(lease_id, alice, bob)
-            _check_books(world, alice, bob, served, paid)
+            _check_books(world, alice, bob, served, paid, text)
         assert dying.deaths == (0 if point == NEVER else 1)
         return dying.calls, dying.commits
 
 
-async def _rent(world: World, bob: Person) -> LeaseId | None:
+async def _live(world: World, bob: Person, lease_id: LeaseId) -> None:
+    """The caller freezes the job and begins it anew; what it did not live to do it does after its death."""
+    for event in (m.ActionPause, m.ActionResume, partial(m.ActionRestart, RESTART)):
+        await world.until(lease_id, bob, lambda lease: lease.seconds >= 1 or lease.phase in TERMINAL)
+        await trio.sleep(0.6)
+        with suppress(Killed):
+            if bob.node is None:
+                await bob.born.wait()
+            await bob.up.leases.feed(lease_id, event(now_ms()))
+
+
+async def _rent(world: World, bob: Person, text: str) -> LeaseId | None:
     """The lease, or None when the caller died before it had written one down."""
     with suppress(Killed):
-        return (await world.rent(bob, job(seconds=JOB_SECONDS))).lease_id
+        return (await world.rent(bob, text)).lease_id
     await bob.dead.wait()
     await bob.born.wait()
     leases = await bob.up.all_leases()
@@ -75,11 +107,12 @@ def _check_nothing_happened(world: World, alice: Person, bob: Person, leases: li
     world.check_conservation()
 
 
-def _check_books(world: World, alice: Person, bob: Person, served: Lease, paid: Lease) -> None:
+def _check_books(world: World, alice: Person, bob: Person, served: Lease, paid: Lease, text: str) -> None:
     assert (paid.phase, served.phase) == (Phase.DONE, Phase.DONE), (paid.reason, served.reason)
     assert len(alice.engine.starts) == 1, "the job ran once"
     assert paid.paid == served.paid
-    assert JOB_SECONDS * 1_000 <= paid.paid <= (JOB_SECONDS + 1) * 1_000
+    if text == PLAIN:
+        assert JOB_SECONDS * 1_000 <= paid.paid <= (JOB_SECONDS + 1) * 1_000
     assert paid.paid + paid.refunded == paid.terms.deposit
     assert world.balance(alice) == world.funds + paid.paid - fee_of(paid.paid)
     assert world.balance(bob) == world.funds - paid.paid
@@ -91,15 +124,16 @@ def _check_books(world: World, alice: Person, bob: Person, served: Lease, paid: 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["before", "after"])
 @pytest.mark.parametrize("victim", ["alice", "bob"])
+@pytest.mark.parametrize("text", [PLAIN, FULL], ids=["plain", "full"])
 async def test_killed_at_every_step(
-    root: Path, autojump_clock: trio.testing.MockClock, victim: str, how: str
+    root: Path, autojump_clock: trio.testing.MockClock, text: str, victim: str, how: str
 ) -> None:
-    calls, commits = await one_lease(root / "alive", victim, how, NEVER)
+    calls, commits = await one_lease(root / "alive", text, victim, how, NEVER)
     points = calls if how == "before" else commits
     assert points > 10
     for point in range(1, points + 1):
         try:
-            await one_lease(root / str(point), victim, how, point)
+            await one_lease(root / str(point), text, victim, how, point)
         except BaseException as error:
             error.add_note(f"{victim} was killed {how} {point} of {points}")
             raise

@@ -11,6 +11,7 @@ from protocol import lease_model as m
 from protocol.lease import max_loss
 from protocol.lease_state import Lease, Phase, Role
 from protocol.units import LeaseId, Qu, amount_due, fee_of
+from qubixd.effects import Prove
 from tests.support.world import Person, World
 from tests.support.world_jobs import job, now_ms
 
@@ -93,9 +94,12 @@ class Rental:
 
 
 @asynccontextmanager
-async def rental(root: Path, *, seed: int = 0, **settings: object) -> AsyncIterator[Rental]:
+async def rental(
+    root: Path, *, seed: int = 0, prove: Prove | None = None, **settings: object
+) -> AsyncIterator[Rental]:
     """Both nodes up, the offer known, nothing rented yet. `settings` are the provider's."""
     async with World(root, seed=seed) as world:
+        world.prove = prove
         alice = await world.start("alice", provider=True, **settings)
         bob = await world.start("bob")
         await world.until_offered(bob)

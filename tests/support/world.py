@@ -16,11 +16,11 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self, TypeVar
 
 import trio
@@ -37,6 +37,7 @@ from protocol.messages import Capacity
 from protocol.signing import NodeKey
 from protocol.units import LeaseId, PeerKey, Qu, QubicId
 from qubixd.config import Config
+from qubixd.effects import Prove
 from qubixd.machine import Machine
 from qubixd.node import Node, run_node
 from qubixd.parts import Parts
@@ -48,6 +49,7 @@ TICK_SECONDS: Final = 1.0
 PRICE: Final = Qu(3_600_000)
 """1,000 QU a second."""
 FUNDS: Final = Qu(1_000_000_000)
+NO_SECRETS: Final[Mapping[str, str]] = MappingProxyType({})
 MACHINE: Final = Machine(
     capacity=Capacity(gpus=(), cpu_millis=4_000, memory_mib=8_192, disk_mib=10_240),
     gpu_class="CPU",
@@ -110,6 +112,8 @@ class World:
         self.chain = LocalChain(engine)
         self.total = 0
         self.funds = FUNDS
+        self.prove: Prove | None = None
+        """How callers prove machines that they rent; nodes that are started later do it so."""
         self.nursery: trio.Nursery
         self._stack = AsyncExitStack()
 
@@ -200,6 +204,7 @@ class World:
                 machine=MACHINE,
                 in_thread=inline,
                 now_ms=now_ms,
+                prove=self.prove,
             )
 
     # --- doing things -------------------------------------------------------------------------
@@ -210,11 +215,13 @@ class World:
             while len([e for e in caller.up.offers.book.entries(now_ms())]) < count:
                 await trio.sleep(0.05)
 
-    async def rent(self, caller: Person, text: str, **how: object) -> Lease:
+    async def rent(
+        self, caller: Person, text: str, secrets: Mapping[str, str] = NO_SECRETS, **how: object
+    ) -> Lease:
         """The CLI's `run`, up to the lease: hire somebody for a job file."""
         node = caller.up
         parsed = parse(text)
-        submission = await node.files.submit(parsed, self.root, {})
+        submission = await node.files.submit(parsed, self.root, secrets)
         arguments: dict[str, object] = {"max_price": None, "provider": "", **how}
         return await node.hiring.hire(
             parsed,

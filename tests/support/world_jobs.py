@@ -105,13 +105,16 @@ class Engine:
         self.arriving: dict[str, LocalImage] = {}
         """What pulls will bring."""
         self.stock_now = Stock()
+        self.pull_seconds = 0.2
         self.load_millis: int | None = 500
         """How much of a core every job uses; None: nobody can say."""
 
     async def check(self) -> None: ...
 
     async def pull(self, image: str, progress: Progress) -> str:
-        await trio.sleep(0.2)
+        for done in range(10):
+            progress("pulling", done / 10)
+            await trio.sleep(self.pull_seconds / 10)
         if image in self.missing_images:
             raise ImageUnavailable(f"there is no image {image}")
         if image in self.arriving:
