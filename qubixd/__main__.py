@@ -199,7 +199,25 @@ def _announce(node: Node) -> None:
         sys.stdout.flush()
     for address in node.parts.wire.addresses:
         log.info("others reach this node with --bootstrap %s", address)
+    if node.config.provider:
+        _announce_machine(node)
     log.info("ready, wallet %s", node.parts.wallet.identity)
+
+
+def _announce_machine(node: Node) -> None:
+    """What was found here and is offered; `qubix provider` has it all."""
+    parts, capacity = node.parts, node.parts.machine.capacity
+    gpus = ", ".join(gpu.model for gpu in capacity.gpus) or "no GPU"
+    log.info(
+        "offers %s, %g cores, %d MiB of memory and %d MiB of disk for %d QU an hour; jobs run with %s and %s",
+        gpus,
+        capacity.cpu_millis / 1_000,
+        capacity.memory_mib,
+        capacity.disk_mib,
+        node.shop.price_qu_per_hour,
+        parts.runner.name if parts.runner else "nothing",
+        "may have Internet" if parts.internet else "have no Internet",
+    )
 
 
 async def _stop_on_signal(ways_to_stop: list[Callable[[], None]]) -> None:

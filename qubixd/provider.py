@@ -71,6 +71,7 @@ class Provider:
     engine_says: str = ""
     """Why no job could be started, in a sentence; empty while the engine answers."""
     earnings: Earnings = field(default_factory=Earnings)
+    _said: str | None = field(init=False, default=None)
     cards: Cards | None = field(init=False, default=None)
     """The watch over this machine's GPUs; None where there are none to offer."""
 
@@ -182,8 +183,17 @@ class Provider:
         self.earnings.note(lease, self.parts.now_ms())
 
     def changed(self) -> None:
+        self._say()
         for tell in self.on_change:
             tell()
+
+    def _say(self) -> None:
+        """Tell the log, once each time, whether jobs are taken."""
+        said = "; ".join(one.sentence for one in self.hindrances() if one.closes)
+        if said == self._said:
+            return
+        self._said = said
+        log.warning("no jobs are taken: %s", said) if said else log.info("jobs are taken")
 
     async def _watch_balance(self) -> None:
         """The offer says withdrawn until the chain has been seen, and while the wallet holds too little."""
@@ -195,8 +205,6 @@ class Provider:
                 self.can_cash = balance.amount >= layout.SIGNATURE_BOND
             if self.can_cash is not before:
                 self.changed()
-                if not self.can_cash:
-                    log.warning("no jobs are taken: %s", self._poor_words())
             await trio.sleep(SOLVENCY_SECONDS if self.can_cash else POOR_SECONDS)
 
     async def _watch_engine(self) -> None:
@@ -209,7 +217,6 @@ class Provider:
             except EngineUnreachable as error:
                 says = str(error)
             if bool(says) != bool(self.engine_says):
-                log.warning("no jobs are taken: %s", says) if says else log.info("the engine answers again")
                 self.engine_says = says
                 self.changed()
             await trio.sleep(AWAY_SECONDS if self.engine_says else ENGINE_SECONDS)
