@@ -100,9 +100,10 @@ class Meters:
         try:
             yield receive
         finally:
-            self._listeners[lease_id].discard(send)
-            if not self._listeners[lease_id]:
-                del self._listeners[lease_id]
+            if lease_id in self._listeners:
+                self._listeners[lease_id].discard(send)
+                if not self._listeners[lease_id]:
+                    del self._listeners[lease_id]
             send.close()
             receive.close()
 
@@ -139,7 +140,7 @@ class Meters:
             return
         if lease.lease_id in self._rings:
             self._ended.add(lease.lease_id)
-        for channel in self._listeners.get(lease.lease_id, ()):
+        for channel in self._listeners.pop(lease.lease_id, ()):
             channel.close()
 
     async def write(self, *, whole_minutes: bool) -> None:

@@ -90,6 +90,10 @@ async def test_readers_are_let_go_when_the_job_has_ended() -> None:
             kept.add(LEASE, sample(1))
             tell(leases, Phase.PAUSED)
             tell(leases, Phase.STOPPING)
+            kept.add(LEASE, sample(2))  # a look that was under way
+            with kept.listen(LEASE):
+                tell(leases, Phase.SETTLING)
+                kept.add(LEASE, sample(3))
             assert [one async for one in later] == [sample(1)]
 
 
