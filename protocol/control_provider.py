@@ -163,6 +163,8 @@ class JobView:
     memory_use_mib: int | None = None
     gpu_use_permille: int | None = None
     """Of all its cards, on the average."""
+    frozen: bool = False
+    """Its caller has paused it; the meter runs on."""
 
 
 @dataclass(frozen=True)

@@ -213,4 +213,5 @@ def _job(node: Node, lease: Lease) -> JobView:
         cpu_use_millis=sample.cpu_millis if sample else None,
         memory_use_mib=sample.memory_mib if sample else None,
         gpu_use_permille=sum(uses) // len(uses) if uses else None,
+        frozen=lease.frozen and not ended,
     )

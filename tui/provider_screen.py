@@ -223,6 +223,10 @@ def _health(gpu: GpuView) -> Text:
     return show.cell(gpu.sentence or gpu.health, show.BAD, 200)
 
 
+def _phase(phase: str) -> Text:
+    return show.cell(phase, show.phase_style(phase), 12)
+
+
 def _permille(value: int | None) -> Text:
     return Text("-" if value is None else f"{value / 10:.0f} %")
 
@@ -246,7 +250,7 @@ _GPUS: Final = (
 )
 _JOBS: Final = (
     _Column("lease", lambda one: show.cell(show.short_id(one.lease_id))),
-    _Column("state", lambda one: show.cell(one.phase, show.phase_style(one.phase), 12)),
+    _Column("state", lambda one: _phase("frozen" if one.frozen else one.phase)),
     _Column("image", lambda one: show.cell(one.image, max_chars=60), flexible=True),
     _Column("since", lambda one: Text(_clock(one.opened_at_ms), "dim"), least_width=100),
     _Column("time", lambda one: Text(show.duration(one.seconds)), right=True),
@@ -260,7 +264,7 @@ _JOBS: Final = (
 _ENDED: Final = (
     _Column("ended", lambda one: Text(_clock(one.ended_at_ms), "dim")),
     _Column("lease", lambda one: show.cell(show.short_id(one.lease_id))),
-    _Column("state", lambda one: show.cell(one.phase, show.phase_style(one.phase), 12)),
+    _Column("state", lambda one: _phase(one.phase)),
     _Column("image", lambda one: show.cell(one.image, max_chars=40), flexible=True, least_width=100),
     _Column("time", lambda one: Text(show.duration(one.seconds)), right=True),
     _Column("earned QU", lambda one: Text(show.qu(one.received_qu), "bold"), right=True),

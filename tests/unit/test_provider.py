@@ -205,6 +205,7 @@ async def test_a_caller_pauses_resumes_and_restarts_its_job(tmp_path: Path, auto
         assert event.lease and event.lease.frozen
         assert event.detail == "the job is frozen; the machine stays reserved and the meter runs on"
         await one.world.until(lease.lease_id, one.alice, lambda known: known.frozen)
+        assert [shown.frozen for shown in (await seen(one.alice)).jobs] == [True]
         await lease_desk.resume(one.bob.up, ResumeArgs(lease_id), nobody)
         await one.world.until(lease.lease_id, one.alice, lambda known: not known.frozen)
         await lease_desk.restart(one.bob.up, RestartArgs(lease_id), nobody)
