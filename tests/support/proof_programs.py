@@ -23,8 +23,10 @@ from qubixd.proof.verify import Proof, Verifier, uuid_digests
 
 OWN: Final = Path(__file__).parent / "proof"
 CHEAT: Final = (OWN / "cheat.c", SOURCES / "prover.c")
+PLAIN: Final = (OWN / "plain.c",)
 STUB: Final = (OWN / "cuda_stub.cpp",)
 LIBRARY_FLAGS: Final = ("-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-sanitize=all", "-O2")
+PROGRAM_FLAGS: Final = ("-std=gnu11", "-O2", "-fno-sanitize=all", "-lpthread")
 COMPILE_SECONDS: Final = 300
 
 
@@ -40,7 +42,12 @@ def honest(cuda: bool = False) -> Path:
 
 def cheater() -> Path:
     """tests/support/proof/cheat.c: takes its orders from QUBIX_CHEAT."""
-    return _made("cheat", "cc", ("-std=gnu11", "-O2", "-fno-sanitize=all", "-lpthread"), CHEAT)
+    return _made("cheat", "cc", PROGRAM_FLAGS, CHEAT)
+
+
+def plain() -> Path:
+    """tests/support/proof/plain.c: the product alone."""
+    return _made("plain", "cc", PROGRAM_FLAGS, PLAIN)
 
 
 def driver(tensor_cores: bool) -> Path:
