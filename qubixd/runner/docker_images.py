@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 
 from protocol.errors import DiskFull, ImageNotHere, ImageUnavailable
 from protocol.image_needs import Need, check, need_of, plain_arch
@@ -24,6 +24,7 @@ from qubixd.runner import Progress, Stock
 from qubixd.runner.common import check_image_name
 from qubixd.runner.docker_config import FENCE_REPOSITORY, Info, unix_ms
 from qubixd.runner.docker_engine import Client, DockerEngine, LayerShares, image_unavailable
+from qubixd.runner.docker_jobs import image_info
 from qubixd.runner.image_tidy import Brought, ImageBook, Policy, to_remove
 
 log = logging.getLogger("qubix.images")
@@ -230,15 +231,6 @@ def _made_at(info: Info) -> UnixMs:
     with suppress(ValueError):
         return max((unix_ms(at) for at in times if at), default=NEVER)
     return NEVER
-
-
-def image_info(client: Client, image: str) -> Info | None:
-    """What the engine knows of an image it has."""
-    try:
-        info: Info = client.inspect_image(image)
-    except NotFound:
-        return None
-    return info
 
 
 def image_ids(client: Client) -> frozenset[str]:

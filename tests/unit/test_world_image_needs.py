@@ -4,6 +4,7 @@ it is known, failed with its code where it shows after the pull; and no failed l
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import trio.testing
 from protocol.errors import NoOffer, PeerRefused, StartFailed
 from protocol.image_needs import Need
 from protocol.images import LocalImage
+from protocol.jobspec import parse
 from protocol.lease_state import Phase
 from protocol.units import UnixMs
 from qubixd.runner import Progress, RunSpec
@@ -57,6 +59,26 @@ async def test_what_the_job_file_says_keeps_other_machines_away(
         with pytest.raises(NoOffer, match="another processor than the image is for"):
             await one.rent(job().replace("cpus: 1", "cpus: 1, arch: arm64"))
         one.check_nothing_sent()
+
+
+async def test_a_caller_s_own_engine_knows_what_cuda_an_image_needs(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Not what processor: the same name may be there for another."""
+
+    async def image_here(name: str) -> LocalImage | None:
+        return LocalImage((name,), (), 10, Need("arm64", 12_040)) if name == "test:1" else None
+
+    async with rental(tmp_path) as one:
+        hiring = one.bob.up.hiring
+        hiring = replace(hiring, chooser=replace(hiring.chooser, image_here=image_here))
+        for text, cuda in ((job(), 0), (job().replace("cpus: 1", "gpu: 1"), 12_040)):
+            wish = (await hiring._with_need(parse(text))).wish
+            assert (wish.arch, wish.cuda) == ("", cuda)
+        newer = job().replace("cpus: 1", "gpu: 1, cuda: 12.6")
+        assert (await hiring._with_need(parse(newer))).wish.cuda == 12_060
+        other = job().replace("cpus: 1", "gpu: 1").replace("test:1", "other:1")
+        assert (await hiring._with_need(parse(other))).wish.cuda == 0
 
 
 # Nothing is left behind -------------------------------------------------------------------------
