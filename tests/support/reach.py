@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 Prepare = Callable[[socket.socket], None]
 
-PATIENCE = 1.5
+PATIENCE = 2.0
 STATION = os.environ.get("STATION", "198.51.100.7")
 SO_DONTROUTE, SO_BINDTODEVICE = 5, 25
 IP_OPTIONS, IP_FREEBIND = 4, 15
