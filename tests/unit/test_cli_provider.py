@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from protocol.control_provider import ProviderArgs, ProviderView
 from protocol.errors import ConfigInvalid
 from tests.support import provider_views as views
 from tests.support.control_server import Reply, control_server
+from tests.unit.test_cli import read_terminal
 from tui import cli, provider_screen, show
 
 BUSY = views.provider(
@@ -127,3 +132,37 @@ def test_a_daemon_that_offers_nothing_says_so(tmp_path: Path, capfd: pytest.Capt
     with control_server(tmp_path / "control.sock", lambda verb, args: [{"error": body}]):
         assert cli.main(["--data-dir", str(tmp_path), "provider"]) == 2
     assert "offers nothing" in capfd.readouterr().err
+
+
+def test_watching_draws_again_and_gives_the_terminal_back(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    env = os.environ | {"COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
+    command = [sys.executable, "-m", "tui.cli", "--data-dir", str(tmp_path), "provider", "--watch"]
+    with (
+        control_server(tmp_path / "control.sock", answering(BUSY)) as received,
+        subprocess.Popen(command, stdout=theirs, env=env) as process,
+    ):
+        os.close(theirs)
+        shown = b""
+        while shown.count(b"QU made") < 2:
+            shown += os.read(ours, 65_536)
+        process.send_signal(signal.SIGINT)
+        while chunk := read_terminal(ours):
+            shown += chunk
+        os.close(ours)
+    assert process.returncode == 130
+    assert b"\x1b[?1049h" in shown and shown.rstrip().endswith((b"\x1b[?25h", b"\x1b[?1049l"))
+    assert len(received) >= 2
+
+
+def test_watching_into_a_pipe_is_one_answer_after_the_other(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tui.cli", "--data-dir", str(tmp_path), "provider", "--watch", "--json"]
+    with (
+        control_server(tmp_path / "control.sock", answering(BUSY)),
+        subprocess.Popen(command, stdout=subprocess.PIPE) as process,
+    ):
+        assert process.stdout is not None
+        first, second = process.stdout.readline(), process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+    assert json.loads(first) == json.loads(second)
+    assert process.returncode == 130
