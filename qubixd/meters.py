@@ -54,7 +54,7 @@ class Meters:
         self._rings: dict[LeaseId, _Ring] = {}
         self._listeners: dict[LeaseId, set[trio.MemorySendChannel[Sample]]] = defaultdict(set)
         self._ended: set[LeaseId] = set()
-        """Whose jobs have ended, among those with a ring."""
+        """Whose jobs have ended lately, or are still in memory."""
 
     # --- samples in and out -------------------------------------------------------------------
 
@@ -138,8 +138,7 @@ class Meters:
         """Nobody waits for the samples of a job that has ended."""
         if lease.phase in LIVE or lease.phase in BEFORE_RUNNING:
             return
-        if lease.lease_id in self._rings:
-            self._ended.add(lease.lease_id)
+        self._ended.add(lease.lease_id)
         for channel in self._listeners.pop(lease.lease_id, ()):
             channel.close()
 
@@ -169,10 +168,11 @@ class Meters:
 
     def _forget(self) -> None:
         now = trio.current_time()
-        old = [one for one in self._ended if now - self._rings[one].heard_at > FORGET_SECONDS]
-        for lease_id in old:
-            del self._rings[lease_id]
-            self._ended.discard(lease_id)
+        for lease_id in list(self._ended):
+            ring = self._rings.get(lease_id)
+            if ring is None or now - ring.heard_at > FORGET_SECONDS:
+                self._rings.pop(lease_id, None)
+                self._ended.discard(lease_id)
 
     async def _fold(self) -> None:
         """Minutes of more than a day ago become hours, a lease at a time: others want to write, too."""

@@ -125,10 +125,14 @@ async def test_whole_minutes_are_written_while_it_runs_and_the_rest_at_the_end(
         assert sum(row.cpu_millis.total for row in written) == sum(range(170))
 
 
-async def test_what_a_job_used_last_is_written_and_forgotten(autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_a_job_used_last_is_written_and_forgotten(late: bool, autojump_clock: Clock) -> None:
     async with running() as (kept, leases, store):
-        kept.add(LEASE, sample(1))
+        if not late:
+            kept.add(LEASE, sample(1))
         tell(leases, Phase.SETTLING)
+        if late:  # a look that was under way
+            kept.add(LEASE, sample(1))
         await trio.sleep(WRITE_SECONDS + 1)
         assert [row.samples for row in await ledger_meters.history(store, LEASE, 0, ALL)] == [1]
         assert kept.since(LEASE, UnixMs(0)) == (sample(1),)
