@@ -53,7 +53,7 @@ class Metering:
         self.door.open(wire)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. The ledger's part goes last, so that it writes all that the others brought."""
+        """Until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.meters.run)
             await nursery.start(self.follower.run)
