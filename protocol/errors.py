@@ -28,6 +28,7 @@ QubixError                      exit  code
       CudaTooNew                        image.cuda_too_new
       GpuMissing                        image.gpu_missing
       ImageNotHere                      image.not_here
+      ImageBroken                       image.broken
     StartFailed                       runner.start_failed
     JobMissing                        runner.job_missing
     InternetUnavailable               runner.no_internet
@@ -207,6 +208,12 @@ class ImageNotHere(ImageUnavailable):
     """An image that is built where it is used has not been built here."""
 
     code = "image.not_here"
+
+
+class ImageBroken(ImageUnavailable):
+    """A container of the image ends before a job can begin in it: no shell, or one that dies."""
+
+    code = "image.broken"
 
 
 class StartFailed(MachineError):

@@ -16,7 +16,7 @@ import docker
 import pytest
 import trio
 
-from protocol.errors import ImageNotHere, ImageUnavailable, QubixError, StartFailed, WrongArchitecture
+from protocol.errors import ImageBroken, ImageNotHere, ImageUnavailable, QubixError, WrongArchitecture
 from protocol.image_needs import Need
 from qubixd.runner import ExitReason
 from qubixd.runner.docker import DockerRunner
@@ -175,7 +175,7 @@ async def test_a_program_for_another_processor_in_an_image_that_says_it_is_for_t
 ) -> None:
     """An ELF header for s390x and nothing behind it."""
     header = b"\x7fELF\x02\x02\x01" + bytes(9) + b"\x00\x02\x00\x16\x00\x00\x00\x01" + bytes(40)
-    await refused(bench, load({"bin/sh": header}), QubixError, "processor|exec format|/bin/sh")
+    await refused(bench, load({"bin/sh": header}), WrongArchitecture, "another kind of processor")
     await left_nothing(bench, docker_engine)
 
 
@@ -183,7 +183,7 @@ async def test_a_program_for_another_processor_in_an_image_that_says_it_is_for_t
 async def test_an_image_without_a_shell(
     bench: Bench, docker_engine: docker.DockerClient, load: Import, files: dict[str, bytes]
 ) -> None:
-    await refused(bench, load(files), StartFailed, "/bin/sh")
+    await refused(bench, load(files), ImageBroken, "has no /bin/sh")
     await left_nothing(bench, docker_engine)
 
 
@@ -191,7 +191,7 @@ async def test_a_shell_that_dies_at_once(
     bench: Bench, docker_engine: docker.DockerClient, load: Import, busybox_files: dict[str, bytes]
 ) -> None:
     dies = busybox_files | {"bin/sh": b"#!/bin/cat /etc/why\n", "etc/why": b"no jobs today"}
-    await refused(bench, load(dies), StartFailed, r"before the job began \(exit code 1\)")
+    await refused(bench, load(dies), ImageBroken, r"before the job began \(exit code 1\)")
     await left_nothing(bench, docker_engine)
 
 
@@ -237,5 +237,5 @@ async def test_an_environment_beyond_what_the_kernel_takes(
     bench: Bench, docker_engine: docker.DockerClient, load: Import, busybox_files: dict[str, bytes]
 ) -> None:
     image = load(busybox_files, Env=[f"V{number}={'x' * 100_000}" for number in range(60)])
-    await refused(bench, image, StartFailed, "argument list too long")
+    await refused(bench, image, ImageBroken, "argument list too long")
     await left_nothing(bench, docker_engine)
