@@ -10,7 +10,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test nightly lint bench images format lock clean
+.PHONY: demo test nightly lint bench images format lock clean kernels
 
 demo: $(READY)
 	$(BIN)/qubix demo
@@ -50,6 +50,11 @@ $(READY): requirements/build.txt requirements/lock.txt pyproject.toml
 	@# libp2p brings trio-typing, whose stubs of an old trio would hide trio's own types from mypy.
 	rm -rf .venv/lib/python3*/site-packages/trio-stubs
 	@touch $@
+
+# Renews the PTX of the proof's kernels from kernels.cu; no GPU is needed. NVRTC and ptxas are no
+# dependencies: install nvidia-cuda-nvrtc-cu12 and nvidia-cuda-nvcc-cu12 into .venv for this.
+kernels: $(READY)
+	$(BIN)/python -m qubixd.proof.make_kernels
 
 # Renews the lock; needs `uv` on the path. Addresses and indexes are left out of the result.
 lock:

@@ -7,8 +7,10 @@ program runs as the job does, within the job's limits, so it can do nothing that
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,8 +41,9 @@ from qubixd.wire import Stream, Wire
 
 PREFIX: Final = ".qubix-proof-"
 PROGRAM_MODE: Final = 0o755
-LONGEST_S: Final = 600.0
-"""From the program's start to its end."""
+LONGEST_S: Final = 240.0
+"""From the program's start to its end. Before the job begins that is all the time that a caller gets for its
+proofs together: nobody shall compute for nothing."""
 WHEN: Final = LIVE | {Phase.PROVISIONING}
 
 
@@ -53,6 +56,8 @@ class ProofDoor:
     in_thread: RunSync
     busy: set[LeaseId] = field(default_factory=set)
     """Leases whose machine is being proved: one proof at a time."""
+    spent: Counter[LeaseId] = field(default_factory=Counter)
+    """Seconds that programs have run before the jobs began, rounded up."""
 
     def open(self, wire: Wire) -> None:
         """Begin to answer on a wire."""
@@ -76,6 +81,8 @@ class ProofDoor:
         lease = await self._lease_of(LeaseId(wanted.lease_id), signed.signer)
         if lease.lease_id in self.busy:
             raise Refused("the machine of this lease is being proved already")
+        if self._left_s(lease) <= 0:
+            raise Refused(f"proofs before a job take {LONGEST_S:g} s in all, and no longer")
         self.busy.add(lease.lease_id)
         try:
             await send_signed(stream, self.key.sign(Ack()))
@@ -106,14 +113,21 @@ class ProofDoor:
                 await self.in_thread(lambda: sweep(workspace))
 
     async def _run(self, stream: Stream, lease: Lease, name: str) -> None:
-        inside = await self.runner.inside(lease.lease_id, [f"./{name}"])
+        inside, begun = await self.runner.inside(lease.lease_id, [f"./{name}"]), trio.current_time()
         try:
             await send_signed(stream, self.key.sign(Ack()))
-            with patience(LONGEST_S):
+            with patience(self._left_s(lease)):
                 await relay(stream, inside)
         finally:
+            self.spent[lease.lease_id] += math.ceil(trio.current_time() - begun)
             with trio.CancelScope(shield=True):
                 await inside.aclose()
+
+    def _left_s(self, lease: Lease) -> float:
+        """How long a program may run now."""
+        for gone in self.spent.keys() - {one.lease_id for one in self.leases.active()}:
+            del self.spent[gone]
+        return LONGEST_S - (self.spent[lease.lease_id] if lease.phase is Phase.PROVISIONING else 0)
 
 
 async def relay(stream: Stream, inside: Inside) -> None:

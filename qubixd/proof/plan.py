@@ -16,6 +16,7 @@ from qubixd.proof.band import (
     band_of,
     provable,
 )
+from qubixd.proof.field import PRIME
 from qubixd.proof.frames import CHUNK, DIGEST, SEGMENT, Shape
 from qubixd.quotes import sold_mib
 
@@ -31,6 +32,8 @@ DRIVER_BYTES: Final = 512 * MIB
 """What the driver takes of it for itself."""
 LEAST_MEMORY: Final = 0.85
 """Of the memory that is sold, what a card must report: error correction takes a sixteenth."""
+LEAST_ROWS: Final = 2
+"""Times n: with fewer rows than n, wrong places in z could be fitted to every row (docs/proof.md)."""
 CPU_SIZES: Final = (1_024, 512, 256)
 CPU_STRIPE: Final = 128
 CPU_PASSES: Final = 2
@@ -40,7 +43,6 @@ CPU_MEMORY_SHARE: Final = 4
 """A quarter of the rented memory at most: the container holds more than the proof."""
 CPU_BANDWIDTH: Final = 1e8
 LIGHT_N: Final = 512
-LIGHT_STRIPES: Final = 4
 PREPARE_S: Final = 120.0
 """The driver compiles the kernels; the first time on a card that takes a while."""
 LINE_S: Final = 2.0
@@ -96,8 +98,8 @@ class Plan:
 
     @property
     def false_accept(self) -> float:
-        """The chance that a device passes which left out a quarter of the work; docs/proof.md."""
-        return float(0.75**self.openings)
+        """The most likely that a device passes which left out a quarter of the work; docs/proof.md."""
+        return float(0.75**self.openings) + self.openings / PRIME
 
 
 def plan_of(terms: Terms, cards: Sequence[Gpu]) -> Plan:
@@ -114,8 +116,7 @@ def light_plan(terms: Terms, cards: Sequence[Gpu]) -> Plan:
     """While the job runs: the same devices must still be there and compute rightly; time hardly counts."""
     full = plan_of(terms, cards)
     n = min(LIGHT_N, full.shape.n)
-    stripes = LIGHT_STRIPES if full.cuda else min(LIGHT_STRIPES, full.shape.stripes)
-    shape = Shape(n=n, stripe_rows=CPU_STRIPE, stripes=stripes, passes=1, threads=1)
+    shape = Shape(n=n, stripe_rows=CPU_STRIPE, stripes=_least(n), passes=1, threads=1)
     return replace(full, shape=shape, work_s=LIGHT_S, passes_s=LIGHT_S, open_s=LIGHT_S, solo=None)
 
 
@@ -179,13 +180,13 @@ def cpu_plan(cpu_millis: int, memory_mib: int) -> Plan:
     cores = cpu_millis / 1_000
     room = memory_mib * MIB // CPU_MEMORY_SHARE
     threads = max(1, min(-(-cpu_millis // 1_000), 1_024))
-    n = next((size for size in CPU_SIZES if _cpu_bytes(size, threads, threads) <= room), CPU_SIZES[-1])
-    while threads > 1 and _cpu_bytes(n, threads, threads) > room:
+    n = next((size for size in CPU_SIZES if _cpu_bytes(size, threads, _least(size)) <= room), CPU_SIZES[-1])
+    while threads > 1 and _cpu_bytes(n, threads, _least(n)) > room:
         threads -= 1
     wanted = max(threads, round(CPU_OPERATIONS * cores / (2 * CPU_STRIPE * n * n)))
     cores = min(cores, float(threads))
     most = (room - _cpu_bytes(n, threads, 0)) // (_cpu_bytes(n, 0, 1) - _cpu_bytes(n, 0, 0))
-    stripes = max(1, min(wanted, most))
+    stripes = max(_least(n), min(wanted, most))
     shape = Shape(n=n, stripe_rows=CPU_STRIPE, stripes=stripes, passes=CPU_PASSES, threads=threads)
     plan = Plan(
         cuda=False,
@@ -203,6 +204,11 @@ def cpu_plan(cpu_millis: int, memory_mib: int) -> Plan:
         work_s=plan.operations / (OPERATIONS_PER_CORE * cores) + LINE_S,
         passes_s=shape.passes * plan.kept_bytes / (CPU_BANDWIDTH * cores) + JITTER_S,
     )
+
+
+def _least(n: int) -> int:
+    """Stripes of CPU_STRIPE rows that make enough rows for the bound to hold."""
+    return LEAST_ROWS * n // CPU_STRIPE
 
 
 def _cpu_bytes(n: int, threads: int, stripes: int) -> int:

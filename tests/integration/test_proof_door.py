@@ -49,6 +49,7 @@ class House:
     wire: Wire
     stranger: Wire
     prover: Prover
+    door: ProofDoor
 
     async def until_clean(self) -> None:
         """Return when nothing of a proof is left: the provider tidies up after its answer."""
@@ -95,10 +96,11 @@ async def provider(root: Path, bench: Bench) -> AsyncIterator[House]:
         workspace = files.path(lease.lease_id, "workspace")
         workspace.mkdir(parents=True)
         workspace.chmod(0o777)
-        ProofDoor(ALICE, leases, files, bench.runner, inline).open(alice)
+        door = ProofDoor(ALICE, leases, files, bench.runner, inline)
+        door.open(alice)
         made = Programs(programs.cache())
         prover = Prover(bob, BOB, made, lambda lease: (), lambda lease: Rented(arch="amd64"), inline)
-        yield House(bench, leases, lease, workspace, bob, eve, prover)
+        yield House(bench, leases, lease, workspace, bob, eve, prover, door)
         nursery.cancel_scope.cancel()
 
 
@@ -176,6 +178,16 @@ async def test_a_caller_that_goes_away_leaves_nothing_running(house: House) -> N
         assert (await stream.receive_some(100)).startswith(b"begun")
     await house.until_clean()
     assert (await house.prover(house.lease)).ok
+
+
+async def test_a_caller_does_not_compute_for_nothing(house: House) -> None:
+    house.door.spent[house.lease.lease_id] = 240
+    proof = await house.prover(house.lease)
+    assert proof.code == NO_ANSWER and "240 s" in proof.sentence
+    house.door.spent[house.lease.lease_id] = 239
+    assert (await house.prover(house.lease)).ok
+    await house.until_clean()
+    assert house.door.spent[house.lease.lease_id] == 240
 
 
 async def test_a_lease_that_is_over_has_no_machine(house: House) -> None:

@@ -23,6 +23,7 @@ from qubixd import directory, discovery, liveness, offers, quotes, sync, talk
 from qubixd.config import Config
 from qubixd.desk import ANSWERS
 from qubixd.meters_door import METERS_PROTOCOL
+from qubixd.proof.run import PROOF_PROTOCOL
 from qubixd.wire_libp2p import exchange
 from qubixd.words import RECEIPTS_PROTOCOL
 from tests.support.lease_plan import ESCROW, START_MS, make_terms
@@ -136,7 +137,13 @@ def test_exactly_the_questions_have_an_answer() -> None:
 def test_every_protocol_is_described() -> None:
     described = {name for row in rows(page("wire.md"), 3) for name in re.findall(r"`(/qubix/\S+)`", row[0])}
     names = {talk.LEASE_PROTOCOL, talk.FILES_PROTOCOL, talk.LOGS_PROTOCOL, METERS_PROTOCOL, exchange.PROTOCOL}
-    names |= {RECEIPTS_PROTOCOL, sync.PROTOCOL, directory.PROTOCOL, discovery.RECORDS_PROTOCOL}
+    names |= {
+        PROOF_PROTOCOL,
+        RECEIPTS_PROTOCOL,
+        sync.PROTOCOL,
+        directory.PROTOCOL,
+        discovery.RECORDS_PROTOCOL,
+    }
     assert described == names | {offers.TOPIC + "MARKET", directory.RECORDS_TOPIC, liveness.LIVENESS_TOPIC}
 
 
