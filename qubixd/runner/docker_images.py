@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import trio
 from docker.errors import APIError
+from requests.exceptions import RequestException
 
 from protocol.errors import DiskFull, ImageNotHere, ImageUnavailable
 from protocol.image_needs import Need, check, need_of, plain_arch
@@ -262,7 +263,7 @@ def check_at_registry(client: Client, name: str) -> None:
     try:
         # Anonymous, as the pull.
         told = client.inspect_distribution(name, auth_config={})
-    except APIError:
+    except (APIError, RequestException):
         return
     offered = [plain_arch(str(one.get("architecture") or "")) for one in told.get("Platforms") or ()]
     here = plain_arch(str(client.version().get("Arch") or ""))
