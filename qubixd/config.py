@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ NUMBER_RANGES: Final = (
     ("storage_price", 0, MAX_QU),
     ("interval", 1, MAX_INTERVAL_SECONDS),
     ("unpaid_intervals", 1, 100),
+    ("egress_mbit", 0, 1_000_000),
     ("image_percent", 0, 100),
     ("image_days", 0, 3_650),
 )
@@ -66,6 +68,10 @@ class Config:
     runtimes, or auto, a sandbox where one is installed; see docs/isolation.md."""
     egress: str = "auto"
     """Whether jobs may have the Internet: internet, none, or auto (if their network can be fenced here)."""
+    egress_forbid: tuple[str, ...] = ()
+    """IPv4 addresses and networks that no job may reach, beside those that the fence knows itself."""
+    egress_mbit: int = 0
+    """Mbit/s that each job may send, and receive; 0 for as much as there is."""
     image_percent: int = 20
     """Of the disk, how much the images may take that jobs brought; above it the longest unused go."""
     image_days: int = 14
@@ -170,6 +176,10 @@ def parser() -> argparse.ArgumentParser:
         "--runtime", metavar="NAME", help="what holds a container: auto, runc, runsc, kata or another"
     )
     p.add_argument("--egress", metavar="WHAT", help="Internet for jobs: auto, none or internet")
+    p.add_argument(
+        "--egress-forbid", metavar="NETWORK", action="append", help="what no job may reach, as 203.0.113.0/24"
+    )
+    p.add_argument("--egress-mbit", type=int, metavar="N", help="Mbit/s each way and job (0 = no limit)")
     p.add_argument(
         "--image-percent",
         type=int,
@@ -285,6 +295,8 @@ def _checked(config: Config) -> Config:
             raise ConfigInvalid(f"{name} must be one of {', '.join(words)}, not {getattr(config, name)!r}")
     if strange := set(config.markets) - set(MARKETS):
         raise ConfigInvalid(f"there is no market {min(strange)!r}; the markets are {', '.join(MARKETS)}")
+    for network in config.egress_forbid:
+        _check_network(network)
     if not config.chain:
         raise ConfigInvalid(
             "no chain is set: name a Qubic node with --chain node://HOST:PORT and the contract with "
@@ -300,6 +312,13 @@ def _checked(config: Config) -> Config:
         if len(getattr(config, name)) > MAX_WORD_CHARS:
             raise ConfigInvalid(f"{name} must have at most {MAX_WORD_CHARS} characters")
     return config
+
+
+def _check_network(value: str) -> None:
+    try:
+        ipaddress.IPv4Network(value, strict=False)
+    except ValueError as error:
+        raise ConfigInvalid(f"egress_forbid must be IPv4 addresses or networks, not {value!r}") from error
 
 
 def _check_address(name: str, value: str) -> None:

@@ -16,7 +16,7 @@ from qubixd.config import Config
 from qubixd.runner import Runner
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.docker_engine import Client, DockerEngine
-from qubixd.runner.fence import ensure_image
+from qubixd.runner.fence import FenceLimits, ensure_image
 from qubixd.runner.process import ProcessRunner
 from qubixd.runner.runtimes import AUTO, Runtime, choose, installed, prove
 
@@ -38,7 +38,8 @@ def docker_of(config: Config, runtime: str = "") -> DockerRunner:
     """Connects at its first call."""
     if config.docker_host:
         os.environ["DOCKER_HOST"] = config.docker_host
-    return DockerRunner(config.root / "runner", runtime=runtime)
+    limits = FenceLimits(bytes_per_second=config.egress_mbit * 125_000, forbidden=config.egress_forbid)
+    return DockerRunner(config.root / "runner", runtime=runtime, fence_limits=limits)
 
 
 async def choose_engine(config: Config, *, gpus: bool) -> Choice:

@@ -109,6 +109,8 @@ def test_plain_processes_are_for_this_machine_only(tmp_path: Path) -> None:
         ((*NOWHERE, "--listen", "here"), "HOST:PORT"),
         ((*NOWHERE, "--runner", "magic"), "magic"),
         ((*NOWHERE, "--egress", "some"), "some"),
+        ((*NOWHERE, "--egress-forbid", "fd00::/8"), "fd00::/8"),
+        ((*NOWHERE, "--egress-mbit", "-1"), "egress_mbit"),
         ((*NOWHERE, "--image-percent", "101"), "image_percent"),
         ((*NOWHERE, "--metrics", "9464"), "metrics must be HOST:PORT"),
         ((*NOWHERE, "--metrics", "0.0.0.0:9464"), "--metrics-open"),

@@ -11,8 +11,8 @@ import pytest
 from protocol.errors import ConfigInvalid, EngineUnreachable, InternetUnavailable
 from qubixd import engine_choice
 from qubixd.config import Config
-from qubixd.engine_choice import NO_INTERNET, NO_SANDBOX, choose_engine
-from qubixd.runner.fence import Fences
+from qubixd.engine_choice import NO_INTERNET, NO_SANDBOX, choose_engine, docker_of
+from qubixd.runner.fence import FenceLimits, Fences
 
 
 def config(root: Path, **changes: Any) -> Config:
@@ -24,6 +24,12 @@ def config(root: Path, **changes: Any) -> Config:
 async def test_jobs_get_the_internet_that_was_set(tmp_path: Path, egress: str, internet: bool) -> None:
     chosen = await choose_engine(config(tmp_path, egress=egress, runtime="runc"), gpus=False)
     assert (chosen.runner.name, chosen.internet, chosen.remarks) == ("docker", internet, ())
+
+
+def test_what_a_provider_forbids_reaches_the_fence(tmp_path: Path) -> None:
+    runner = docker_of(config(tmp_path, egress_forbid=("203.0.113.0/24",), egress_mbit=8))
+    assert runner.fences._limits == FenceLimits(bytes_per_second=1_000_000, forbidden=("203.0.113.0/24",))
+    assert "203.0.113.0/24" in runner.fences._forbidden()
 
 
 @pytest.mark.docker
