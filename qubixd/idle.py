@@ -68,6 +68,16 @@ def after(before: Idleness, sample: Sample, terms: Terms) -> Idleness:
     return now if sample.at - now.stretch_from < STRETCH_MS else _stretch_over(now, traffic, terms)
 
 
+def passed_over(before: Idleness, sample: Sample) -> Idleness:
+    """The same after a second that says nothing of the job, because others computed beside it: it counts as
+    neither idle nor busy."""
+    passed = sample.at - before.last
+    if not before.last or not 0 < passed <= GAP_MS:
+        return NOT_IDLE
+    since = UnixMs(before.since + passed) if before.since else before.since
+    return replace(before, last=sample.at, stretch_from=UnixMs(before.stretch_from + passed), since=since)
+
+
 def _stretch_over(now: Idleness, traffic: int, terms: Terms) -> Idleness:
     lasted_ms = now.last - now.stretch_from
     idle = (

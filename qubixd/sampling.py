@@ -18,7 +18,7 @@ from protocol.errors import QubixError
 from protocol.lease_state import LIVE, Lease, Phase, Role
 from protocol.messages import GpuUse, Sample
 from protocol.units import LeaseId, UnixMs
-from qubixd.idle import NOT_IDLE, Idleness, after
+from qubixd.idle import NOT_IDLE, Idleness, after, passed_over
 from qubixd.leases import Clock, Leases
 from qubixd.meters import Meters
 from qubixd.runner import Runner, Usage
@@ -26,12 +26,16 @@ from qubixd.runner import Runner, Usage
 log = logging.getLogger("qubix.meters")
 
 ROUND_SECONDS: Final = 1.0
+CARDS_LATE_SECONDS: Final = 2.0
+"""Figures of cards are means of the last second or so, and up to a second old."""
 MIB: Final = 1 << 20
 MAX_COUNT32: Final = 2**32 - 1
 MAX_SIZE: Final = 2**53
 
 Gpus = Callable[[], Mapping[bytes, GpuUse]]
 """The newest figures of this machine's cards, by digest; old ones are left out."""
+Disturbed = Callable[[LeaseId, float], bool]
+"""Whether others (a proof of the machine) have computed in a job since an instant of trio's clock."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Sampler:
     runner: Runner
     now_ms: Clock
     gpus: Gpus
+    disturbed: Disturbed = lambda lease_id, since: False
     counted: dict[LeaseId, Counted] = field(default_factory=dict)
     idle: dict[LeaseId, Idleness] = field(default_factory=dict)
 
@@ -118,14 +123,17 @@ class Sampler:
         gpus = tuple(cards[digest] for digest in lease.terms.gpu_digests if digest in cards)
         sample = sample_of(before, now, self.now_ms(), gpus)
         if sample is not None and self.meters.add(lease.lease_id, sample):
-            await self._watch_idle(lease, sample)
+            disturbed = self.disturbed(lease.lease_id, before.at_ns / 1e9 - CARDS_LATE_SECONDS)
+            await self._watch_idle(lease, sample, disturbed=disturbed)
 
-    async def _watch_idle(self, lease: Lease, sample: Sample) -> None:
+    async def _watch_idle(self, lease: Lease, sample: Sample, *, disturbed: bool) -> None:
         terms = lease.terms
         if not terms.idle_seconds or lease.phase is not Phase.RUNNING or lease.frozen:
             self.idle.pop(lease.lease_id, None)
             return
-        now = self.idle[lease.lease_id] = after(self.idle.get(lease.lease_id, NOT_IDLE), sample, terms)
+        before = self.idle.get(lease.lease_id, NOT_IDLE)
+        now = passed_over(before, sample) if disturbed else after(before, sample, terms)
+        self.idle[lease.lease_id] = now
         if now.idle_ms() >= terms.idle_seconds * 1_000:
             await self.leases.feed(lease.lease_id, m.RunIdle(self.now_ms()))
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.messages import GpuUse, Sample, Terms, Wish
-from qubixd.idle import GAP_MS, NOT_IDLE, STRETCH_MS, Idleness, after, cpu_line_millis
+from qubixd.idle import GAP_MS, NOT_IDLE, STRETCH_MS, Idleness, after, cpu_line_millis, passed_over
 from tests.support.lease_plan import make_terms
 from tests.support.meter_values import CARD, sample
 
@@ -96,6 +96,17 @@ def test_work_ends_it_and_it_begins_again() -> None:
     told = [*(sample(n) for n in range(300)), *(sample(n, cpu_millis=4_000) for n in range(300, 310))]
     assert idle_s(told) == 0
     assert idle_s([*told, *(sample(n) for n in range(310, 400))]) in range(70, 91)
+
+
+def test_a_proof_of_the_machine_counts_as_neither_work_nor_idleness() -> None:
+    state = lived(sample(n) for n in range(51))
+    for n in range(51, 60):
+        state = passed_over(state, sample(n, cpu_millis=4_000))
+    assert state.idle_ms() == 50_000
+    for n in range(60, 110):
+        state = after(state, sample(n), TERMS)
+    assert state.idle_ms() == 100_000
+    assert passed_over(NOT_IDLE, sample(5)) == NOT_IDLE
 
 
 def test_a_network_that_is_made_anew_begins_it_anew() -> None:

@@ -151,6 +151,19 @@ async def test_a_job_that_works_or_of_which_nobody_can_tell_is_not(
         assert served.reason == "job.completed"
 
 
+async def test_seconds_in_which_others_compute_in_the_job_do_not_count(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with rental(tmp_path) as one:
+        one.alice.engine.load_millis = 0
+        sampler = one.alice.up.metering.sampler
+        assert sampler is not None
+        sampler.disturbed = lambda lease_id, since: True
+        await one.rent(job(seconds=400, extra=IDLE))
+        served, _ = await one.ended()
+        assert served.reason == "job.completed"
+
+
 # --- the door -------------------------------------------------------------------------------------
 
 
