@@ -7,17 +7,20 @@ that the next daemon knows why this one stopped a job.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 import trio
 
 from protocol.errors import DiskFull, ImageUnavailable, JobMissing, StartFailed
-from protocol.units import LeaseId
+from protocol.units import LeaseId, UnixMs
 from qubixd.runner import ExitReason, RunSpec
 
 T = TypeVar("T")
@@ -27,6 +30,7 @@ MAX_SECRETS_BYTES: Final = 65_536
 MAX_ARGUMENT_BYTES: Final = 120_000
 """Script, and each variable with its value: Linux takes no single one above 128 KiB."""
 LEASE_ID_BYTES: Final = 32
+SEEN_SECONDS: Final = 5.0
 DISK_CHECK_SECONDS: Final = 5.0
 """How often a running job's workspace is measured."""
 FILE_SIZE_MARGIN_BYTES: Final = 1 << 20
@@ -149,6 +153,34 @@ class JobNotes:
     def forget(self, lease_id: LeaseId) -> None:
         self._reasons.pop(lease_id, None)
         shutil.rmtree(self.directory(lease_id), ignore_errors=True)
+
+
+class Seen:
+    """When each job was last seen alive, for an end that nobody saw. Kept as the time of an empty file."""
+
+    def __init__(self, notes: JobNotes) -> None:
+        self._notes = notes
+        self._noted: dict[LeaseId, float] = {}
+
+    def note(self, lease_id: LeaseId) -> None:
+        """Now, each few seconds. Not forced to the disk: what a crash takes away makes the job shorter."""
+        now = time.monotonic()
+        if now - self._noted.get(lease_id, -math.inf) >= SEEN_SECONDS:
+            self._noted[lease_id] = now
+            with suppress(OSError):
+                self._path(lease_id).touch()
+
+    def forget(self, lease_id: LeaseId) -> None:
+        self._noted.pop(lease_id, None)
+
+    def last(self, lease_id: LeaseId) -> UnixMs:
+        """0 if never."""
+        with suppress(OSError):
+            return UnixMs(self._path(lease_id).stat().st_mtime_ns // 1_000_000)
+        return UnixMs(0)
+
+    def _path(self, lease_id: LeaseId) -> Path:
+        return self._notes.directory(lease_id) / "seen"
 
 
 def write_atomic(path: Path, data: bytes) -> None:

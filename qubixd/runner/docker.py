@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from docker.errors import DockerException
-from requests.exceptions import RequestException
 
-from protocol.errors import EngineUnreachable, StartFailed
+from protocol.errors import EngineUnreachable, ImageUnavailable, StartFailed
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
@@ -24,11 +22,14 @@ from qubixd.runner import docker_config as config
 from qubixd.runner.common import (
     DISK_CHECK_SECONDS,
     JobNotes,
+    Seen,
     check_secrets,
     check_spec,
     in_thread,
     job_missing,
 )
+from qubixd.runner.disk import DiskWatch
+from qubixd.runner.docker_ends import Ends, Waiter
 from qubixd.runner.docker_engine import (
     Client,
     DockerEngine,
@@ -57,6 +58,11 @@ from qubixd.runner.workspace import usage_bytes
 LIVE: Final = (JobState.RUNNING, JobState.PAUSED)
 RETRY_FIRST_SECONDS: Final = 0.2
 RETRY_MOST_SECONDS: Final = 10.0
+ASK_SECONDS: Final = 30.0
+"""How long a job's state is taken for granted when no event tells of its end."""
+LOOK_AGAIN_SECONDS: Final = 1.0
+UNKNOWN_CODE: Final = 255
+"""The code that the engine gives a container that ended while the engine did not run; a job's own, too."""
 
 
 class DockerRunner:
@@ -82,9 +88,9 @@ class DockerRunner:
         self._restarts = Restarts(self._notes)
         self._engine = DockerEngine(limiter_tokens)
         self._images = Images(self._engine, state_dir)
-        self._disk_check_seconds = disk_check_seconds
-        self._disk_used: dict[LeaseId, int] = {}
-        """Of each job's workspace, when it was measured last."""
+        self._ends = Ends(self._engine, home)
+        self._seen = Seen(self._notes)
+        self._disk = DiskWatch(disk_check_seconds)
         self._usages = Usages(self._engine)
 
     # Images ------------------------------------------------------------------------------------
@@ -116,7 +122,7 @@ class DockerRunner:
         info = await self._engine.call(lambda client: self._jobs.start(client, spec))
         try:
             await self._until_at_gate(spec.lease_id, info)
-        except StartFailed:
+        except (StartFailed, ImageUnavailable):
             await self.remove(spec.lease_id)
             raise
         return config.started_at(info)
@@ -153,7 +159,7 @@ class DockerRunner:
         await self._engine.call(lambda client: self._jobs.begin(client, lease_id, ended))
 
     async def _until_at_gate(self, lease_id: LeaseId, info: config.Info) -> None:
-        """Return when the job waits at the gate or has been let go; StartFailed if it died on the way."""
+        """Return when the job waits at the gate or has been let go; ImageUnavailable if it died."""
         run, workspace, seconds = config.run_of(info), config.workspace_of(info), LOOK_SECONDS
         while not gate_seen(workspace) and not self._passages.intended(lease_id, run):
             if seconds >= LOOK_SECONDS_MOST or config.job_state(info) is JobState.EXITED:
@@ -163,7 +169,7 @@ class DockerRunner:
             await trio.sleep(seconds)
             seconds = min(2 * seconds, LOOK_SECONDS_MOST)
 
-    async def _died_at_gate(self, info: config.Info) -> StartFailed:
+    async def _died_at_gate(self, info: config.Info) -> ImageUnavailable:
         return await self._engine.call(lambda client: self._jobs.died_at_gate(client, info))
 
     async def _let_go(self, lease_id: LeaseId, info: config.Info, secrets: dict[str, str]) -> Passage:
@@ -178,7 +184,7 @@ class DockerRunner:
 
     async def usage(self, leases: Collection[LeaseId]) -> dict[LeaseId, Usage]:
         names = {lease_id: config.container_name(lease_id) for lease_id in leases}
-        return await self._usages.read(names, self._disk_used)
+        return await self._usages.read(names, self._disk.used())
 
     # Asking ------------------------------------------------------------------------------------
 
@@ -192,21 +198,21 @@ class DockerRunner:
 
     async def wait(self, lease_id: LeaseId) -> JobExit:
         retry_seconds = RETRY_FIRST_SECONDS
-        while True:
-            try:
-                info = await self._existing(lease_id)
-                retry_seconds = RETRY_FIRST_SECONDS
-            except EngineUnreachable:
-                await trio.sleep(retry_seconds)
-                retry_seconds = min(2 * retry_seconds, RETRY_MOST_SECONDS)
-                continue
-            await self._enforce_disk_limit(lease_id, info)
-            if config.job_state(info) is not JobState.EXITED:
-                await self._wait_some(lease_id, self._disk_check_seconds)
-            elif not self._restarts.under_way(lease_id):
-                return self._exit(lease_id, info)
-            else:
-                await trio.sleep(RETRY_FIRST_SECONDS)
+        with self._ends.of(lease_id) as waiter:
+            while True:
+                await waiter.listen()
+                try:
+                    info = await self._existing(lease_id)
+                    if config.job_state(info) is not JobState.EXITED:
+                        await self._watch(lease_id, info, waiter)
+                    elif self._restarts.under_way(lease_id):
+                        await waiter.woken(RETRY_FIRST_SECONDS)
+                    else:
+                        return await self._exit(lease_id, info)
+                    retry_seconds = RETRY_FIRST_SECONDS
+                except EngineUnreachable:
+                    await trio.sleep(retry_seconds)
+                    retry_seconds = min(2 * retry_seconds, RETRY_MOST_SECONDS)
 
     async def logs(self, lease_id: LeaseId, *, follow: bool, offset: int = 0) -> AsyncGenerator[bytes, None]:
         position = offset
@@ -257,7 +263,8 @@ class DockerRunner:
         await self._engine.call(lambda client: self._jobs.remove(client, lease_id))
         self._restarts.forget(lease_id)
         self._notes.forget(lease_id)
-        self._disk_used.pop(lease_id, None)
+        self._disk.forget(lease_id)
+        self._seen.forget(lease_id)
 
     async def _end(self, lease_id: LeaseId, grace_seconds: float) -> None:
         """SIGTERM, then SIGKILL; returns when the job has ended."""
@@ -273,26 +280,45 @@ class DockerRunner:
             await self._kill(lease_id, "SIGKILL")
             await self._until_ended(lease_id)
 
-    async def _enforce_disk_limit(self, lease_id: LeaseId, info: config.Info) -> None:
-        """End the job if its workspace is too large; after its end, only note that it was."""
-        if self._notes.reason(lease_id) is not None:
-            return
+    async def _watch(self, lease_id: LeaseId, info: config.Info, waiter: Waiter) -> None:
+        """Hold a job that runs to its disk limit until something may have happened to it."""
         workspace, limit = config.workspace_of(info), config.disk_bytes_of(info)
-        used = self._disk_used[lease_id] = await in_thread(
-            lambda: usage_bytes(workspace) + unlinked_bytes(info["Id"], info["State"]["Pid"], workspace),
-            self._engine.blocking,
-        )
-        if used > limit:
-            self._notes.note_reason(lease_id, ExitReason.DISK_LIMIT)
-            await self._kill(lease_id, "SIGKILL")
+        until = trio.current_time() + ASK_SECONDS
+        while trio.current_time() < until:
+            self._seen.note(lease_id)
+            if await self._disk.is_over(lease_id, workspace, limit, lambda: self._measure(info)):
+                self._notes.note_reason(lease_id, ExitReason.DISK_LIMIT)
+                await self._kill(lease_id, "SIGKILL")
+            if await waiter.woken(self._disk.look_seconds):
+                return
 
-    def _exit(self, lease_id: LeaseId, info: config.Info) -> JobExit:
+    async def _measure(self, info: config.Info) -> int:
+        workspace, container, pid = config.workspace_of(info), info["Id"], info["State"]["Pid"]
+        return await in_thread(
+            lambda: usage_bytes(workspace) + unlinked_bytes(container, pid, workspace), self._engine.blocking
+        )
+
+    async def _exit(self, lease_id: LeaseId, info: config.Info) -> JobExit:
         state, run = info["State"], config.run_of(info)
+        if self._notes.reason(lease_id) is None:
+            self._notes.note_reason(lease_id, await self._why(info))
+        reason = self._notes.reason(lease_id) or ExitReason.EXITED
         finished = max(config.started_at(info), config.unix_ms(state["FinishedAt"]))
         passage = self._passages.of(lease_id, run, config.workspace_of(info))
-        started = min(passage.at, finished) if passage and passage.of_run(run) else finished
-        reason = self._notes.note_reason(lease_id, config.exit_reason(state))
-        return JobExit(state["ExitCode"], reason, started, finished)
+        if passage is None or not passage.of_run(run):
+            return JobExit(state["ExitCode"], reason, finished, finished)
+        if reason is ExitReason.LOST:  # the engine's time is when it came back
+            finished = min(finished, max(passage.at, self._seen.last(lease_id)))
+        return JobExit(state["ExitCode"], reason, min(passage.at, finished), finished)
+
+    async def _why(self, info: config.Info) -> ExitReason:
+        """Why a container ended that we did not end."""
+        if await self._measure(info) > config.disk_bytes_of(info):
+            return ExitReason.DISK_LIMIT
+        if info["State"]["ExitCode"] != UNKNOWN_CODE:
+            return config.exit_reason(info["State"])
+        saw_it = await self._engine.call(lambda client: self._jobs.saw_end(client, info))
+        return config.exit_reason(info["State"]) if saw_it else ExitReason.LOST
 
     async def _kill(self, lease_id: LeaseId, signal: str) -> None:
         await self._act(lambda client: client.kill(config.container_name(lease_id), signal))
@@ -307,21 +333,11 @@ class DockerRunner:
         await self._engine.call(act)
 
     async def _until_ended(self, lease_id: LeaseId) -> None:
-        while await self._lives(lease_id):
-            await self._wait_some(lease_id, self._disk_check_seconds)
-
-    async def _wait_some(self, lease_id: LeaseId, seconds: float) -> None:
-        """Until the job ends, at most about `seconds`; whatever else happens shows in the next inspect."""
-
-        def wait(client: Client) -> bool:
-            try:
-                client.wait(config.container_name(lease_id), timeout=seconds)
-            except (RequestException, DockerException) as error:
-                return "timed out" in str(error).lower()
-            return True
-
-        if not await self._engine.call_blocking(wait):
-            await trio.sleep(RETRY_FIRST_SECONDS)
+        with self._ends.of(lease_id) as waiter:
+            await waiter.listen()
+            while await self._lives(lease_id):
+                await waiter.woken(LOOK_AGAIN_SECONDS)
+                await waiter.listen()
 
     # Looking -----------------------------------------------------------------------------------
 

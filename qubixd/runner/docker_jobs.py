@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from typing import Final
 
 from docker.errors import APIError, NotFound
 
-from protocol.errors import ImageUnavailable, StartFailed
+from protocol.errors import ImageBroken, ImageUnavailable, StartFailed, WrongArchitecture
 from protocol.units import LeaseId
 from qubixd.runner import RunSpec
 from qubixd.runner import docker_config as config
@@ -92,15 +93,25 @@ class Containers:
         finally:
             attached.close()
 
-    def died_at_gate(self, client: Client, info: config.Info) -> StartFailed:
-        """Why a job that nobody let go has ended."""
+    def died_at_gate(self, client: Client, info: config.Info) -> ImageUnavailable:
+        """Why a job that nobody let go has ended. Up to there all is the image's doing."""
         image, code = info["Config"]["Image"], info["State"]["ExitCode"]
         said = client.logs(info["Id"], tail=1).decode(errors="replace").strip()[-LAST_WORDS_BYTES:]
         if "exec format error" in said.lower():
-            return StartFailed(f"the image {image} is made for another kind of processor than this machine's")
+            return WrongArchitecture(
+                f"the image {image} is made for another kind of processor than this machine's"
+            )
         if "/bin/sh" in said and any(words in said.lower() for words in NO_SHELL):
-            return StartFailed(f"the image {image} has no /bin/sh, which runs a job's script")
-        return StartFailed(f"the job's container ended before the job began (exit code {code}): {said}")
+            return ImageBroken(f"the image {image} has no /bin/sh, which runs a job's script")
+        return ImageBroken(f"the job's container ended before the job began (exit code {code}): {said}")
+
+    def saw_end(self, client: Client, info: config.Info) -> bool:
+        """Whether the engine was there when a container ended. It remembers some hundred events, and none
+        from before its own start."""
+        since, now = config.started_at(info) // 1000, int(time.time())
+        asked = {"container": info["Id"], "event": "die"}
+        events = client.events(since=since, until=now + 1, filters=asked, decode=True)
+        return any(True for _ in events)
 
     def remove(self, client: Client, lease_id: LeaseId) -> None:
         """Also a container that was only half made."""

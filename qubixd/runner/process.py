@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,26 +25,25 @@ from protocol.units import LeaseId, UnixMs
 from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
 from qubixd.runner.common import (
     DISK_CHECK_SECONDS,
-    FILE_SIZE_MARGIN_BYTES,
     LEASE_ID_BYTES,
     JobNotes,
+    Seen,
     check_secrets,
     check_spec,
     in_thread,
     job_missing,
-    prepared,
 )
-from qubixd.runner.gate import GATE, LOOK_SECONDS, Passage, Passages, gate_command, gate_seen, gate_words
+from qubixd.runner.disk import DiskWatch
+from qubixd.runner.gate import LOOK_SECONDS, Passage, Passages, gate_seen, gate_words
 from qubixd.runner.process_inside import open_inside
+from qubixd.runner.process_order import order_of, say_to, supervise
 from qubixd.runner.restarts import Restart, Restarts
 from qubixd.runner.workspace import usage_bytes
 
 SHELL: Final = "/bin/sh"
-SUPERVISOR: Final = Path(__file__).with_name("process_supervisor.py")
 POLL_SECONDS: Final = 0.05
 """A process of a former daemon is nobody's child to be told of its end, so its files are looked at."""
 LOG_CHUNK_BYTES: Final = 65_536
-OPEN_FILES: Final = 4_096
 START_TIME_TOLERANCE_SECONDS: Final = 5.0
 """How far the kernel's start time of a process and ours may differ; a reused process id is far off."""
 NO_IMAGE: Final = "sha256:" + "0" * 64
@@ -67,7 +62,8 @@ class ProcessRunner:
         self._passages = Passages(self._notes)
         self._restarts = Restarts(self._notes)
         self._threads = trio.CapacityLimiter(16)
-        self._disk_check_seconds = disk_check_seconds
+        self._seen = Seen(self._notes)
+        self._disk = DiskWatch(disk_check_seconds)
 
     async def check(self) -> None:
         if os.name != "posix" or shutil.which(SHELL) is None:
@@ -88,7 +84,7 @@ class ProcessRunner:
         if not spec.workspace.is_dir():
             raise StartFailed(f"the job's workspace {spec.workspace} is not a directory")
         if self._begun(spec.lease_id) is None:
-            self._notes.write(spec.lease_id, "order", json.dumps(_order(spec)))
+            self._notes.write(spec.lease_id, "order", json.dumps(order_of(spec)))
             await self._spawn(spec.lease_id, FIRST_RUN)
         await self._until_at_gate(spec.lease_id)
         return UnixMs(self._existing(spec.lease_id)["started_at"])
@@ -130,13 +126,16 @@ class ProcessRunner:
 
     async def wait(self, lease_id: LeaseId) -> JobExit:
         self._existing(lease_id)
-        next_check = trio.current_time()
+        next_look = trio.current_time()
         while (ended := self._ended(lease_id)) is None or self._restarts.under_way(lease_id):
-            if trio.current_time() >= next_check:
+            if ended is None and trio.current_time() >= next_look:
+                self._seen.note(lease_id)
                 await self._enforce_disk_limit(lease_id)
-                next_check = trio.current_time() + self._disk_check_seconds
+                next_look = trio.current_time() + self._disk.look_seconds
             await trio.sleep(POLL_SECONDS)
-        await self._enforce_disk_limit(lease_id)
+        if self._notes.reason(lease_id) is None:
+            over = await self._measure(lease_id) > self._order(lease_id)["disk_bytes"]
+            self._notes.note_reason(lease_id, ExitReason.DISK_LIMIT if over else ExitReason.EXITED)
         return self._exit(lease_id, ended)
 
     async def stop(self, lease_id: LeaseId, grace_seconds: float) -> None:
@@ -175,6 +174,8 @@ class ProcessRunner:
             self._signal(lease_id, signal.SIGKILL)
             await self._until_ended(lease_id)
         self._restarts.forget(lease_id)
+        self._disk.forget(lease_id)
+        self._seen.forget(lease_id)
         self._notes.forget(lease_id)
 
     async def leases(self) -> frozenset[LeaseId]:
@@ -190,7 +191,7 @@ class ProcessRunner:
 
     async def _spawn(self, lease_id: LeaseId, run: str) -> None:
         """Begin a run of the job, if none has; it comes to the gate."""
-        await in_thread(lambda: _supervise(self._notes.directory(lease_id), run), self._threads)
+        await in_thread(lambda: supervise(self._notes.directory(lease_id), run), self._threads)
         if self._notes.read(lease_id, f"started.{run}") is None:
             why = (self._notes.read(lease_id, "errors") or "").strip().rpartition("\n")[2]
             raise StartFailed(f"the job could not be started: {why}")
@@ -214,7 +215,7 @@ class ProcessRunner:
         pipe, words = self._notes.directory(lease_id) / "gate", gate_words(secrets)
 
         async def say() -> None:
-            await in_thread(lambda: _say(pipe, words), self._threads)
+            await in_thread(lambda: say_to(pipe, words), self._threads)
 
         async def lives() -> bool:
             return self._ended(lease_id) is None
@@ -239,7 +240,7 @@ class ProcessRunner:
         run, finished = self._run(lease_id), UnixMs(ended["finished_at"])
         passage = self._passages.of(lease_id, run, self._workspace(lease_id))
         started = min(passage.at, finished) if passage and passage.of_run(run) else finished
-        reason = self._notes.note_reason(lease_id, ExitReason.EXITED)
+        reason = self._notes.reason(lease_id) or ExitReason.EXITED
         return JobExit(ended["code"], reason, started, finished)
 
     # State, always read from the job's files ---------------------------------------------------
@@ -272,8 +273,8 @@ class ProcessRunner:
             return ended
         self._signal(lease_id, signal.SIGKILL)
         self._notes.note_reason(lease_id, ExitReason.LOST)
-        now_ms = max(begun["started_at"], time.time_ns() // 1_000_000)
-        lost = {"code": KILLED_CODE, "started_at": begun["started_at"], "finished_at": now_ms}
+        finished = max(begun["started_at"], self._seen.last(lease_id))
+        lost = {"code": KILLED_CODE, "started_at": begun["started_at"], "finished_at": finished}
         self._notes.write(lease_id, f"exit.{run}", json.dumps(lost))
         return lost
 
@@ -289,12 +290,14 @@ class ProcessRunner:
             await trio.sleep(POLL_SECONDS)
 
     async def _enforce_disk_limit(self, lease_id: LeaseId) -> None:
-        if self._notes.reason(lease_id) is not None:
-            return
         workspace, limit = self._workspace(lease_id), int(self._order(lease_id)["disk_bytes"])
-        if await in_thread(lambda: usage_bytes(workspace), self._threads) > limit:
+        if await self._disk.is_over(lease_id, workspace, limit, lambda: self._measure(lease_id)):
             self._notes.note_reason(lease_id, ExitReason.DISK_LIMIT)
             self._signal(lease_id, signal.SIGKILL)
+
+    async def _measure(self, lease_id: LeaseId) -> int:
+        workspace = self._workspace(lease_id)
+        return await in_thread(lambda: usage_bytes(workspace), self._threads)
 
     def _signal(self, lease_id: LeaseId, number: int) -> None:
         """To the job's whole process group, if its first process is still the one we started."""
@@ -302,72 +305,6 @@ class ProcessRunner:
         if job is not None:
             with suppress(ProcessLookupError):
                 os.killpg(job.pid, number)
-
-
-def _supervise(directory: Path, run: str) -> None:
-    """Start the supervisor of one run and wait until it has started the job, or given up."""
-    with (directory / "errors").open("wb") as errors:
-        subprocess.run(
-            [sys.executable, "-I", str(SUPERVISOR), str(directory), run],
-            cwd="/",
-            env={"PATH": os.defpath},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-            check=False,
-        )
-
-
-def _say(pipe: Path, words: bytes) -> None:
-    """Nothing if nobody listens: the job has ended, or is no more at the gate."""
-    with suppress(OSError):
-        descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.set_blocking(descriptor, True)
-        with os.fdopen(descriptor, "wb", buffering=0) as gate:
-            left = memoryview(words)
-            while left:
-                left = left[gate.write(left) :]
-
-
-def _order(spec: RunSpec) -> dict[str, Any]:
-    """What the supervisor reads. The job's environment starts empty, not with the daemon's."""
-    basics = {"PATH": os.defpath, "HOME": str(spec.workspace.resolve()), "LANG": "C.UTF-8"}
-    return {
-        "command": gate_command(prepared(spec.script)),
-        "gate": GATE,
-        "workspace": str(spec.workspace.resolve()),
-        "disk_bytes": spec.disk_bytes,
-        "env": {**basics, **spec.env},
-        "limits": _limits(spec),
-        "cpus": _cpus(spec.cpu_millis),
-    }
-
-
-def _limits(spec: RunSpec) -> dict[str, int]:
-    """Names of `resource` and their values. The process limit counts all of the user's, so ours add."""
-    limits = {
-        "RLIMIT_DATA": spec.memory_bytes,
-        "RLIMIT_FSIZE": spec.disk_bytes + FILE_SIZE_MARGIN_BYTES,
-        "RLIMIT_NOFILE": OPEN_FILES,
-        "RLIMIT_CORE": 0,
-    }
-    if os.geteuid() != 0:  # the kernel does not hold root to it
-        limits["RLIMIT_NPROC"] = spec.pids_max + _own_threads()
-    return limits
-
-
-def _own_threads() -> int:
-    mine = os.geteuid()
-    found = psutil.process_iter(["uids", "num_threads"])
-    return sum(p.info["num_threads"] or 1 for p in found if p.info["uids"] and p.info["uids"].real == mine)
-
-
-def _cpus(cpu_millis: int) -> list[int]:
-    """The processors the job may use, enough for its share; empty where that cannot be set."""
-    if sys.platform != "linux":
-        return []
-    return sorted(os.sched_getaffinity(0))[: math.ceil(cpu_millis / 1000)]
 
 
 def _job_process(begun: dict[str, Any]) -> psutil.Process | None:

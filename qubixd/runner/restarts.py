@@ -11,13 +11,15 @@ from typing import Final
 
 import trio
 
-from protocol.errors import DiskFull, JobMissing, StartFailed
+from protocol.errors import DiskFull, ImageUnavailable, InternetUnavailable, JobMissing, StartFailed
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner.common import JobNotes, job_missing
 from qubixd.runner.gate import Passage
 
 NOTE: Final = "restart"
 EARLIER_KEPT: Final = 64
+FINAL: Final = (StartFailed, ImageUnavailable, InternetUnavailable, JobMissing, DiskFull)
+"""After these the job stays as it is; after others the restart is asked for again."""
 
 
 class Stage(enum.StrEnum):
@@ -70,7 +72,7 @@ class Restarts:
             raise StartFailed(f"the job could not be restarted: {restart.reason}")
         try:
             passage = await again(restart)
-        except (StartFailed, JobMissing, DiskFull) as error:
+        except FINAL as error:
             self._keep(lease_id, replace(restart, stage=Stage.FAILED, reason=str(error)))
             raise
         self._keep(lease_id, replace(restart, stage=Stage.DONE))

@@ -293,6 +293,7 @@ async def test_odd_secrets_are_refused(bench: Bench, name: str, value: str) -> N
 
 
 async def test_stock_is_what_offers_can_say(bench: Bench) -> None:
+    await bench.runner.pull(bench.image, lambda phase, share: None)  # what jobs want is told of first
     stock = await bench.runner.stock()
     assert len(stock.tags) <= images.MAX_TAGS and all(len(tag) == images.TAG_BYTES for tag in stock.tags)
     assert stock.pull_mib_per_s == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from protocol.errors import StartFailed
+from protocol.errors import ImageUnavailable
 from qubixd.runner.docker import DockerRunner
 from tests.support.runners import Bench
 
@@ -58,7 +58,7 @@ async def test_an_image_that_cannot_run_a_job_is_refused(
 ) -> None:
     with image_of(docker_engine, name, files) as image:
         spec = bench.spec("true", image=image)
-        with pytest.raises(StartFailed, match=words) as raised:
+        with pytest.raises(ImageUnavailable, match=words) as raised:
             await bench.runner.start(spec)
     assert image in str(raised.value)
     assert await bench.runner.leases() == frozenset()
@@ -67,6 +67,6 @@ async def test_an_image_that_cannot_run_a_job_is_refused(
 
 async def test_a_directory_in_the_place_of_the_gate_s_file_is_refused(bench: Bench) -> None:
     (bench.workspace / ".qubix-gate").mkdir()
-    with pytest.raises(StartFailed, match="before the job began"):
+    with pytest.raises(ImageUnavailable, match="before the job began"):
         await bench.runner.start(bench.spec("true"))
     assert await bench.runner.leases() == frozenset()
