@@ -40,6 +40,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--runner", "auto|docker|process", "what runs jobs here (auto)"),
     ("--runtime", "NAME", "what separates jobs from this machine: auto, runc, runsc, kata, ... (auto)"),
     ("--egress", "WHAT", "Internet for jobs: auto, none or internet (auto)"),
+    ("--egress-mbit", "N", "Mbit/s each way and job (no limit)"),
     ("--image-percent", "N", "of the disk, what images fetched for jobs may take (20)"),
     ("--image-days", "N", "days until an unused one of them goes (14; 0 = never)"),
     ("--metrics", "HOST:PORT", "answer Prometheus there (nowhere)"),
@@ -64,6 +65,7 @@ SWITCHES: tuple[tuple[str, str], ...] = (
 REPEATED: tuple[tuple[str, str, str], ...] = (
     ("--bootstrap", "MULTIADDR", "address of a known node"),
     ("--use-directory", "MULTIADDR", "a directory to prefer to all others"),
+    ("--egress-forbid", "NETWORK", "what no job may reach, as 203.0.113.0/24"),
     ("--image-keep", "IMAGE", "an image fetched for jobs that stays"),
     ("--markets", "MARKET", "know this market only, such as RTX_40 or HOPPER"),
 )
