@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ TICK_SECONDS: Final = 1.0
 INTERVAL_SECONDS: Final = 5
 MEASURED_SECONDS: Final = 20
 SETTLE_SECONDS: Final = 15
+ENGINE_PROCESSES: Final = ("dockerd", "containerd")
 MIB: Final = 1 << 20
 JOB: Final = """
 name: one-of-many
@@ -64,23 +66,37 @@ async def _rent_all(caller: Daemon, image: str, folder: Path) -> None:
             nursery.start_soon(one, number)
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def _cpu_seconds(processes: Iterable[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return sum(float(one.user + one.system) for one in times)
 
 
-async def _share(process: psutil.Process) -> float:
-    before, began = _cpu_seconds(process), time.perf_counter()
+async def _share(*processes: psutil.Process) -> float:
+    before, began = _cpu_seconds(processes), time.perf_counter()
     await trio.sleep(MEASURED_SECONDS)
-    return (_cpu_seconds(process) - before) / (time.perf_counter() - began)
+    return (_cpu_seconds(processes) - before) / (time.perf_counter() - began)
 
 
-async def _docker_stats_share() -> float:
-    """Of the command line tool alone; what it makes the engine do is not counted."""
+async def _shares(process: psutil.Process) -> tuple[float, float]:
+    """Of the process, and of the engine's processes in the same time (0 where they are not here)."""
+    engine = [one for one in psutil.process_iter() if one.name() in ENGINE_PROCESSES]
+    found: list[float] = [0.0, 0.0]
+
+    async def note(place: int, *processes: psutil.Process) -> None:
+        found[place] = await _share(*processes)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(note, 0, process)
+        nursery.start_soon(note, 1, *engine)
+    return found[0], found[1]
+
+
+async def _docker_stats_shares() -> tuple[float, float]:
+    """Of the command line tool, and of the engine while it serves it."""
     with subprocess.Popen(["docker", "stats"], stdout=subprocess.DEVNULL) as running:
         try:
             await trio.sleep(SETTLE_SECONDS / 3)
-            return await _share(psutil.Process(running.pid))
+            return await _shares(psutil.Process(running.pid))
         finally:
             running.kill()
 
@@ -109,12 +125,15 @@ async def _figures(provider: Daemon, caller: Daemon, image: str, root: Path) -> 
     await _rent_all(caller, image, root)
     rented = time.perf_counter() - began
     await trio.sleep(SETTLE_SECONDS)
-    busy, stats = await _share(process), await _docker_stats_share()
+    busy, engine = await _shares(process)
+    stats, engine_for_stats = await _docker_stats_shares()
     leases = (await provider.call("ps"))["leases"]
     return {
         "busy": busy,
         "idle": idle,
+        "engine": engine,
         "stats": stats,
+        "engine_for_stats": engine_for_stats,
         "running": sum(one["phase"] == "running" for one in leases),
         "renting_s": rented,
         "empty_bytes": empty_bytes,
@@ -149,6 +168,8 @@ def fifty_cpu_share() -> dict[str, object]:
         "reference": "docker stats",
         "detail": {
             "docker_stats_cores": round(found["stats"], 3),
+            "engine_cores": round(found["engine"], 3),
+            "engine_while_docker_stats_cores": round(found["engine_for_stats"], 3),
             "without_jobs_cores": round(found["idle"], 4),
             "memory_mib": round(found["full_bytes"] / MIB, 1),
             "memory_without_jobs_mib": round(found["empty_bytes"] / MIB, 1),
