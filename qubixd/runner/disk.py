@@ -22,8 +22,11 @@ LOOK_SECONDS: Final = 1.0
 MEASURE_REST: Final = 4
 """After a measure that took long, so many times as long without one."""
 FLOOR_BYTES: Final = 1 << 30
+FLOOR_BYTES_MOST: Final = 10 << 30
 FLOOR_SHARE: Final = 50
-"""The host keeps 1/50 of its disk, at least FLOOR_BYTES, for itself."""
+"""The host keeps 1/50 of its disk for itself, within these bounds."""
+PATIENCE_SECONDS: Final = 3.0
+"""In which every job on a disk that got short is to be measured before one has to go."""
 LEAST_GROWTH_BYTES: Final = 1 << 20
 """A job that grew less is not why a disk is full."""
 
@@ -38,7 +41,7 @@ class Space:
 
     @property
     def is_short(self) -> bool:
-        return self.free < max(FLOOR_BYTES, self.total // FLOOR_SHARE)
+        return self.free < max(FLOOR_BYTES, min(FLOOR_BYTES_MOST, self.total // FLOOR_SHARE))
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class DiskWatch:
         """`check_seconds`: the longest time between two measures of a workspace."""
         self._check_seconds = check_seconds
         self._measures: dict[LeaseId, Measure] = {}
+        self._short_since: dict[int, float] = {}
+        """By device."""
 
     @property
     def look_seconds(self) -> float:
@@ -80,7 +85,11 @@ class DiskWatch:
         """Whether the job must end: above its limit, or most to blame for a disk that gets full. Measures
         if it is time to."""
         space = space_of(workspace)
-        if space is None or not self._is_due(lease_id, space, limit):
+        if space is None:
+            return False
+        if not space.is_short:
+            self._short_since.pop(space.device, None)
+        if not self._is_due(lease_id, space, limit):
             return False
         began, before = trio.current_time(), self._measures.get(lease_id)
         used = await measure()
@@ -102,9 +111,13 @@ class DiskWatch:
         return (space.is_short or last.used + fallen > limit) and age >= MEASURE_REST * last.seconds
 
     def _has_to_go(self, lease_id: LeaseId) -> bool:
-        """Whether this job grew most since the disk got short. The others' growth then counts anew."""
+        """Whether this job grew most since the disk got short, once the others were measured too, or had
+        time to be. The others' growth then counts anew."""
         mine = self._measures[lease_id]
         here = {job: each for job, each in self._measures.items() if each.space.device == mine.space.device}
+        since = self._short_since.setdefault(mine.space.device, mine.at)
+        if mine.at - since < PATIENCE_SECONDS and not all(each.space.is_short for each in here.values()):
+            return False
         if mine.growth < max(LEAST_GROWTH_BYTES, *(each.growth for each in here.values())):
             return False
         self._measures |= {job: replace(each, base=each.used) for job, each in here.items()}

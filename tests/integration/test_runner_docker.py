@@ -8,6 +8,7 @@ import io
 import json
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -188,6 +189,34 @@ async def test_job_can_be_stopped_when_no_note_can_be_kept(bench: Bench, tmp_pat
 async def test_memory_limit(bench: Bench) -> None:
     ended, _ = await bench.run("x=$(cat /dev/zero | tr '\\0' x)", memory_bytes=32 * MIB)
     assert ended.reason is ExitReason.OUT_OF_MEMORY and ended.code != 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MiB, on which less is free than a host wants for itself."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(place)], check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+async def test_a_job_that_fills_the_disk_itself_ends_below_its_own_limit(
+    bench: Bench, small_disk: Path
+) -> None:
+    quiet, greedy = small_disk / "quiet", small_disk / "greedy"
+    quiet.mkdir()
+    greedy.mkdir()
+    modest = bench.spec("sleep 600", workspace=quiet)
+    await bench.begin(modest)
+    script = "i=0; while :; do i=$((i+1)); head -c 500000 /dev/zero > f$i; sleep 0.1; done"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.runner.wait, modest.lease_id)
+        ended, _ = await bench.run(script, workspace=greedy, disk_bytes=1 << 40)
+        nursery.cancel_scope.cancel()
+    assert ended.reason is ExitReason.DISK_LIMIT
+    assert (await bench.runner.status(modest.lease_id)).state is JobState.RUNNING
 
 
 async def test_fork_bomb_is_bounded(bench: Bench) -> None:
