@@ -151,6 +151,9 @@ class Passages:
         if not await lives():
             raise job_missing(lease_id)
         if (gate := gate_seen(workspace)) is None:
+            known = self.of(lease_id, run, workspace)
+            if known is not None and known.of_run(run):
+                return known  # by another who let it go at the same time
             raise StartFailed(f"the job's file {GATE} is gone, so nothing tells whether it began")
         passage = self._intend(lease_id, run, gate)
         for _ in range(PASS_TRIES):

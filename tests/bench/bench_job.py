@@ -98,14 +98,14 @@ def runner_ready_vs_docker_run() -> dict[str, object]:
 
 
 def ready_overhead() -> dict[str, object]:
-    """What our runner takes longer than `docker run`, with image and input files there; below 0 is faster."""
+    """What our runner takes longer than `docker run`, with image and input files there; below 0 is
+    faster. At most 0.5 is asked."""
     image = ensure_busybox(engine_client())
     ours, plain = trio.run(_alternate, image, RUNS)
     return {
         "value": round(statistics.median(ours) - statistics.median(plain), 3),
         "unit": "s",
         "reference": "docker run",
-        "target": 0.5,
         "detail": {
             "runner_seconds_median": round(statistics.median(ours), 4),
             "runner_seconds_worst": round(max(ours), 4),
