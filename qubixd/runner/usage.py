@@ -82,7 +82,7 @@ class Kernel:
 
 def _content(path: str) -> bytes:
     """A small file, with as few calls as can be: this is done for every job each second."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         return os.read(descriptor, MAX_FILE_BYTES)
     finally:
@@ -222,7 +222,7 @@ def _places(client: Client, names: Mapping[LeaseId, str]) -> dict[LeaseId, Place
     for lease, name in names.items():
         with suppress(APIError):
             info = client.inspect_container(name)
-            mode = info["HostConfig"]["NetworkMode"]
+            mode = str((info.get("HostConfig") or {}).get("NetworkMode", ""))
             shared = mode.removeprefix("container:") if mode.startswith("container:") else ""
             if info["State"]["Running"]:
                 found[lease] = Place(info["Id"], int(info["State"]["Pid"]), shared)
