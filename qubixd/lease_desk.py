@@ -42,10 +42,13 @@ async def follow(node: Node, lease: Lease, emit: Emit) -> control.RunEvent:
 
 async def ps(node: Node, args: control.PsArgs, emit: Emit) -> control.PsView:
     leases = await node.all_leases()
-    standing = node.reconciler.standing
+    standing, progress = node.reconciler.standing, node.desk.progress
     shown = (one for one in leases if args.all or one.phase not in TERMINAL or one.lease_id in standing)
     return control.PsView(
-        [lease_view(one, [d.code for d in standing.get(one.lease_id, ())]) for one in shown]
+        [
+            lease_view(one, [d.code for d in standing.get(one.lease_id, ())], progress.get(one.lease_id))
+            for one in shown
+        ]
     )
 
 
@@ -126,4 +129,4 @@ def run_event(node: Node, lease: Lease) -> control.RunEvent:
     told = node.desk.progress.get(lease.lease_id)
     detail = lease.sentence if lease.phase in TERMINAL else words_of(lease, told)
     waiting = node.waiting.why if lease.phase in WAITS_FOR_CHAIN else ""
-    return control.RunEvent(lease.phase, detail, lease_view(lease), waiting=waiting)
+    return control.RunEvent(lease.phase, detail, lease_view(lease, told=told), waiting=waiting)

@@ -46,8 +46,8 @@ def cuda_words(cuda: int) -> str:
     return f"{cuda // 1_000}.{cuda % 1_000 // 10}" if cuda else ""
 
 
-def lease_view(lease: Lease, differences: Iterable[str] = ()) -> LeaseView:
-    """`differences`: codes of what the chain says otherwise."""
+def lease_view(lease: Lease, differences: Iterable[str] = (), told: Progress | None = None) -> LeaseView:
+    """`differences`: codes of what the chain says otherwise; `told` as in `words_of`."""
     terms = lease.terms
     other = terms.provider if lease.role is Role.CALLER else terms.caller
     return LeaseView(
@@ -82,7 +82,7 @@ def lease_view(lease: Lease, differences: Iterable[str] = ()) -> LeaseView:
         differences=list(differences),
         frozen=lease.frozen,
         restarts=lease.restarts,
-        detail="" if lease.phase in TERMINAL else words_of(lease),
+        detail="" if lease.phase in TERMINAL else words_of(lease, told),
     )
 
 

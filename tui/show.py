@@ -13,7 +13,7 @@ from typing import TextIO
 
 import msgspec
 from rich import box
-from rich.console import Console, JustifyMethod
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -142,6 +142,16 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
     ]
     columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
     return table(columns, rows, ("time", "used QU", "deposit QU"), {"job": 0, "with": 0})
+
+
+def leases_screen(leases: Sequence[LeaseView]) -> RenderableType:
+    """The table, and below it what happens in leases that are made ready or frozen."""
+    going_on = [one for one in leases if one.detail and (one.frozen or one.phase == "provisioning")]
+    notes = [
+        Text(f" {short_id(one.lease_id)}: {safe_line(one.detail, 300)}", "dim", overflow="fold")
+        for one in going_on
+    ]
+    return Group(leases_table(leases), *notes)
 
 
 def _state(lease: LeaseView) -> Text:

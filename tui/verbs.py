@@ -89,7 +89,7 @@ async def offer(options: argparse.Namespace) -> int:
 async def ps(options: argparse.Namespace) -> int:
     view: PsView = await ask(options, "ps", PsArgs(options.all))
     none_here = "No leases." if options.all else "No open leases; `qubix ps -a` shows ended ones too."
-    return tell(options, view, show.leases_table(view.leases) if view.leases else Text(none_here))
+    return tell(options, view, show.leases_screen(view.leases) if view.leases else Text(none_here))
 
 
 async def stop(options: argparse.Namespace) -> int:

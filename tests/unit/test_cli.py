@@ -24,7 +24,8 @@ from tui import cli
 
 def daemon(verb: str, args: Any) -> Iterator[Reply]:
     """A well-behaved daemon that knows hostile peers."""
-    hostile_lease = views.lease(name=HOSTILE, phase="running", settled=False, gpu=HOSTILE, peer_id=HOSTILE)
+    words = {"name": HOSTILE, "gpu": HOSTILE, "peer_id": HOSTILE, "detail": HOSTILE}
+    hostile_lease = views.lease(phase="running", settled=False, frozen=True, **words)
     if verb == "logs":
         yield {"event": {"data": b"one\n"}}
         yield {"event": {"data": HOSTILE.encode()}}
@@ -82,6 +83,15 @@ def test_a_screen_fits_80_columns_and_holds_no_control_character(home: str, word
     assert not [c for c in text if c != "\n" and not c.isprintable()], ascii(text)
     if words[0] in ("market", "why", "deny", "directories", "offer", "ps") or "history" in words:
         assert max(map(len, text.splitlines())) <= 80
+
+
+def test_ps_says_how_far_a_job_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    coming = views.lease(phase="provisioning", settled=False, detail="pulling the image 43 %")
+    answer = {"ok": control.to_body(control.PsView([coming, views.lease(lease_id="ab" * 32)]))}
+    with control_server(tmp_path / "control.sock", lambda verb, args: [answer]):
+        assert cli.main(["--data-dir", str(tmp_path), "ps"]) == 0
+    lines = [line.strip() for line in capfd.readouterr().out.splitlines() if "43 %" in line]
+    assert lines == ["3fa9c100: pulling the image 43 %"]
 
 
 def on_terminal(words: list[str]) -> str:

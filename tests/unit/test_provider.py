@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from protocol.errors import ConfigInvalid, EngineUnreachable, NoOffer, UsageErro
 from protocol.lease_state import Lease, Phase
 from protocol.query import Filter
 from protocol.units import Qu, Seconds, amount_due, net_of
-from qubixd import lease_desk
+from qubixd import engine_choice, lease_desk
+from qubixd import provider as provider_module
 from qubixd.control import offer, send
 from qubixd.provider_desk import provider
 from tests.support.rental import Rental, rental
@@ -228,3 +230,11 @@ async def test_only_who_rents_pauses_and_only_what_runs(tmp_path: Path, autojump
         await one.world.until_ended(lease.lease_id, one.bob)
         with pytest.raises(UsageError, match="there is nothing to pause: done"):
             await lease_desk.pause(one.bob.up, PauseArgs(lease.lease_id.hex()), nobody)
+
+
+def test_every_hindrance_is_on_the_page_for_providers() -> None:
+    sources = [Path(module.__file__ or "").read_text() for module in (provider_module, engine_choice)]
+    codes = {code for source in sources for code in re.findall(r'"(provider\.[a-z_]+)"', source)}
+    page = (Path(__file__).parents[2] / "docs" / "provider.md").read_text()
+    # A caller is never asked for its hindrances.
+    assert codes - {"provider.none"} == set(re.findall(r"\| `(provider\.[a-z_]+)` \|", page))
