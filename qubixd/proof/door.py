@@ -58,6 +58,13 @@ class ProofDoor:
     """Leases whose machine is being proved: one proof at a time."""
     spent: Counter[LeaseId] = field(default_factory=Counter)
     """Seconds that programs have run before the jobs began, rounded up."""
+    ended: dict[LeaseId, float] = field(default_factory=dict)
+    """When the last program ended, on trio's clock."""
+
+    def ran_since(self, lease_id: LeaseId, instant: float) -> bool:
+        """Whether a program has run in a job since then, on trio's clock: what was used then is not the
+        job's doing alone."""
+        return lease_id in self.busy or self.ended.get(lease_id, -math.inf) >= instant
 
     def open(self, wire: Wire) -> None:
         """Begin to answer on a wire."""
@@ -91,6 +98,7 @@ class ProofDoor:
                 await self._run(stream, lease, name)
         finally:
             self.busy.discard(lease.lease_id)
+            self.ended[lease.lease_id] = trio.current_time()
 
     async def _lease_of(self, lease_id: LeaseId, caller: PeerKey) -> Lease:
         lease = await self.leases.get(lease_id)
@@ -125,8 +133,9 @@ class ProofDoor:
 
     def _left_s(self, lease: Lease) -> float:
         """How long a program may run now."""
-        for gone in self.spent.keys() - {one.lease_id for one in self.leases.active()}:
-            del self.spent[gone]
+        for known in (self.spent, self.ended):
+            for gone in known.keys() - {one.lease_id for one in self.leases.active()}:
+                del known[gone]
         return LONGEST_S - (self.spent[lease.lease_id] if lease.phase is Phase.PROVISIONING else 0)
 
 

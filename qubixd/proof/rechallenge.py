@@ -6,7 +6,6 @@ comes several times in a row.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -21,8 +20,6 @@ from protocol.lease_state import Lease, Phase, Role
 from protocol.units import LeaseId
 from qubixd.leases import Clock, Leases
 from qubixd.proof.verify import NO_ANSWER, TOO_SLOW, Proof
-
-log = logging.getLogger("qubix.proof")
 
 MEAN_S: Final = 600.0
 """Between two proofs of one lease. A look every LOOK_S decides by chance, so that none can be foreseen."""
@@ -73,7 +70,6 @@ class Rechallenges:
             del self.missed[lease.lease_id]
         elif proof.code in FORGIVEN:
             self.missed[lease.lease_id] += 1
-        log.info("proof of lease %s: %s", lease.lease_id.hex()[:16], proof.code or "passed")
         if proof.ok or proof.code not in FORGIVEN or self.missed[lease.lease_id] >= PATIENCE:
             await self.leases.feed(lease.lease_id, m.RunProved(proof.code, proof.sentence, self.now_ms()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from qubixd.proof.plan import NotProvable, Plan, light_plan, plan_of
 from qubixd.proof.verify import NO_ANSWER, TOO_SLOW, Proof, Verifier
 from qubixd.talk import IDLE_TIMEOUT_S, patience, receive_signed, send_signed
 from qubixd.wire import Stream, Wire
+
+log = logging.getLogger("qubix.proof")
 
 PROOF_PROTOCOL: Final = "/qubix/proof/1"
 OPEN_S: Final = 30.0
@@ -98,7 +101,20 @@ class Prover:
             program = await self.in_thread(lambda: self.programs.program(arch, plan.cuda))
         except (NotProvable, CompilerMissing, MachineError) as error:
             return Proof(False, error.code, str(error))
-        return await prove_lease(self.wire, self.key, lease, self.addresses_of(lease), program, plan)
+        proof = await prove_lease(self.wire, self.key, lease, self.addresses_of(lease), program, plan)
+        log.info("machine of lease %s: %s", lease.lease_id.hex()[:16], told(proof))
+        return proof
+
+
+def told(proof: Proof) -> str:
+    """A proof in a line of the log. Names are the machine's own: they come in quotes."""
+    if not proof.ok:
+        return f"{proof.code}: {proof.sentence}"
+    names = sorted({repr(device.name) for device in proof.devices})
+    return (
+        f"proved, {proof.rate / 1e9:.0f} thousand million operations a second in {proof.compute_ms} ms, "
+        f"memory read in {proof.memory_ms} ms, {len(proof.devices)} x {', '.join(names)}"
+    )
 
 
 async def prove_lease(

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,11 @@ from protocol.signing import NodeKey
 from protocol.units import EscrowId, LeaseId, Tick
 from qubixd.jobfiles import JobFiles
 from qubixd.leases import Leases
+from qubixd.proof import door as door_module
 from qubixd.proof.build import Programs
 from qubixd.proof.door import PREFIX, ProofDoor, place, sweep
 from qubixd.proof.run import PROOF_PROTOCOL, Prover, Rented, prove_lease
-from qubixd.proof.verify import NO_ANSWER
+from qubixd.proof.verify import NO_ANSWER, WRONG
 from qubixd.talk import receive_signed, send_signed
 from qubixd.wire import Stream, Wire
 from tests.support import proof_programs as programs
@@ -99,7 +100,7 @@ async def provider(root: Path, bench: Bench) -> AsyncIterator[House]:
         door = ProofDoor(ALICE, leases, files, bench.runner, inline)
         door.open(alice)
         made = Programs(programs.cache())
-        prover = Prover(bob, BOB, made, lambda lease: (), lambda lease: Rented(arch="amd64"), inline)
+        prover = Prover(bob, BOB, made, lambda lease: (), lambda lease: Rented(arch=programs.ARCH), inline)
         yield House(bench, leases, lease, workspace, bob, eve, prover, door)
         nursery.cancel_scope.cancel()
 
@@ -108,7 +109,7 @@ async def provider(root: Path, bench: Bench) -> AsyncIterator[House]:
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     async with both_runners(request, tmp_path) as bench, provider(tmp_path, bench) as made:
         spec = bench.spec("sleep 600", lease_id=made.lease.lease_id, workspace=made.workspace)
-        spec = type(spec)(**{**spec.__dict__, "memory_bytes": 256 * MIB})
+        spec = replace(spec, memory_bytes=256 * MIB, env={"QUBIX_CHEAT": "skip 4"})
         with trio.fail_after(LIMIT_SECONDS):
             await bench.runner.start(spec)
             yield made
@@ -141,6 +142,16 @@ async def test_a_program_that_says_something_else_is_found_out(house: House) -> 
     script = b"#!/bin/sh\nexec head -c 100000 /dev/zero\n"
     proof = await prove_lease(house.wire, BOB, house.lease, (), script, programs.small())
     assert not proof.ok and proof.code == "proof.malformed"
+    await house.until_clean()
+
+
+async def test_a_provider_that_runs_a_program_of_its_own_is_found_out(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way, with a daemon that swaps the program for one that leaves out a quarter of the rows."""
+    cheat = programs.cheater().read_bytes()
+    monkeypatch.setattr(door_module, "place", lambda workspace, name, program: place(workspace, name, cheat))
+    assert (await house.prover(house.lease)).code == WRONG
     await house.until_clean()
 
 
@@ -184,10 +195,10 @@ async def test_a_caller_does_not_compute_for_nothing(house: House) -> None:
     house.door.spent[house.lease.lease_id] = 240
     proof = await house.prover(house.lease)
     assert proof.code == NO_ANSWER and "240 s" in proof.sentence
-    house.door.spent[house.lease.lease_id] = 239
+    house.door.spent[house.lease.lease_id] = 120
     assert (await house.prover(house.lease)).ok
     await house.until_clean()
-    assert house.door.spent[house.lease.lease_id] == 240
+    assert house.door.spent[house.lease.lease_id] > 120
 
 
 async def test_a_lease_that_is_over_has_no_machine(house: House) -> None:

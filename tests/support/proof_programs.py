@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import struct
 import subprocess
 import tempfile
@@ -26,7 +27,10 @@ CHEAT: Final = (OWN / "cheat.c", SOURCES / "prover.c")
 PLAIN: Final = (OWN / "plain.c",)
 STUB: Final = (OWN / "cuda_stub.cpp",)
 LIBRARY_FLAGS: Final = ("-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-sanitize=all", "-O2")
-PROGRAM_FLAGS: Final = ("-std=gnu11", "-O2", "-fno-sanitize=all", "-lpthread")
+ARCH: Final = "arm64" if platform.machine() in ("aarch64", "arm64") else "amd64"
+"""Of this machine."""
+TARGET: Final = {"amd64": "x86_64-linux-musl", "arm64": "aarch64-linux-musl"}[ARCH]
+PROGRAM_FLAGS: Final = ("-target", TARGET, "-static", "-std=gnu11", "-O2", "-fno-sanitize=all", "-lpthread")
 COMPILE_SECONDS: Final = 300
 
 
@@ -37,7 +41,7 @@ def cache() -> Path:
 
 def honest(cuda: bool = False) -> Path:
     """The program as it is sent, for this machine, compiled with every warning an error."""
-    return Programs(cache()).path("amd64", cuda, STRICT_FLAGS)
+    return Programs(cache()).path(ARCH, cuda, STRICT_FLAGS)
 
 
 def cheater() -> Path:
