@@ -172,7 +172,10 @@ def closed(lease: Lease, event: m.ChainClosed) -> Step:
     lease = replace(lease, settled=True, paid=event.paid, refunded=event.refunded)
     if lease.phase is not Phase.SETTLING:
         lease = blame(lease, Phase.FAILED, "lease.closed_elsewhere", "the escrow is gone from the contract")
-        return _end(lease, event.now), (m.RunDiscard(),)
+        if lease.collected:
+            return _end(lease, event.now), (m.RunDiscard(),)
+        timer_at = at(event.now, job.STOP_PATIENCE_MS)
+        return replace(lease, phase=Phase.SETTLING, exited=True, timer_at=timer_at), (m.RunDiscard(),)
     if not lease.collected:
         patience_ms = job.COLLECT_PATIENCE_MS if lease.exited else job.STOP_PATIENCE_MS
         return replace(lease, timer_at=at(event.now, patience_ms)), ()

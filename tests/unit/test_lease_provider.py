@@ -299,12 +299,15 @@ def test_packing_that_takes_for_ever_does_not_hold_up_the_money() -> None:
 
 
 @pytest.mark.parametrize(
-    "lease", [ready_provider(), running_provider(), paused_provider(), exited_provider()]
+    "lease",
+    [ready_provider(), running_provider(), paused_provider(), play(running_provider(), job_exited(20))[0]],
 )
 def test_an_escrow_that_is_gone_ends_everything(lease: Lease) -> None:
     after, effects = play(lease, closed(99, 0))
-    assert (after.phase, after.reason) == (Phase.FAILED, "lease.closed_elsewhere")
+    assert (after.phase, after.reason) == (Phase.SETTLING, "lease.closed_elsewhere")
     assert effects == [m.RunDiscard()]
+    assert play(after, m.RunDiscarded(at(100)))[0].phase is Phase.FAILED
+    assert play(after, m.ClockPassed(at(99 + STOP_PATIENCE_MS / 1_000)))[0].phase is Phase.FAILED
 
 
 def test_after_sleep_patience_starts_afresh() -> None:
