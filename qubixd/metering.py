@@ -17,6 +17,7 @@ from qubixd.meters import Meters
 from qubixd.meters_door import MetersDoor
 from qubixd.meters_follow import Follower
 from qubixd.parts import Parts
+from qubixd.proof.door import ProofDoor
 from qubixd.sampling import MIB, Sampler
 from qubixd.wire import Wire
 
@@ -39,13 +40,17 @@ class Metering:
         leases: Leases,
         addresses_of: Callable[[Lease], tuple[str, ...]],
         health: Health | None,
+        proofs: ProofDoor | None,
     ) -> Metering:
-        """`health`: who watches this machine's GPUs, if it is rented out and has any."""
+        """`health`: who watches this machine's GPUs, if it is rented out and has any. `proofs`: who runs
+        programs in jobs that are not the jobs' own."""
         meters = Meters(parts.store, leases, parts.now_ms)
         follower = Follower(parts.wire, parts.key, leases, meters, addresses_of)
         sampler = None
         if parts.runner is not None:
             sampler = Sampler(leases, meters, parts.runner, parts.now_ms, lambda: cards_of(parts, health))
+            if proofs is not None:
+                sampler.disturbed = proofs.ran_since
         return cls(meters, MetersDoor(parts.key, leases, meters), follower, sampler)
 
     def open(self, wire: Wire) -> None:

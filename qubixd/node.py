@@ -165,7 +165,8 @@ async def run_node(
         tick_ms=lambda: watchers.tick_ms,
         can_prove=proving.prove is not None,
     )
-    metering = Metering.build(parts, leases, addresses_of, provider.cards.health if provider.cards else None)
+    health = provider.cards.health if provider.cards else None
+    metering = Metering.build(parts, leases, addresses_of, health, proving.door)
     asked_to_stop = trio.Event()
     async with trio.open_nursery() as nursery:
         node = Node(

@@ -156,12 +156,27 @@ async def test_seconds_in_which_others_compute_in_the_job_do_not_count(
 ) -> None:
     async with rental(tmp_path) as one:
         one.alice.engine.load_millis = 0
-        sampler = one.alice.up.metering.sampler
-        assert sampler is not None
-        sampler.disturbed = lambda lease_id, since: True
+        proofs = one.alice.up.proving.door
+        assert proofs is not None
         await one.rent(job(seconds=400, extra=IDLE))
+        proofs.busy.add(one.lease_id)  # one that takes for ever
         served, _ = await one.ended()
         assert served.reason == "job.completed"
+
+
+async def test_proofs_now_and_then_do_not_keep_an_idle_job_alive(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with rental(tmp_path) as one:
+        one.alice.engine.load_millis = 0
+        proofs = one.alice.up.proving.door
+        assert proofs is not None
+        await one.rent(job(seconds=400, extra=IDLE))
+        for _ in range(6):
+            await trio.sleep(13)
+            proofs.ended[one.lease_id] = trio.current_time()
+        served, _ = await one.ended()
+        assert served.reason == "lease.idle"
 
 
 # --- the door -------------------------------------------------------------------------------------
