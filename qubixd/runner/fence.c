@@ -1,81 +1,132 @@
 /* The fence of a job with Internet: holds a network namespace and its packet filter.
  *
+ *   fence                  answer: programs run here
  *   fence hold RULES       install, answer, keep the namespace until SIGTERM
  *   fence apply RULES      install, answer, end: replaces the rules of a fence that stands
- *   fence networks         this machine's IPv4 addresses and routes as ADDRESS/MASK, one a line
+ *   fence networks         print the kernel's own tables of this machine's IPv4 routes and addresses
  *
  * RULES is a batch of nf_tables messages in hexadecimal, each asking for an acknowledgement; fence_rules.py
  * makes it. The answer is one line: "up" once the kernel took every message and a forbidden packet has been
- * refused, else "no nf_tables: ..." or "failed: ..." and an exit code above zero.
+ * refused, else "no nf_tables: ..." or "failed: ..." with an error number, and an exit code above zero.
+ *
+ * Without a C library, which would take a compiler half a minute to build where this is compiled.
  */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <ifaddrs.h>
 #include <linux/capability.h>
+#include <linux/errno.h>
+#include <linux/fcntl.h>
+#include <linux/in.h>
 #include <linux/netlink.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <unistd.h>
+#include <linux/signal.h>
+#include <linux/socket.h>
+#include <linux/unistd.h>
 
 #define MAX_BATCH 65536
-#define DEVICE_METADATA "169.254.169.254"
+#define METADATA 0xa9fea9feu /* 169.254.169.254 */
 #define DISCARD_PORT 9
 
-static int fail(const char *what, int error) {
-    printf("%s: %s\n", what, strerror(error));
+enum { INET = 2, NETLINK = 16, DATAGRAM = 2, RAW = 3, CLOSE_ON_EXEC = 02000000 };
+enum { SOCKET_LEVEL = 1, RECEIVE_BUFFER = 8, RECEIVE_TIMEOUT = 20 };
+
+#if defined(__x86_64__)
+__asm__(".globl _start\n_start: xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call begin\n");
+
+static long call(long number, long a, long b, long c, long d, long e, long f) {
+    long result;
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+#elif defined(__aarch64__)
+__asm__(".globl _start\n_start: mov x29, xzr\n mov x0, sp\n bl begin\n");
+
+static long call(long number, long a, long b, long c, long d, long e, long f) {
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc #0"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+                     : "memory");
+    return x0;
+}
+#endif
+
+static unsigned char batch[MAX_BATCH];
+static char answer[16384] __attribute__((aligned(8)));
+
+static void say(const char *text) {
+    long size = 0;
+    while (text[size])
+        size++;
+    call(__NR_write, 1, (long)text, size, 0, 0, 0);
+}
+
+static int fail(const char *what, long error) {
+    char digits[] = ": errno    \n", *at = digits + 10;
+    for (long left = error < 0 ? -error : error; left && at > digits + 7; left /= 10)
+        *at-- = (char)('0' + left % 10);
+    say(what);
+    say(digits);
     return 1;
+}
+
+static int same(const char *one, const char *other) {
+    while (*one && *one == *other)
+        one++, other++;
+    return *one == *other;
 }
 
 static int digit(char c) {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* The bytes of `hex` in `out`; their number, -1 if it is no even number of hexadecimal digits or too long. */
-static int unhex(const char *hex, unsigned char *out) {
+/* The bytes of `hex` in `batch`; their number, -1 if it is no even number of hexadecimal digits or too long. */
+static int unhex(const char *hex) {
     int size = 0;
     for (; hex[0]; hex += 2) {
         if (size == MAX_BATCH || digit(hex[0]) < 0 || digit(hex[1]) < 0)
             return -1;
-        out[size++] = (unsigned char)(digit(hex[0]) << 4 | digit(hex[1]));
+        batch[size++] = (unsigned char)(digit(hex[0]) << 4 | digit(hex[1]));
     }
     return size;
 }
 
 /* How many messages of the batch want an acknowledgement. */
-static int expected(const unsigned char *batch, int size) {
+static int expected(int size) {
     int count = 0, at = 0;
     while (at + (int)sizeof(struct nlmsghdr) <= size) {
-        struct nlmsghdr header;
-        memcpy(&header, batch + at, sizeof header);
-        if (header.nlmsg_len < sizeof header)
+        const struct nlmsghdr *header = (const struct nlmsghdr *)(batch + at);
+        if (header->nlmsg_len < sizeof *header)
             break;
-        count += (header.nlmsg_flags & NLM_F_ACK) != 0;
-        at += (int)NLMSG_ALIGN(header.nlmsg_len);
+        count += (header->nlmsg_flags & NLM_F_ACK) != 0;
+        at += (int)NLMSG_ALIGN(header->nlmsg_len);
     }
     return count;
 }
 
 /* Take acknowledgements in until `count` came; 0, or the error of the first message that was refused. */
-static int acknowledged(int netlink, int count) {
-    _Alignas(struct nlmsghdr) char answer[16384];
+static long acknowledged(long netlink, int count) {
     while (count > 0) {
-        ssize_t got = recv(netlink, answer, sizeof answer, 0);
+        long got = call(__NR_recvfrom, netlink, (long)answer, sizeof answer, 0, 0, 0);
         if (got < 0)
-            return errno;
+            return got;
         unsigned left = (unsigned)got;
         for (struct nlmsghdr *each = (struct nlmsghdr *)answer; NLMSG_OK(each, left);
              each = NLMSG_NEXT(each, left)) {
             if (each->nlmsg_type != NLMSG_ERROR)
                 continue;
-            struct nlmsgerr *error = NLMSG_DATA(each);
+            const struct nlmsgerr *error = NLMSG_DATA(each);
             if (error->error)
-                return -error->error;
+                return error->error;
             count--;
         }
     }
@@ -83,89 +134,77 @@ static int acknowledged(int netlink, int count) {
 }
 
 static int install(const char *hex) {
-    static unsigned char batch[MAX_BATCH];
-    int size = unhex(hex, batch), room = 1 << 20;
-    if (size <= 0 || expected(batch, size) == 0)
+    int size = unhex(hex), room = 1 << 20;
+    if (size <= 0 || expected(size) == 0)
         return fail("failed: the rules cannot be read", EINVAL);
-    int netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+    long netlink = call(__NR_socket, NETLINK, RAW | CLOSE_ON_EXEC, NETLINK_NETFILTER, 0, 0, 0);
     if (netlink < 0)
-        return fail("no nf_tables: no netfilter socket", errno);
-    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    struct timeval patience = {.tv_sec = 10};
-    setsockopt(netlink, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
-    setsockopt(netlink, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (sendto(netlink, batch, (size_t)size, 0, (struct sockaddr *)&kernel, sizeof kernel) != size)
-        return fail("no nf_tables: the rules could not be sent", errno);
-    int error = acknowledged(netlink, expected(batch, size));
-    close(netlink);
+        return fail("no nf_tables: no netfilter socket", netlink);
+    struct sockaddr_nl kernel = {.nl_family = NETLINK};
+    long patience[2] = {10, 0};
+    call(__NR_setsockopt, netlink, SOCKET_LEVEL, RECEIVE_BUFFER, (long)&room, sizeof room, 0);
+    call(__NR_setsockopt, netlink, SOCKET_LEVEL, RECEIVE_TIMEOUT, (long)patience, sizeof patience, 0);
+    long sent = call(__NR_sendto, netlink, (long)batch, size, 0, (long)&kernel, sizeof kernel);
+    if (sent != size)
+        return fail("no nf_tables: the rules could not be sent", sent);
+    long error = acknowledged(netlink, expected(size));
+    call(__NR_close, netlink, 0, 0, 0, 0, 0);
     return error ? fail("no nf_tables: the kernel refused the rules", error) : 0;
 }
 
 /* A packet to a forbidden address must be refused on its way out, whatever the kernel said of the rules. */
 static int holds(void) {
-    struct sockaddr_in forbidden = {.sin_family = AF_INET, .sin_port = htons(DISCARD_PORT)};
-    inet_pton(AF_INET, DEVICE_METADATA, &forbidden.sin_addr);
-    int probe = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in forbidden = {.sin_family = INET};
+    forbidden.sin_port = __builtin_bswap16(DISCARD_PORT);
+    forbidden.sin_addr.s_addr = __builtin_bswap32(METADATA);
+    long probe = call(__NR_socket, INET, DATAGRAM | CLOSE_ON_EXEC, 0, 0, 0, 0);
     if (probe < 0)
-        return fail("failed: no socket for a probe", errno);
-    ssize_t sent = sendto(probe, "", 1, 0, (struct sockaddr *)&forbidden, sizeof forbidden);
-    int error = sent < 0 ? errno : 0;
-    close(probe);
-    return error == EPERM ? 0 : fail("failed: a forbidden packet was not refused", error);
+        return fail("failed: no socket for a probe", probe);
+    long sent = call(__NR_sendto, probe, (long)"", 1, 0, (long)&forbidden, sizeof forbidden);
+    call(__NR_close, probe, 0, 0, 0, 0, 0);
+    return sent == -EPERM ? 0 : fail("failed: a forbidden packet was not refused", sent);
 }
 
 /* Nothing is left to do that needs a right. */
 static int give_up_rights(void) {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-    struct __user_cap_data_struct none[2] = {0};
-    return syscall(SYS_capset, &header, none) ? fail("failed: rights stayed", errno) : 0;
+    struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
+    long error = call(__NR_capset, (long)&header, (long)none, 0, 0, 0, 0);
+    return error ? fail("failed: rights stayed", error) : 0;
 }
 
-/* Two addresses of the kernel's, in network byte order. */
-static void print_network(struct in_addr address, struct in_addr mask) {
-    char text[INET_ADDRSTRLEN];
-    printf("%s/", inet_ntop(AF_INET, &address, text, sizeof text));
-    printf("%s\n", inet_ntop(AF_INET, &mask, text, sizeof text));
+static int show(const char *path) {
+    long file = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY, 0, 0, 0), got;
+    if (file < 0)
+        return fail("failed: no table of networks", file);
+    while ((got = call(__NR_read, file, (long)answer, sizeof answer, 0, 0, 0)) > 0)
+        call(__NR_write, 1, (long)answer, got, 0, 0, 0);
+    return got ? fail("failed: a table of networks broke off", got) : 0;
 }
 
-/* Where the main routing table leads: a VPN's networks need not be private ones. */
-static int routes(void) {
-    FILE *table = fopen("/proc/net/route", "r");
-    struct in_addr network, mask;
-    if (!table)
-        return fail("failed: no routes", errno);
-    fscanf(table, "%*[^\n]"); /* titles of the columns */
-    while (fscanf(table, "%*s %x %*s %*s %*s %*s %*s %x%*[^\n]", &network.s_addr, &mask.s_addr) == 2)
-        print_network(network, mask);
-    fclose(table);
+static int run(long count, char **words) {
+    unsigned long ends = 1ul << (SIGTERM - 1);
+    /* Process 1 gets no signal that it does not wait for. */
+    call(__NR_rt_sigprocmask, SIG_BLOCK, (long)&ends, 0, sizeof ends, 0, 0);
+    if (count == 1) {
+        say("up\n");
+        return 0;
+    }
+    if (count == 2 && same(words[1], "networks"))
+        return show("/proc/net/route") || show("/proc/net/fib_trie");
+    if (count != 3 || !(same(words[1], "hold") || same(words[1], "apply")))
+        return fail("failed: hold RULES, apply RULES or networks", EINVAL);
+    if (install(words[2]) || holds() || give_up_rights())
+        return 1;
+    say("up\n");
+    while (same(words[1], "hold") && call(__NR_rt_sigtimedwait, (long)&ends, 0, 0, sizeof ends, 0, 0) < 0)
+        ; /* interrupted, as by a pause of the container */
     return 0;
 }
 
-static int networks(void) {
-    struct ifaddrs *all, *each;
-    if (getifaddrs(&all))
-        return fail("failed", errno);
-    for (each = all; each; each = each->ifa_next)
-        if (each->ifa_addr && each->ifa_addr->sa_family == AF_INET && each->ifa_netmask)
-            print_network(((struct sockaddr_in *)each->ifa_addr)->sin_addr,
-                          ((struct sockaddr_in *)each->ifa_netmask)->sin_addr);
-    freeifaddrs(all);
-    return routes();
-}
-
-int main(int argc, char **argv) {
-    sigset_t ends;
-    int signal;
-    sigemptyset(&ends);
-    sigaddset(&ends, SIGTERM);
-    sigprocmask(SIG_BLOCK, &ends, NULL); /* process 1 gets no signal that it does not wait for */
-    if (argc == 2 && !strcmp(argv[1], "networks"))
-        return networks();
-    if (argc != 3 || (strcmp(argv[1], "hold") && strcmp(argv[1], "apply")))
-        return fail("failed: hold RULES, apply RULES or networks", EINVAL);
-    if (install(argv[2]) || holds() || give_up_rights())
-        return 1;
-    printf("up\n");
-    fflush(stdout);
-    return strcmp(argv[1], "hold") ? 0 : sigwait(&ends, &signal);
+/* `stack`: the number of words, then the words, as the kernel leaves them. */
+__attribute__((used, noreturn)) void begin(long *stack) {
+    long code = run(stack[0], (char **)(stack + 1));
+    for (;;)
+        call(__NR_exit_group, code, 0, 0, 0, 0, 0);
 }

@@ -12,23 +12,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.resources
+import importlib.util
 import io
-import ipaddress
 import logging
 import os
-import socket
-import struct
+import re
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig
 
@@ -38,19 +36,20 @@ from qubixd.runner import docker_config as config
 from qubixd.runner import fence_rules
 from qubixd.runner.common import LEASE_ID_BYTES, write_atomic
 from qubixd.runner.docker_engine import HTTP_CONFLICT, Client, ignoring_ended
+from qubixd.runner.fence_networks import networks_in, own_networks
 
 log = logging.getLogger(__name__)
 
 LABEL_FENCE: Final = "qubix.fence"
 TARGETS: Final = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl"}
-COMPILE_SECONDS: Final = 300
+HEADERS: Final = {"x86_64-linux-musl": "x86-linux-any", "aarch64-linux-musl": "aarch64-linux-any"}
+"""The kernel's own, where the compiler keeps them."""
+FREESTANDING: Final = ("-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector")
+COMPILE_SECONDS: Final = 120
 MEMORY_BYTES: Final = 48 << 20
 PIDS: Final = 64
 """The program needs 1 MB and is alone; the runtime that starts its second self, which renews the rules,
 counts against both for a moment."""
-LEAST_PREFIX: Final = 8
-"""A device or route to a wider network says nothing of who is near."""
-ONE: Final = "255.255.255.255"
 UP: Final = "up"
 SOURCE: Final = importlib.resources.files("qubixd.runner") / "fence.c"
 
@@ -131,40 +130,12 @@ class Fences:
         with self._lock, _unavailable():
             image = ensure_image(client, self._built)
             if self._host is None:
-                self._host = host_networks(_said_by_host(client, image))
+                self._host = networks_in(_said_by_host(client, image))
             return image
 
     def _forbidden(self) -> frozenset[str]:
         """The engine's host as it was, and this machine as it is now: mostly the same one."""
-        here = host_networks((*own_addresses(), *own_routes()))
-        return (self._host or frozenset()) | here | frozenset(self._limits.forbidden)
-
-
-def own_addresses() -> list[str]:
-    """ADDRESS/MASK of each device of this machine."""
-    found = (each for device in psutil.net_if_addrs().values() for each in device)
-    return [f"{each.address}/{each.netmask or ONE}" for each in found if each.family is socket.AF_INET]
-
-
-def own_routes(table: Path = Path("/proc/net/route")) -> list[str]:
-    """NETWORK/MASK of each route of this machine, where the system tells: a VPN's need not be private ones.
-
-    A line is: device, network, gateway, flags, three counts, mask, ...; hexadecimal, in the machine's order.
-    """
-    try:
-        lines = [line.split() for line in table.read_text().splitlines()[1:]]
-    except OSError:
-        return []
-    pairs = ((struct.pack("=I", int(line[1], 16)), struct.pack("=I", int(line[7], 16))) for line in lines)
-    return [f"{ipaddress.IPv4Address(network)}/{ipaddress.IPv4Address(mask)}" for network, mask in pairs]
-
-
-def host_networks(said: Iterable[str]) -> frozenset[str]:
-    """Each ADDRESS/MASK, and the network it is in: a neighbour may trust this machine. Not what leads
-    everywhere, as the route to the Internet does."""
-    found = [ipaddress.IPv4Interface(each) for each in said]
-    near = {str(each.network) for each in found if each.network.prefixlen >= LEAST_PREFIX}
-    return frozenset({str(each.ip) for each in found} | near)
+        return (self._host or frozenset()) | own_networks() | frozenset(self._limits.forbidden)
 
 
 # The image ----------------------------------------------------------------------------------------
@@ -197,26 +168,27 @@ def image_name(machine: str) -> str:
 def _program(machine: str, built: Path) -> bytes:
     path = built / image_name(machine).partition(":")[2]
     if not path.exists():
-        log.info("compiling the fence for jobs with Internet; this takes some seconds, once")
+        log.info("compiling the fence for jobs with Internet; this takes a second or two, once")
         built.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, compiled(SOURCE.read_bytes(), TARGETS[machine], built))
+        write_atomic(path, _compiled(TARGETS[machine], built))
         log.info("the fence for jobs with Internet is compiled")
     return path.read_bytes()
 
 
-def compiled(source: bytes, target: str, built: Path) -> bytes:
-    """A static program from one file of C. `built` is for what is left on the way. InternetUnavailable."""
+def _compiled(target: str, built: Path) -> bytes:
+    """The program; no C library is in it. InternetUnavailable if there is no compiler."""
     out = built / f"unfinished-{os.getpid()}"
-    options = ["-target", target, "-static", "-Os", "-s", "-x", "c", "-", "-o", str(out)]
-    environment = {**os.environ, "ZIG_LOCAL_CACHE_DIR": str(built / "zig")}
+    options = ["-target", target, *FREESTANDING, "-Os", "-s", "-x", "c", "-", "-o", str(out)]
+    for headers in (HEADERS[target], "any-linux-any"):
+        options += ["-isystem", str(_zig() / "lib" / "libc" / "include" / headers)]
     try:
         subprocess.run(
             [sys.executable, "-m", "ziglang", "cc", *options],
-            input=source,
+            input=SOURCE.read_bytes(),
             capture_output=True,
             check=True,
             timeout=COMPILE_SECONDS,
-            env=environment,
+            env={**os.environ, "ZIG_LOCAL_CACHE_DIR": str(built / "zig")},
         )
         return out.read_bytes()
     except subprocess.CalledProcessError as error:
@@ -226,6 +198,13 @@ def compiled(source: bytes, target: str, built: Path) -> bytes:
         raise InternetUnavailable(f"the fence for jobs with Internet cannot be compiled: {error}") from error
     finally:
         out.unlink(missing_ok=True)
+
+
+def _zig() -> Path:
+    found = importlib.util.find_spec("ziglang")
+    if found is None or found.origin is None:
+        raise InternetUnavailable("the fence cannot be compiled: the Python package ziglang is missing")
+    return Path(found.origin).parent
 
 
 def _archive(program: bytes) -> bytes:
@@ -250,7 +229,7 @@ _SMALL: Final[dict[str, Any]] = {
     "pids_limit": PIDS,
     "mem_limit": MEMORY_BYTES,
     "memswap_limit": MEMORY_BYTES,
-    "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": "64k", "max-file": "1"}),
+    "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": "1m", "max-file": "1"}),
     "restart_policy": {"Name": "no"},
 }
 
@@ -288,11 +267,16 @@ def _apply(client: Client, name: str, rules: str) -> str:
         said = str(error.explanation)
     # Where the first program found that the rules do not hold it ends, and the second with it.
     first: str = client.logs(name, tail=1).decode(errors="replace").strip()
-    return said if UP in (said, first) else first or said
+    return said if UP in (said, first) else _in_words(first or said)
 
 
-def _said_by_host(client: Client, image: str) -> list[str]:
-    """ADDRESS/MASK of devices and routes of the engine's host, which need not be the machine this runs on."""
+def _in_words(said: str) -> str:
+    """The program knows errors by number."""
+    return re.sub(r"errno +(\d+)", lambda found: os.strerror(int(found[1])), said)
+
+
+def _said_by_host(client: Client, image: str) -> str:
+    """The tables of networks of the engine's host, which need not be the machine this runs on."""
     host_config = client.create_host_config(**_SMALL, network_mode="host", userns_mode="host")
     made = client.create_container(
         image, [], entrypoint=["/fence", "networks"], host_config=host_config, use_config_proxy=False
@@ -305,7 +289,7 @@ def _said_by_host(client: Client, image: str) -> list[str]:
         client.remove_container(made, v=True, force=True)
     if code:
         raise InternetUnavailable(f"the engine's host does not tell its networks: {said.strip()[:200]}")
-    return said.split()
+    return said
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def prove(client: Client, runtime: Runtime, image: str) -> str:
     made = None
     try:
         made = client.create_container(
-            image, [], entrypoint=["/fence", "networks"], host_config=host_config, use_config_proxy=False
+            image, [], entrypoint=["/fence"], host_config=host_config, use_config_proxy=False
         )
         client.start(made)
         code = client.wait(made)["StatusCode"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -18,9 +17,9 @@ from protocol.errors import FilesInvalid
 from qubixd.runner import ExitReason
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.docker_config import container_name
-from qubixd.runner.fence import TARGETS, compiled
 from qubixd.runner.workspace import pack_to_file, unpack_file, usage_bytes
 from tests.support import engine as support
+from tests.support.c_programs import static_program
 from tests.support.runners import LIMIT_SECONDS, MIB, Bench
 
 pytestmark = pytest.mark.docker
@@ -44,11 +43,9 @@ async def bench(tmp_path: Path, busybox_image: str) -> AsyncIterator[Bench]:
     await made.remove_all()
 
 
-async def test_the_kernel_refuses_what_is_the_host_s(bench: Bench, tmp_path: Path) -> None:
+async def test_the_kernel_refuses_what_is_the_host_s(bench: Bench) -> None:
     """Namespaces, mounts, devices, keys, modules, bpf, io_uring, perf, clocks, raw and host sockets."""
-    program = bench.workspace / "escape"
-    program.write_bytes(compiled(ESCAPE.read_bytes(), TARGETS[platform.machine()], tmp_path))
-    program.chmod(0o755)
+    static_program(ESCAPE, bench.workspace / "escape")
     ended, said = await bench.run("./escape")
     assert (ended.code, said) == (0, "tried\n")
 

@@ -231,7 +231,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     ("changes", "words"),
     [
         ({"cap_add": []}, "no nf_tables: the kernel refused the rules: Operation not permitted"),
-        ({"network_mode": "none", "dns": None}, "a forbidden packet was not refused: Network unreachable"),
+        ({"network_mode": "none", "dns": None}, "a forbidden packet was not refused: Network is unreachable"),
     ],
 )
 def test_a_fence_that_does_not_hold_is_no_internet(

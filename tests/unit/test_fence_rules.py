@@ -8,11 +8,13 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qubixd.runner.fence import host_networks, image_name, own_routes
+from qubixd.runner.fence import image_name
+from qubixd.runner.fence_networks import TABLES, near, networks_in, own_networks
 from qubixd.runner.fence_rules import FORBIDDEN, batch, forbidden
 
 HEADER_BYTES = 20
@@ -69,19 +71,45 @@ def test_what_is_no_address_is_refused(odd: str) -> None:
 
 def test_neighbours_of_the_host_count_as_the_host() -> None:
     said = ["127.0.0.1/255.0.0.0", "203.0.113.9/255.255.255.0", "10.8.0.1/0.0.0.0"]
-    assert host_networks(said) == {"127.0.0.1", "127.0.0.0/8", "203.0.113.9", "203.0.113.0/24", "10.8.0.1"}
+    assert near(said) == {"127.0.0.1", "127.0.0.0/8", "203.0.113.9", "203.0.113.0/24", "10.8.0.1"}
 
 
 def test_fences_of_two_kinds_of_processor_are_two_images() -> None:
     assert image_name("x86_64") != image_name("aarch64")
 
 
-def test_routes_as_the_system_tells_them(tmp_path: Path) -> None:
-    table = tmp_path / "route"
+TITLES = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT   \n"
+TRIE = """Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 172.17.0.0/16 2 0 2
+        |-- 172.17.0.0
+           /16 link UNICAST
+        |-- 172.17.0.1
+           /32 host LOCAL
+        |-- 172.17.255.255
+           /32 link BROADCAST
+     |-- 203.0.113.77
+        /32 host LOCAL
+"""
+
+
+def test_networks_as_the_kernel_tells_them() -> None:
     words = (("00000000", "00000000"), ("000011AC", "0000FFFF"), ("000A8283", "00FFFFFF"))
-    lines = [f"eth0\t{network}\t010200C0\t0003\t0\t0\t0\t{mask}\t0\t0\t0" for network, mask in words]
-    table.write_text("\n".join(["Iface\tDestination\tGateway ...", *lines]) + "\n")
-    assert own_routes(table) == ["0.0.0.0/0.0.0.0", "172.17.0.0/255.255.0.0", "131.130.10.0/255.255.255.0"]
-    assert host_networks(own_routes(table)) >= {"172.17.0.0/16", "131.130.10.0/24"}
-    assert "0.0.0.0/0" not in host_networks(own_routes(table))
-    assert own_routes(tmp_path / "none") == []
+    lines = [f"eth0\t{network}\t010200C0\t0003\t0\t0\t0\t{mask}\t0\t0\t0   \n" for network, mask in words]
+    found = networks_in(TITLES + "".join(lines) + TRIE)
+    assert found == {
+        *("0.0.0.0", "172.17.0.0", "172.17.0.0/16", "131.130.10.0", "131.130.10.0/24"),
+        *("172.17.0.1", "172.17.0.1/32", "203.0.113.77", "203.0.113.77/32"),
+    }
+    assert networks_in("") == frozenset()
+
+
+def test_this_machine_s_own_tables_are_read() -> None:
+    addresses = [
+        each.address for device in psutil.net_if_addrs().values() for each in device if each.family == 2
+    ]
+    assert own_networks() >= set(addresses) and "0.0.0.0/0" not in own_networks()
+    told = networks_in("".join(Path(table).read_text() for table in TABLES))
+    assert told >= set(addresses)
