@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from protocol.errors import EngineUnreachable, ImageUnavailable, StartFailed
+from protocol.errors import DiskFull, EngineUnreachable, ImageUnavailable, QubixError, StartFailed
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
@@ -122,7 +122,7 @@ class DockerRunner:
         info = await self._engine.call(lambda client: self._jobs.start(client, spec))
         try:
             await self._until_at_gate(spec.lease_id, info)
-        except (StartFailed, ImageUnavailable):
+        except (StartFailed, ImageUnavailable, DiskFull):
             await self.remove(spec.lease_id)
             raise
         return config.started_at(info)
@@ -159,7 +159,7 @@ class DockerRunner:
         await self._engine.call(lambda client: self._jobs.begin(client, lease_id, ended))
 
     async def _until_at_gate(self, lease_id: LeaseId, info: config.Info) -> None:
-        """Return when the job waits at the gate or has been let go; ImageUnavailable if it died."""
+        """Return when the job waits at the gate or has been let go; raises why it died."""
         run, workspace, seconds = config.run_of(info), config.workspace_of(info), LOOK_SECONDS
         while not gate_seen(workspace) and not self._passages.intended(lease_id, run):
             if seconds >= LOOK_SECONDS_MOST or config.job_state(info) is JobState.EXITED:
@@ -169,7 +169,7 @@ class DockerRunner:
             await trio.sleep(seconds)
             seconds = min(2 * seconds, LOOK_SECONDS_MOST)
 
-    async def _died_at_gate(self, info: config.Info) -> ImageUnavailable:
+    async def _died_at_gate(self, info: config.Info) -> QubixError:
         return await self._engine.call(lambda client: self._jobs.died_at_gate(client, info))
 
     async def _let_go(self, lease_id: LeaseId, info: config.Info, secrets: dict[str, str]) -> Passage:

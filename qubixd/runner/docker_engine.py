@@ -147,16 +147,17 @@ def ignoring_ended() -> Iterator[None]:
 
 def start_failed(error: APIError) -> QubixError:
     reason = str(error.explanation)
-    return _disk_full(reason) or StartFailed(f"the Docker engine could not start the job: {reason}")
+    return disk_full(reason) or StartFailed(f"the Docker engine could not start the job: {reason}")
 
 
 def image_unavailable(image: str, reason: str) -> QubixError:
-    return _disk_full(reason) or ImageUnavailable(
+    return disk_full(reason) or ImageUnavailable(
         f"the image {image} is not on this machine and cannot be fetched: {reason}"
     )
 
 
-def _disk_full(reason: str) -> DiskFull | None:
+def disk_full(reason: str) -> DiskFull | None:
+    """If that is what these words mean."""
     if "no space left on device" in reason or "disk quota exceeded" in reason:
         return DiskFull("the Docker engine's disk is full; free some space (`docker system prune`) and retry")
     return None
@@ -170,7 +171,7 @@ def _engine_errors() -> Iterator[None]:
     except APIError as error:
         reason = str(error.explanation)
         failed = EngineUnreachable(f"The Docker engine at {_address()} refused a request: {reason}")
-        raise _disk_full(reason) or failed from error
+        raise disk_full(reason) or failed from error
     except (RequestException, DockerException, ConnectionError) as error:
         raise EngineUnreachable(_no_engine(str(error))) from error
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import suppress
 from typing import Final
 
 from docker.errors import APIError, NotFound
 
-from protocol.errors import ImageBroken, ImageUnavailable, StartFailed, WrongArchitecture
+from protocol.errors import ImageBroken, ImageUnavailable, QubixError, StartFailed, WrongArchitecture
 from protocol.units import LeaseId
 from qubixd.runner import RunSpec
 from qubixd.runner import docker_config as config
-from qubixd.runner.docker_engine import HTTP_CONFLICT, Client, ignoring_ended, start_failed
+from qubixd.runner.docker_engine import HTTP_CONFLICT, Client, disk_full, ignoring_ended, start_failed
 from qubixd.runner.fence import LABEL_FENCE, Fences
 from qubixd.runner.gate import clear_gate
 from qubixd.runner.workspace import give_to
@@ -22,6 +23,7 @@ JOB_UID: Final = 65_432
 """User and group of every job when the daemon is root: outside the ranges of people and of services."""
 SEND_SECONDS: Final = 30.0
 LAST_WORDS_BYTES: Final = 300
+KILLED_CODES: Final = (128 + signal.SIGKILL, 128 + signal.SIGTERM)
 NO_SHELL: Final = ("no such file", "not found")
 
 
@@ -93,10 +95,16 @@ class Containers:
         finally:
             attached.close()
 
-    def died_at_gate(self, client: Client, info: config.Info) -> ImageUnavailable:
-        """Why a job that nobody let go has ended. Up to there all is the image's doing."""
+    def died_at_gate(self, client: Client, info: config.Info) -> QubixError:
+        """Why a job that nobody let go has ended: the image's doing if not the machine's."""
         image, code = info["Config"]["Image"], info["State"]["ExitCode"]
         said = client.logs(info["Id"], tail=1).decode(errors="replace").strip()[-LAST_WORDS_BYTES:]
+        if full := disk_full(said.lower()):
+            return full
+        if code in KILLED_CODES:
+            return StartFailed(
+                f"the job's container was ended from outside before the job began (code {code})"
+            )
         if "exec format error" in said.lower():
             return WrongArchitecture(
                 f"the image {image} is made for another kind of processor than this machine's"

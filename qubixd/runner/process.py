@@ -86,7 +86,11 @@ class ProcessRunner:
         if self._begun(spec.lease_id) is None:
             self._notes.write(spec.lease_id, "order", json.dumps(order_of(spec)))
             await self._spawn(spec.lease_id, FIRST_RUN)
-        await self._until_at_gate(spec.lease_id)
+        try:
+            await self._until_at_gate(spec.lease_id)
+        except StartFailed:
+            await self.remove(spec.lease_id)
+            raise
         return UnixMs(self._existing(spec.lease_id)["started_at"])
 
     async def release(self, lease_id: LeaseId, secrets: dict[str, str]) -> UnixMs:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from protocol import images
-from protocol.errors import JobMissing, StartFailed
+from protocol.errors import ImageUnavailable, JobMissing, StartFailed
 from protocol.units import LeaseId
 from qubixd.runner import ExitReason, JobState
 from qubixd.runner.gate import GATE
@@ -106,6 +106,19 @@ async def test_a_job_s_own_file_at_the_gate_changes_nothing(bench: Bench) -> Non
     (bench.workspace / "go").touch()
     with trio.fail_after(LIMIT_SECONDS):
         assert (await bench.runner.wait(spec.lease_id)).code == 0
+
+
+async def test_a_job_that_cannot_come_to_the_gate_leaves_nothing(bench: Bench) -> None:
+    (bench.workspace / GATE).mkdir()
+    with pytest.raises((StartFailed, ImageUnavailable), match=r"before (the job|it could) beg[ia]n"):
+        await bench.runner.start(bench.spec("true"))
+    assert await bench.runner.leases() == frozenset()
+
+
+async def test_an_input_file_of_the_gate_s_name_is_no_gate(bench: Bench) -> None:
+    (bench.workspace / GATE).touch()
+    ended, said = await bench.run("echo begun")
+    assert (ended.code, said) == (0, "begun\n")
 
 
 async def test_start_again_and_by_the_next_daemon_adopts(bench: Bench) -> None:

@@ -343,6 +343,25 @@ async def test_job_that_the_engine_cannot_start_leaves_nothing(
     assert await bench.runner.leases() == frozenset()
 
 
+async def test_many_who_wait_hold_no_thread_each(bench: Bench, docker_engine: docker.DockerClient) -> None:
+    runner = bench.runner
+    assert isinstance(runner, DockerRunner)
+    specs = [bench.spec("until [ -e go ]; do sleep 0.05; done") for _ in range(4)]
+    for spec in specs:
+        await bench.begin(spec)
+    with trio.fail_after(LIMIT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for spec in specs:
+                nursery.start_soon(runner.wait, spec.lease_id)
+            while set(runner._disk.used()) != {spec.lease_id for spec in specs}:
+                await trio.sleep(0.02)
+            async with runner._engine.blocking:  # nobody holds one while nothing is measured
+                while runner._engine.blocking.borrowed_tokens > 1:
+                    await trio.sleep(0.02)
+            (bench.workspace / "go").touch()
+    assert runner._ends._stream is None  # nobody waits any more
+
+
 async def test_dead_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"unix://{tmp_path}/closed.sock"
     with socket.socket(socket.AF_UNIX) as closed:

@@ -63,10 +63,3 @@ async def test_an_image_that_cannot_run_a_job_is_refused(
     assert image in str(raised.value)
     assert await bench.runner.leases() == frozenset()
     assert not list((bench.workspace.parent / "state").rglob(spec.lease_id.hex()))
-
-
-async def test_a_directory_in_the_place_of_the_gate_s_file_is_refused(bench: Bench) -> None:
-    (bench.workspace / ".qubix-gate").mkdir()
-    with pytest.raises(ImageUnavailable, match="before the job began"):
-        await bench.runner.start(bench.spec("true"))
-    assert await bench.runner.leases() == frozenset()
