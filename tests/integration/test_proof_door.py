@@ -107,6 +107,8 @@ async def provider(root: Path, bench: Bench) -> AsyncIterator[House]:
 
 @pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.docker), "process"])
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+    Programs(programs.cache()).prepare(programs.ARCH)  # a first compile takes longer than any step here
+    programs.cheater()
     async with both_runners(request, tmp_path) as bench, provider(tmp_path, bench) as made:
         spec = bench.spec("sleep 600", lease_id=made.lease.lease_id, workspace=made.workspace)
         spec = replace(spec, memory_bytes=256 * MIB, env={"QUBIX_CHEAT": "skip 4"})
