@@ -113,6 +113,8 @@ def _restart(lease: Lease, nonce: bytes) -> Step:
 def restarted(lease: Lease, event: m.RunRestarted) -> Step:
     if event.nonce != lease.restarting:
         return lease, ()
+    if not event.began_at:  # nor will it another time
+        lease = replace(lease, restarts_allowed=lease.restarts)
     return replace(lease, restarting=b"", restarted_at=event.began_at, unseen=False), ()
 
 

@@ -227,10 +227,12 @@ def test_the_end_of_the_run_before_a_restart_is_passed_over() -> None:
 
 
 def test_a_job_that_cannot_begin_anew_has_ended() -> None:
-    lease, _ = play(
-        running_provider(), m.ReceiveRestart(ONCE, at(12)), m.RunRestarted(ONCE, UnixMs(0), at(14))
-    )
+    failed = m.RunRestarted(ONCE, UnixMs(0), at(14))
+    lease, _ = play(running_provider(), m.ReceiveRestart(ONCE, at(12)), failed)
     assert play(lease, job_exited(13, 143))[0].reason == "job.failed"
+    tried = replace(restarting(times=9), restarts=1, restarting=ONCE)
+    lease, _ = play(tried, failed, job_exited(13, 1, "lost"))
+    assert lease.reason == "job.lost", "it is not tried again and again"
 
 
 def test_what_is_frozen_or_unpaid_stays_so_when_it_is_begun_anew() -> None:
