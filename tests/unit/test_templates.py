@@ -99,7 +99,7 @@ def test_setup_goes_before_the_template_s_command() -> None:
         ("template: jupiter", "line 1, template: 'jupiter' is no template; known are"),
         ("template: [ssh]", "line 1, template: must be text"),
         ("template: base", "run: is missing"),
-        ("name: x\nsetup: " + "a" * 65_530 + "\ntemplate: ssh", "line 2, setup: and `run` are together longer"),
+        ("name: x\nsetup: " + "a" * 65_530 + "\ntemplate: ssh", "line 2, setup: and `run` are together"),
     ],
 )
 def test_what_cannot_be(text: str, words: str) -> None:
