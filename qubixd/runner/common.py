@@ -39,7 +39,7 @@ FILE_SIZE_MARGIN_BYTES: Final = 1 << 20
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _IMAGE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 _GPU_UUID: Final = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{1,80}")
-RESERVED_ENV_PREFIXES: Final = ("LD_", "NVIDIA_")
+RESERVED_ENV_PREFIXES: Final = ("LD_", "NVIDIA_", "GLIBC_TUNABLES", "GCONV_PATH")
 """Read by programs of the host that run before the container is closed (loader, GPU hooks), so
 neither an image nor a job may set them; a script can still export LD_LIBRARY_PATH itself."""
 

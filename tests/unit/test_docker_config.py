@@ -52,9 +52,12 @@ def test_image_variables_that_hosts_obey_are_taken_away() -> None:
         "LD_LIBRARY_PATH",
         "NVIDIA_VISIBLE_DEVICES=all",
         "NVIDIA_MIG_X=all",
+        "GLIBC_TUNABLES=glibc.malloc.check=1",
+        "GCONV_PATH=/x",
     ]
     given = environment(spec(env={"PATH": "/mine"}), image)
-    assert {"LD_PRELOAD", "LD_LIBRARY_PATH", "NVIDIA_MIG_X"} == {entry for entry in given if "=" not in entry}
+    taken = {"LD_PRELOAD", "LD_LIBRARY_PATH", "NVIDIA_MIG_X", "GLIBC_TUNABLES", "GCONV_PATH"}
+    assert taken == {entry for entry in given if "=" not in entry}
     assert [entry for entry in given if entry.startswith("NVIDIA_VIS")] == ["NVIDIA_VISIBLE_DEVICES=void"]
     assert "PATH=/mine" in given
 
