@@ -285,7 +285,7 @@ class Desk:
     async def _until_started(self, lease_id: LeaseId) -> None:
         with self.leases.listen(lease_id) as changes:
             lease = await self.leases.get(lease_id)
-            while lease.phase in BEFORE_RUNNING:
+            while lease.phase in BEFORE_RUNNING and not lease.released:
                 lease = await changes.receive()
 
     async def _or_refuse(self, stream: Stream, serving: Awaitable[None]) -> None:

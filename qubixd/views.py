@@ -72,7 +72,7 @@ def lease_view(lease: Lease, differences: Iterable[str] = (), told: Progress | N
         refunded=lease.refunded,
         vouchers=lease.vouchers,
         seconds=lease.seconds,
-        exit_code=lease.exit_code if lease.exited and lease.started_at else None,
+        exit_code=lease.exit_code if lease.exited and (lease.started_at or lease.exit_code >= 0) else None,
         outputs_sha256=lease.outputs_sha256.hex() if lease.outputs_bytes else "",
         output_dir=lease.output_dir,
         escrow_id=lease.escrow_id.hex(),

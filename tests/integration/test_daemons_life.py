@@ -85,7 +85,7 @@ def check_nowhere(root: Path, engine: docker.DockerClient) -> None:
         assert SECRET.encode() not in data
     for container in engine.containers.list(all=True, filters={"label": "qubix.lease"}):
         with suppress(docker.errors.NotFound):
-            assert SECRET not in json.dumps(engine.api.inspect_container(container.id))
+            assert SECRET not in json.dumps(engine.api.inspect_container(str(container.id)))
             assert SECRET.encode() not in container.logs()
 
 

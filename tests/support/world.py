@@ -20,8 +20,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Final, Self, TypeVar
+from types import TracebackType
+from typing import Final, Self, TypeVar, cast
 
 import trio
 
@@ -49,7 +49,6 @@ TICK_SECONDS: Final = 1.0
 PRICE: Final = Qu(3_600_000)
 """1,000 QU a second."""
 FUNDS: Final = Qu(1_000_000_000)
-NO_SECRETS: Final[Mapping[str, str]] = MappingProxyType({})
 MACHINE: Final = Machine(
     capacity=Capacity(gpus=(), cpu_millis=4_000, memory_mib=8_192, disk_mib=10_240),
     gpu_class="CPU",
@@ -215,10 +214,9 @@ class World:
             while len([e for e in caller.up.offers.book.entries(now_ms())]) < count:
                 await trio.sleep(0.05)
 
-    async def rent(
-        self, caller: Person, text: str, secrets: Mapping[str, str] = NO_SECRETS, **how: object
-    ) -> Lease:
+    async def rent(self, caller: Person, text: str, **how: object) -> Lease:
         """The CLI's `run`, up to the lease: hire somebody for a job file."""
+        secrets = cast(Mapping[str, str], how.pop("secrets", {}))
         node = caller.up
         parsed = parse(text)
         submission = await node.files.submit(parsed, self.root, secrets)

@@ -17,6 +17,7 @@ from protocol.errors import PeerUnreachable
 from protocol.jobspec import parse
 from protocol.lease_job import PROOF_PATIENCE_MS
 from protocol.lease_state import Lease, Phase
+from protocol.messages import GetLogs
 from qubixd.jobfiles import JobFiles
 from tests.support.rental import Rental, due, rental
 from tests.support.world import Killed
@@ -138,6 +139,24 @@ async def test_a_job_that_is_not_ready_in_time_costs_nothing_and_leaves_its_log(
         assert served.reason == paid.reason == "lease.ready_timeout"
         assert one.bob.up.files.path(one.lease_id, "job.log").read_bytes() == b"hello from the job\n"
         one.check_nothing_paid(served, paid)
+
+
+async def test_the_log_can_be_followed_while_the_job_gets_ready(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=30, extra="ready: after 20"))
+        lease = await one.world.until(one.lease_id, one.alice, lambda lease: lease.released)
+        heard: list[bytes] = []
+
+        async def write(data: bytes) -> None:
+            heard.append(data)
+
+        with trio.fail_after(5):
+            await one.alice.up.desk.give_log(lease, GetLogs(one.lease_id, 0, True), write)
+        assert heard == [b"hello from the job\n"]
+        assert (await one.alice.up.leases.get(one.lease_id)).phase is Phase.PROVISIONING
+        await one.ended()
 
 
 async def test_a_job_that_ends_before_it_is_ready_is_free(tmp_path: Path, autojump_clock: Clock) -> None:
