@@ -276,10 +276,9 @@ class _Device:
             lists.append(frames.digests(body))
             draws.append(field.draw(secret, shape.n))
             secret = field.next_key(secret, committed)
-        for _ in range(plan.openings):
-            self._check_inner(below(shape.n), z, draws[0])
-        for row, number in samples:
+        for row, number in samples:  # a little of each check at a time: others wait for this thread
             body, _ = yield _Want(frames.ROW, shape.opening_bytes)
+            self._check_inner(below(shape.n), z, draws[0])
             self._check_row(row, body, z, draws[0])
             self._check_sum(row, body, lists[number], draws[number])
 
