@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
+import psutil
 from msgspec import Meta
 
 from protocol.codec import convert
@@ -33,6 +34,7 @@ from tui.client import connect
 from tui.places import control_socket, data_home
 from tui.processes import module_command, start
 
+DEVNET: Final = "escrow_bridge.devnet"
 WALLETS: Final = 16
 """So many nodes of a machine get play money."""
 WALLET_QU: Final = 1_000_000_000
@@ -161,12 +163,20 @@ async def _running(home: Path) -> _Running | None:
             writer.close()
     except (OSError, ValueError, MessageInvalid, TimeoutError, asyncio.IncompleteReadError):
         return None
-    return ready if b" 200 " in answer else None
+    return ready if b" 200 " in answer and _is_ours(ready.pid) else None
+
+
+def _is_ours(pid: int) -> bool:
+    """Numbers of processes and ports are given anew: what answers there may be somebody else's by now."""
+    try:
+        return DEVNET in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
 
 
 async def _start(home: Path, seeds: list[Path]) -> _Running:
     tick = FIRST_TICK + int(time.time() - SINCE) * TICKS_A_SECOND
-    command = module_command("escrow_bridge.devnet", "--json", "--first-tick", str(tick))
+    command = module_command(DEVNET, "--json", "--first-tick", str(tick))
     command += [f"--fund-seed-file={seed}={WALLET_QU}" for seed in seeds]
     child = await start("private network", command, home / "network.log", START_SECONDS)
     said = {name: child.ready.get(name) for name in ("nodes", "rpc", "contract_index")}

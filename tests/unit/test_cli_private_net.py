@@ -94,6 +94,16 @@ def test_what_is_left_of_a_network_that_ended_is_no_network(home: Path, rubbish:
         asyncio.run(private_net.end())
 
 
+def test_a_network_file_that_names_somebody_elses_process_ends_nobody(home: Path) -> None:
+    joined(home / "a")
+    file = home / "qubix-devnet" / "network.json"
+    real = file.read_text()
+    file.write_text(json.dumps({**json.loads(real), "pid": os.getpid()}))
+    with pytest.raises(NotFound):
+        asyncio.run(private_net.end())
+    file.write_text(real)
+
+
 @pytest.mark.parametrize(
     ("environment", "file", "named"),
     [
