@@ -17,6 +17,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -177,7 +178,7 @@ def _program(machine: str, built: Path) -> bytes:
 
 def _compiled(target: str, built: Path) -> bytes:
     """The program; no C library is in it. InternetUnavailable if there is no compiler."""
-    out = built / f"unfinished-{os.getpid()}"
+    out, cache = built / f"unfinished-{os.getpid()}", str(built / "zig")
     options = ["-target", target, *FREESTANDING, "-Os", "-s", "-x", "c", "-", "-o", str(out)]
     for headers in (HEADERS[target], "any-linux-any"):
         options += ["-isystem", str(_zig() / "lib" / "libc" / "include" / headers)]
@@ -188,7 +189,7 @@ def _compiled(target: str, built: Path) -> bytes:
             capture_output=True,
             check=True,
             timeout=COMPILE_SECONDS,
-            env={**os.environ, "ZIG_LOCAL_CACHE_DIR": str(built / "zig")},
+            env={**os.environ, "ZIG_LOCAL_CACHE_DIR": cache, "ZIG_GLOBAL_CACHE_DIR": cache},
         )
         return out.read_bytes()
     except subprocess.CalledProcessError as error:
@@ -198,6 +199,7 @@ def _compiled(target: str, built: Path) -> bytes:
         raise InternetUnavailable(f"the fence for jobs with Internet cannot be compiled: {error}") from error
     finally:
         out.unlink(missing_ok=True)
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def _zig() -> Path:
