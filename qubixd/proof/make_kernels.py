@@ -8,6 +8,7 @@ set to the least one that has the instructions used, so that drivers of many yea
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib.util
 import re
 import subprocess
@@ -53,15 +54,22 @@ def _package(name: str) -> Path:
     return Path(next(iter(found.submodule_search_locations)))
 
 
+def source_line() -> str:
+    """The first line of the PTX: by it a test sees that the kernels were changed and not made anew."""
+    digest = hashlib.sha256()
+    for name in ("kernels.cu", "sha256.h"):
+        digest.update((SOURCES / name).read_bytes())
+    return f"// Made by `make kernels` from sources with the digest {digest.hexdigest()}"
+
+
 def main() -> None:
     library = ctypes.CDLL(str(next((_package("cuda_nvrtc") / "lib").glob("libnvrtc.so.*"))))
     ptxas = _package("cuda_nvcc") / "bin" / "ptxas"
     for name, capability, version, definitions, cards in FORMS:
         text = compiled(library, capability, definitions)
-        lines = [
-            line.rstrip() for line in re.sub(r"(?m)^\.version .*$", f".version {version}", text).splitlines()
-        ]
-        (SOURCES / name).write_text("\n".join(line for line in lines if line.strip("/ ")) + "\n", "ascii")
+        text = re.sub(r"(?m)^\.version .*$", f".version {version}", text)
+        lines = (line.rstrip() for line in text.splitlines() if line.strip("/ "))
+        (SOURCES / name).write_text("\n".join([source_line(), *lines, ""]), "ascii")
         for card in cards:
             subprocess.run([ptxas, f"-arch=sm_{card}", "-o", "/dev/null", SOURCES / name], check=True)
         sys.stdout.write(f"{name}: assembles for {', '.join(f'sm_{card}' for card in cards)}\n")

@@ -13,7 +13,7 @@ from protocol.errors import MachineError, StreamBroken
 from protocol.lease_state import Lease
 from protocol.messages import Gpu, Wish
 from protocol.signing import NodeKey
-from qubixd.proof import build, frames
+from qubixd.proof import build, frames, make_kernels
 from qubixd.proof.build import Programs
 from qubixd.proof.frames import Identity
 from qubixd.proof.run import Prover, Rented, prove, told
@@ -120,6 +120,17 @@ def test_a_program_that_does_not_compile_says_why(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(build, "_files", lambda cuda: {"prover.c": b"int main(void) { return nothing; }"})
     with pytest.raises(MachineError, match="nothing"):
         Programs(tmp_path).path("amd64", cuda=False)
+
+
+@pytest.mark.parametrize("form", make_kernels.FORMS, ids=lambda form: form[0])
+def test_the_kernels_were_made_anew_after_their_last_change(
+    form: tuple[str, int, str, object, object],
+) -> None:
+    """`make kernels` if not: it needs two packages, and no GPU."""
+    name, capability, version, _, _ = form
+    first, *lines = (build.SOURCES / name).read_text("ascii").splitlines()
+    assert first == make_kernels.source_line()
+    assert f".version {version}" in lines and f".target sm_{capability}" in lines
 
 
 def test_a_proof_in_a_line_of_the_log() -> None:
