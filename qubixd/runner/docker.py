@@ -200,11 +200,11 @@ class DockerRunner:
         retry_seconds = RETRY_FIRST_SECONDS
         with self._ends.of(lease_id) as waiter:
             while True:
-                await waiter.listen()
+                seconds = ASK_SECONDS if await waiter.listen() else LOOK_AGAIN_SECONDS
                 try:
                     info = await self._existing(lease_id)
                     if config.job_state(info) is not JobState.EXITED:
-                        await self._watch(lease_id, info, waiter)
+                        await self._watch(lease_id, info, waiter, seconds)
                     elif self._restarts.under_way(lease_id):
                         await waiter.woken(RETRY_FIRST_SECONDS)
                     else:
@@ -280,10 +280,10 @@ class DockerRunner:
             await self._kill(lease_id, "SIGKILL")
             await self._until_ended(lease_id)
 
-    async def _watch(self, lease_id: LeaseId, info: config.Info, waiter: Waiter) -> None:
-        """Hold a job that runs to its disk limit until something may have happened to it."""
+    async def _watch(self, lease_id: LeaseId, info: config.Info, waiter: Waiter, seconds: float) -> None:
+        """Hold a job that runs to its disk limit until something may have happened to it, at most so long."""
         workspace, limit = config.workspace_of(info), config.disk_bytes_of(info)
-        until = trio.current_time() + ASK_SECONDS
+        until = trio.current_time() + seconds
         while trio.current_time() < until:
             self._seen.note(lease_id)
             if await self._disk.is_over(lease_id, workspace, limit, lambda: self._measure(info)):

@@ -30,10 +30,10 @@ class Waiter:
         self._ends = ends
         self._woken = trio.Event()
 
-    async def listen(self) -> None:
-        """From now on nothing is missed, if the engine answers. To be called before each look at the job."""
+    async def listen(self) -> bool:
+        """Whether from now on nothing is missed. To be called before each look at the job."""
         self._woken = trio.Event()
-        await self._ends.listen()
+        return await self._ends.listen()
 
     async def woken(self, seconds: float) -> bool:
         """Whether something may have happened within so many seconds."""
@@ -68,8 +68,8 @@ class Ends:
             if not self._waiters:
                 self._close()
 
-    async def listen(self) -> None:
-        """Have the stream open, as far as the engine answers."""
+    async def listen(self) -> bool:
+        """Have the stream open; False if the engine opens none, which may go on answering for a while."""
         async with self._opening:
             if self._stream is None:
                 with suppress(EngineUnreachable):
@@ -78,6 +78,7 @@ class Ends:
                         self._stream = stream
                     reader = (stream, trio.lowlevel.current_trio_token())
                     threading.Thread(target=self._read, args=reader, daemon=True).start()
+            return self._stream is not None
 
     def _open(self, client: Client) -> Any:
         filters = {"type": "container", "event": EVENTS, "label": f"{config.LABEL_HOME}={self._home}"}

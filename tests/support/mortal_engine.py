@@ -110,4 +110,7 @@ def mortal_engine(settings: dict[str, Any]) -> Iterator[MortalEngine]:
         yield engine
     finally:
         engine.clear()
+        for place in psutil.disk_partitions(all=True):
+            if place.mountpoint.startswith(f"{root}/"):
+                subprocess.run(["umount", "--lazy", place.mountpoint], check=False)
         shutil.rmtree(root, ignore_errors=True)
