@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from qubixd.proof import frames
 from qubixd.proof.build import SOURCES, STRICT_FLAGS, Programs, zig
@@ -97,6 +97,14 @@ def split(tape: bytes) -> Iterator[tuple[int, bytes]]:
         tape = tape[8 + length :]
 
 
+class Clock(Protocol):
+    """By which a verifier judges: it is told what is sent, and asked for the time in seconds."""
+
+    def asked(self, out: bytes) -> None: ...
+
+    def now(self) -> float: ...
+
+
 @dataclass
 class Script:
     """A clock: it stands still, except that the answer to a request of a kind takes so long."""
@@ -133,7 +141,7 @@ def play(
     program: Path,
     plan: Plan,
     environment: Mapping[str, str] | None = None,
-    clock: Script | StubClock | None = None,
+    clock: Clock | None = None,
     random_bytes: Random = os.urandom,
     tape: bytearray | None = None,
 ) -> Proof:
