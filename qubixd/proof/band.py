@@ -6,6 +6,7 @@ on cards yet, so they are low; docs/proof.md says what that lets through.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from qubixd.quotes import sold_mib
 MIB: Final = 1 << 20
 DOT4_CLASSES: Final = ("T4", "V100")
 """Without the tensor instruction that the kernels use (compute capability below 8.0): dp4a."""
+GEFORCE: Final = re.compile(r"RTX_\d{4}(?!_ADA)")
 FOREIGN: Final = ("MI",)
 """Beginnings of the classes that NVIDIA's driver does not drive."""
 SHARES: Final = {"H100": 0.15, "H200": 0.15, "B200": 0.02}
@@ -66,9 +68,11 @@ def band_of(model: str, vram_mib: int) -> Band:
 def peak(model: GpuModel) -> float:
     """8-bit operations a second by the datasheet, of the instructions that the kernels use.
 
-    Where it has no int8 figure: FP8's is the same, and FP16's half of it on every card with tensor cores.
+    Where it has no int8 figure: it is twice FP16's, and four times on GeForce cards, whose FP16 with sums in
+    FP32 is halved. So it is for every card of the catalogue that has both.
     """
     tflops = model.tflops
     if model.name.startswith(DOT4_CLASSES):
         return 4e12 * tflops["fp32"]
-    return 1e12 * (tflops.get("int8") or tflops.get("fp8") or 2 * tflops["fp16"])
+    times = 4 if GEFORCE.match(model.name) else 2
+    return 1e12 * (tflops.get("int8") or times * tflops["fp16"])

@@ -25,7 +25,7 @@ OPENINGS: Final = 64
 GPU_N: Final = 8_192
 """Large enough that to compute a part of the memory again takes much longer than to read all of it."""
 GPU_STRIPE: Final = 4_096
-GPU_PASSES: Final = 8
+GPU_PASSES: Final = 16
 FILLED: Final = 0.9
 """Of the card's memory as it is sold."""
 DRIVER_BYTES: Final = 512 * MIB
