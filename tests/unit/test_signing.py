@@ -11,8 +11,8 @@ import pytest
 from protocol import messages
 from protocol.errors import MessageInvalid, MessageTooLarge, SignatureInvalid
 from protocol.messages import MAX_MESSAGE_BYTES, Ack, JobOrder, Stop
-from protocol.signing import DOMAIN, ENVELOPE_OVERHEAD_BYTES, NodeKey, verify
-from protocol.units import LeaseId
+from protocol.signing import DOMAIN, ENVELOPE_OVERHEAD_BYTES, NodeKey, seal_for, verify
+from protocol.units import LeaseId, PeerKey
 from tests.support.values import sample
 
 KEY = NodeKey(b"k" * 32)
@@ -94,3 +94,24 @@ def test_size_is_looked_at_first() -> None:
 @pytest.mark.parametrize("message", [Ack(), STOP, sample(JobOrder)])
 def test_an_envelope_adds_no_more_than_announced(message: object) -> None:
     assert len(KEY.sign(message)) - len(messages.encode(message)) <= ENVELOPE_OVERHEAD_BYTES
+
+
+# --- sealed boxes ---------------------------------------------------------------------------------
+
+
+def test_what_is_sealed_opens_for_its_node_alone() -> None:
+    sealed = seal_for(KEY.public, b"sesame")
+    assert KEY.open_sealed(sealed) == b"sesame" and b"sesame" not in sealed
+    assert len(sealed) == len(b"sesame") + 48
+    assert seal_for(KEY.public, b"sesame") != sealed, "nobody sees that it is the same"
+    for wrong in (sealed[:-1], sealed[:-1] + bytes([sealed[-1] ^ 1]), b"", b"x" * 100):
+        with pytest.raises(MessageInvalid, match="not sealed for this node"):
+            KEY.open_sealed(wrong)
+    with pytest.raises(MessageInvalid, match="not sealed for this node"):
+        NodeKey(b"o" * 32).open_sealed(sealed)
+
+
+@pytest.mark.parametrize("key", [bytes(32), b"\xff" * 32, b"\x01" + bytes(31)])
+def test_nothing_is_sealed_for_what_is_no_key(key: bytes) -> None:
+    with pytest.raises(MessageInvalid, match="no node with such a key"):
+        seal_for(PeerKey(key), b"sesame")
