@@ -158,10 +158,10 @@ def _gpus(node: Node) -> list[GpuView]:
         for digest in lease.terms.gpu_digests
     }
     health = node.provider.cards.health if node.provider.cards else None
-    return [_gpu(card, health, holders.get(digest_of(card.uuid), "")) for card in node.parts.machine.gpus]
+    return [gpu_view(card, health, holders.get(digest_of(card.uuid), "")) for card in node.parts.machine.gpus]
 
 
-def _gpu(card: Gpu, health: Health | None, lease_id: str) -> GpuView:
+def gpu_view(card: Gpu, health: Health | None, lease_id: str) -> GpuView:
     sample = health.samples.get(card.uuid) if health else None
     wrong = health.unfit.get(card.uuid, ()) if health else ()
     use = sample.use_ratio if sample else None
