@@ -202,7 +202,7 @@ def cpu_plan(cpu_millis: int, memory_mib: int) -> Plan:
     return replace(
         plan,
         work_s=plan.operations / (OPERATIONS_PER_CORE * cores) + LINE_S,
-        passes_s=shape.passes * plan.kept_bytes / (CPU_BANDWIDTH * cores) + JITTER_S,
+        passes_s=shape.passes * plan.kept_bytes / (CPU_BANDWIDTH * cores) + LINE_S,
     )
 
 
