@@ -208,6 +208,7 @@ class DockerRunner:
                     elif self._restarts.under_way(lease_id):
                         await waiter.woken(RETRY_FIRST_SECONDS)
                     else:
+                        self._disk.forget(lease_id)
                         return await self._exit(lease_id, info)
                     retry_seconds = RETRY_FIRST_SECONDS
                 except EngineUnreachable:

@@ -137,6 +137,7 @@ class ProcessRunner:
                 await self._enforce_disk_limit(lease_id)
                 next_look = trio.current_time() + self._disk.look_seconds
             await trio.sleep(POLL_SECONDS)
+        self._disk.forget(lease_id)
         if self._notes.reason(lease_id) is None:
             over = await self._measure(lease_id) > self._order(lease_id)["disk_bytes"]
             self._notes.note_reason(lease_id, ExitReason.DISK_LIMIT if over else ExitReason.EXITED)

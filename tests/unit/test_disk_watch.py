@@ -135,6 +135,21 @@ async def test_a_job_that_does_not_grow_stays_on_a_full_disk(
     assert await town.is_over(ONE)
 
 
+async def test_a_job_that_has_ended_is_not_the_one_to_go(
+    town: Town, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert not await town.is_over(ONE) and not await town.is_over(TWO)
+    town.space = replace(town.space, free=0)
+    town.write(TWO, 40 * MIB)
+    await trio.sleep(1)
+    assert not await town.is_over(ONE) and await town.is_over(TWO)
+    town.write(TWO, 40 * MIB)
+    town.write(ONE, 2 * MIB)
+    town.watch.forget(TWO)
+    await trio.sleep(1)
+    assert await town.is_over(ONE)
+
+
 def test_the_space_of_a_real_place(tmp_path: Path) -> None:
     found = space_of(tmp_path)
     assert found is not None and 0 <= found.free <= found.total
