@@ -16,6 +16,7 @@ from protocol.errors import (
     DiskFull,
     FilesInvalid,
     ImageUnavailable,
+    InternetUnavailable,
     JobMissing,
     MessageInvalid,
     PeerRefused,
@@ -51,6 +52,8 @@ READY_TRY_S: Final = 30.0
 READY_PAUSE_S: Final = 1.0
 MAX_RESULT_BYTES: Final = 1 << 30
 """How much log a caller takes from a provider."""
+NOT_STARTED: Final = (StartFailed, ImageUnavailable, InternetUnavailable, DiskFull)
+"""What the runner says when it will not start a job another time either."""
 PROVING: Final = LIVE | {Phase.PROVISIONING}
 
 
@@ -74,7 +77,7 @@ async def run_start(performer: Performer, task: Task, effect: m.RunStart) -> Eve
         if (await _runner(performer).status(lease_id)).state is JobState.ABSENT:
             await performer.files.prepare_workspace(lease_id, lease.terms.wish.disk_mib)
         started_at = await _runner(performer).start(_spec(performer, lease))
-    except (StartFailed, ImageUnavailable, DiskFull, FilesInvalid, MessageInvalid) as error:
+    except (*NOT_STARTED, FilesInvalid, MessageInvalid) as error:
         return _failed(performer, error)
     return m.RunStarted(started_at, performer.now_ms())
 
@@ -101,6 +104,9 @@ async def run_go(performer: Performer, task: Task, effect: m.RunGo) -> Event | N
         began_at = await _let_go(performer, lease)
     except (StartFailed, DiskFull, MessageInvalid) as error:
         return _failed(performer, error)
+    if began_at is None:  # whatever its image is made of: no fault of the provider's
+        sentence = "the job's container ended before the job began"
+        return m.RunFailed("job.not_ready", sentence, performer.now_ms())
     if not order.ready:
         return m.RunReady(began_at, performer.now_ms())
     try:
@@ -112,17 +118,14 @@ async def run_go(performer: Performer, task: Task, effect: m.RunGo) -> Event | N
     return m.RunReady(now, now)
 
 
-async def _let_go(performer: Performer, lease: Lease) -> UnixMs:
-    """When the job began, also if it has ended since. StartFailed if it ended before it could."""
+async def _let_go(performer: Performer, lease: Lease) -> UnixMs | None:
+    """When the job began, also if it has ended since; None if its container ended before it could."""
     runner = _runner(performer)
     secrets = performer.files.secrets(lease.lease_id, performer.key)
     try:
         return await runner.release(lease.lease_id, secrets)
-    except JobMissing as error:
-        released_at = (await runner.status(lease.lease_id)).released_at
-        if released_at is None:
-            raise StartFailed("the job's container ended before the job could begin") from error
-        return released_at
+    except JobMissing:
+        return (await runner.status(lease.lease_id)).released_at
 
 
 async def _is_ready(runner: Runner, lease_id: LeaseId, command: str) -> bool:
@@ -162,7 +165,7 @@ async def run_restart(performer: Performer, task: Task, effect: m.RunRestart) ->
     secrets = performer.files.secrets(lease.lease_id, performer.key)
     try:
         began_at = await _runner(performer).restart(lease.lease_id, secrets, STOP_GRACE_S, effect.nonce)
-    except (JobMissing, StartFailed, DiskFull) as error:
+    except (*NOT_STARTED, JobMissing, MessageInvalid) as error:
         log.warning("lease %s: the job was not begun anew: %s", lease.lease_id.hex()[:12], error)
     return m.RunRestarted(effect.nonce, began_at, performer.now_ms())
 

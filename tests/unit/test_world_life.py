@@ -13,12 +13,14 @@ import trio.testing
 
 from ledger.store import inline
 from protocol import lease_model as m
-from protocol.errors import PeerUnreachable
+from protocol.errors import InternetUnavailable, PeerUnreachable
 from protocol.jobspec import parse
 from protocol.lease_job import PROOF_PATIENCE_MS
 from protocol.lease_state import Lease, Phase
 from protocol.messages import GetLogs
+from protocol.units import UnixMs
 from qubixd.jobfiles import JobFiles
+from qubixd.runner import RunSpec
 from tests.support.rental import Rental, due, rental
 from tests.support.world import Killed
 from tests.support.world_jobs import job, now_ms
@@ -116,6 +118,32 @@ async def test_who_cannot_prove_asks_for_no_proof(tmp_path: Path, autojump_clock
             lease = await one.rent(job(seconds=2))
             assert not lease.terms.proof
             await one.ended()
+
+
+async def test_a_container_that_dies_at_its_gate_costs_nothing(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path, prove=Prover(seconds=30)) as one:
+        await one.rent(job(seconds=10, extra=PROVEN))
+        await one.world.until(one.lease_id, one.alice, lambda lease: lease.container_at > 0)
+        one.alice.engine.reboot()
+        served, paid = await one.ended()
+        assert served.reason == paid.reason == "job.not_ready"
+        one.check_nothing_paid(served, paid)
+
+
+async def test_a_machine_that_cannot_start_the_job_says_so_at_once(
+    tmp_path: Path, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unable(spec: RunSpec) -> UnixMs:
+        raise InternetUnavailable("the job's network cannot be fenced here")
+
+    async with rental(tmp_path) as one:
+        monkeypatch.setattr(one.alice.engine, "start", unable)
+        began = trio.current_time()
+        await one.rent(job(seconds=10))
+        served, paid = await one.ended()
+        assert served.reason == paid.reason == "runner.no_internet"
+        assert trio.current_time() - began < 60
+        one.check_nothing_paid(served, paid)
 
 
 # --- ready ----------------------------------------------------------------------------------------
