@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,8 @@ PROGRAM_MODE: Final = 0o755
 LONGEST_S: Final = 240.0
 """From the program's start to its end. Before the job begins that is all the time that a caller gets for its
 proofs together: nobody shall compute for nothing."""
+BUSY_S: Final = 5.0
+"""So long a proof waits for the end of the one before: the caller knows of it first."""
 WHEN: Final = LIVE | {Phase.PROVISIONING}
 
 
@@ -54,8 +56,8 @@ class ProofDoor:
     files: JobFiles
     runner: Runner
     in_thread: RunSync
-    busy: set[LeaseId] = field(default_factory=set)
-    """Leases whose machine is being proved: one proof at a time."""
+    busy: dict[LeaseId, trio.Event] = field(default_factory=dict)
+    """Leases whose machine is being proved, one proof at a time, and what tells its end."""
     spent: Counter[LeaseId] = field(default_factory=Counter)
     """Seconds that programs have run before the jobs began, rounded up."""
     ended: dict[LeaseId, float] = field(default_factory=dict)
@@ -86,18 +88,21 @@ class ProofDoor:
         if not isinstance(wanted, OpenProof):
             raise MessageInvalid("this is the protocol for proofs")
         lease = await self._lease_of(LeaseId(wanted.lease_id), signed.signer)
+        with trio.move_on_after(BUSY_S):
+            while lease.lease_id in self.busy:
+                await self.busy[lease.lease_id].wait()
         if lease.lease_id in self.busy:
             raise Refused("the machine of this lease is being proved already")
         if self._left_s(lease) <= 0:
             raise Refused(f"proofs before a job take {LONGEST_S:g} s in all, and no longer")
-        self.busy.add(lease.lease_id)
+        self.busy[lease.lease_id] = trio.Event()
         try:
             await send_signed(stream, self.key.sign(Ack()))
             program = await _receive(stream, wanted)
             async with self._placed(lease, program) as name:
                 await self._run(stream, lease, name)
         finally:
-            self.busy.discard(lease.lease_id)
+            self.busy.pop(lease.lease_id).set()
             self.ended[lease.lease_id] = trio.current_time()
 
     async def _lease_of(self, lease_id: LeaseId, caller: PeerKey) -> Lease:
@@ -118,18 +123,22 @@ class ProofDoor:
             yield name
         finally:
             with trio.CancelScope(shield=True):
-                await self.in_thread(lambda: sweep(workspace))
+                await self._tidy(lease)
 
     async def _run(self, stream: Stream, lease: Lease, name: str) -> None:
         inside, begun = await self.runner.inside(lease.lease_id, [f"./{name}"]), trio.current_time()
         try:
             await send_signed(stream, self.key.sign(Ack()))
             with patience(self._left_s(lease)):
-                await relay(stream, inside)
+                await relay(stream, inside, lambda: self._tidy(lease))
         finally:
             self.spent[lease.lease_id] += math.ceil(trio.current_time() - begun)
             with trio.CancelScope(shield=True):
                 await inside.aclose()
+
+    async def _tidy(self, lease: Lease) -> None:
+        workspace = self.files.path(lease.lease_id, "workspace")
+        await self.in_thread(lambda: sweep(workspace))
 
     def _left_s(self, lease: Lease) -> float:
         """How long a program may run now."""
@@ -139,13 +148,20 @@ class ProofDoor:
         return LONGEST_S - (self.spent[lease.lease_id] if lease.phase is Phase.PROVISIONING else 0)
 
 
-async def relay(stream: Stream, inside: Inside) -> None:
-    """Bytes both ways until the program's output ends, or the caller goes away."""
+async def relay(stream: Stream, inside: Inside, on_first: Callable[[], Awaitable[None]]) -> None:
+    """Bytes both ways until the program's output ends, or the caller goes away.
+
+    `on_first` before its first output is passed on: it runs and needs its file no more, and the caller, who
+    may let the job begin as soon as it has heard enough, has heard nothing yet.
+    """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_forward, stream, inside, nursery.cancel_scope)
         with suppress(trio.BrokenResourceError):
-            while data := await inside.receive_some(PIECE):
+            data = await inside.receive_some(PIECE)
+            await on_first()
+            while data:
                 await stream.send_all(data)
+                data = await inside.receive_some(PIECE)
             await stream.send_eof()
         nursery.cancel_scope.cancel()
 

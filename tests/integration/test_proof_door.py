@@ -55,7 +55,7 @@ class House:
     async def until_clean(self) -> None:
         """Return when nothing of a proof is left: the provider tidies up after its answer."""
         with trio.fail_after(LIMIT_SECONDS):
-            while any(name.startswith(PREFIX) for name in os.listdir(self.workspace)):
+            while self.door.busy or any(name.startswith(PREFIX) for name in os.listdir(self.workspace)):
                 await trio.sleep(0.02)
 
     async def ask(self, message: object, key: NodeKey = BOB) -> Stream:
@@ -124,6 +124,20 @@ async def test_a_machine_is_proved_before_its_job_begins_and_nothing_is_left(hou
     await house.until_clean()
     status = await house.bench.runner.status(house.lease.lease_id)
     assert status.released_at is None, "the job still waits at its gate"
+
+
+async def test_the_program_is_gone_before_its_caller_hears_of_it(house: House) -> None:
+    """Else the job, which the caller lets go as soon as it is content, could find it."""
+    program = b"#!/bin/sh\necho here\nread line\necho $line\n"
+    wanted = messages.OpenProof(house.lease.lease_id, hashlib.sha256(program).digest(), len(program))
+    async with await house.ask(wanted) as stream:
+        await receive_signed(stream, ALICE.public)
+        await stream.send_all(program)
+        await receive_signed(stream, ALICE.public)
+        assert await stream.receive_some(100) == b"here\n"
+        assert not any(name.startswith(PREFIX) for name in os.listdir(house.workspace))
+        await stream.send_all(b"and it still runs\n")
+        assert await stream.receive_some(100) == b"and it still runs\n"
 
 
 async def test_a_machine_is_proved_again_while_its_job_runs(house: House) -> None:

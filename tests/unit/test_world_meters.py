@@ -159,7 +159,7 @@ async def test_seconds_in_which_others_compute_in_the_job_do_not_count(
         proofs = one.alice.up.proving.door
         assert proofs is not None
         await one.rent(job(seconds=400, extra=IDLE))
-        proofs.busy.add(one.lease_id)  # one that takes for ever
+        proofs.busy[one.lease_id] = trio.Event()  # one that takes for ever
         served, _ = await one.ended()
         assert served.reason == "job.completed"
 
