@@ -14,7 +14,14 @@ from typing import Final
 
 import trio
 
-from protocol.errors import DiskFull, EngineUnreachable, ImageUnavailable, QubixError, StartFailed
+from protocol.errors import (
+    DiskFull,
+    EngineUnreachable,
+    ImageBroken,
+    ImageUnavailable,
+    QubixError,
+    StartFailed,
+)
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
@@ -61,6 +68,8 @@ RETRY_MOST_SECONDS: Final = 10.0
 ASK_SECONDS: Final = 30.0
 """How long a job's state is taken for granted when no event tells of its end."""
 LOOK_AGAIN_SECONDS: Final = 1.0
+GATE_SECONDS: Final = 60.0
+"""In which a container comes to its gate: its /bin/sh is its image's own and may have other plans."""
 UNKNOWN_CODE: Final = 255
 """The code that the engine gives a container that ended while the engine did not run; a job's own, too."""
 
@@ -76,6 +85,7 @@ class DockerRunner:
         disk_check_seconds: float = DISK_CHECK_SECONDS,
         runtime: str = "",
         fence_limits: FenceLimits | None = None,
+        gate_seconds: float = GATE_SECONDS,
     ) -> None:
         """Nothing is contacted yet. `state_dir` is this daemon's own and names its containers; `runtime`:
         one of the engine's, "" for its own choice."""
@@ -92,6 +102,7 @@ class DockerRunner:
         self._seen = Seen(self._notes)
         self._disk = DiskWatch(disk_check_seconds)
         self._usages = Usages(self._engine)
+        self._gate_seconds = gate_seconds
 
     # Images ------------------------------------------------------------------------------------
 
@@ -159,7 +170,16 @@ class DockerRunner:
         await self._engine.call(lambda client: self._jobs.begin(client, lease_id, ended))
 
     async def _until_at_gate(self, lease_id: LeaseId, info: config.Info) -> None:
-        """Return when the job waits at the gate or has been let go; raises why it died."""
+        """Return when the job waits at the gate or has been let go; raises why it died. One that does
+        neither is killed: nobody shall compute for nothing while all who would stop it wait for this."""
+        with trio.move_on_after(self._gate_seconds):
+            return await self._come_to_gate(lease_id, info)
+        await self._kill(lease_id, "SIGKILL")
+        await self._until_ended(lease_id)
+        image = info["Config"]["Image"]
+        raise ImageBroken(f"the /bin/sh of the image {image} does not wait for its job to be let go")
+
+    async def _come_to_gate(self, lease_id: LeaseId, info: config.Info) -> None:
         run, workspace, seconds = config.run_of(info), config.workspace_of(info), LOOK_SECONDS
         while not gate_seen(workspace) and not self._passages.intended(lease_id, run):
             if seconds >= LOOK_SECONDS_MOST or config.job_state(info) is JobState.EXITED:

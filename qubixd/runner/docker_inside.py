@@ -141,7 +141,8 @@ class DockerInside:
         with ignoring_ended():
             if self._pid and client.exec_inspect(self._exec_id)["Running"]:
                 killer = client.exec_create(self._container, ["/bin/sh", "-c", END, "qubix", str(self._pid)])
-                client.exec_start(killer["Id"])
+                # Not waited for: whatever /bin/sh is in this image, it may say much and never end.
+                client.exec_start(killer["Id"], detach=True)
 
     def _hang_up(self) -> None:
         with suppress(OSError):  # wakes whoever still reads
