@@ -104,10 +104,19 @@ def restart_if_due(lease: Lease, now: UnixMs) -> Step:
 
 
 def _restart(lease: Lease, nonce: bytes) -> Step:
-    """What was frozen before is frozen after."""
+    """While vouchers are wanting it waits: each restart would let the job run a little for nothing."""
     lease = replace(lease, restarting=nonce, restart_at=UnixMs(0))
-    held = (m.RunPause(),) if lease.frozen or lease.phase is Phase.PAUSED else ()
-    return lease, (m.RunRestart(nonce), *held)
+    if lease.phase is Phase.PAUSED:
+        return lease, ()
+    return lease, (m.RunRestart(nonce), *((m.RunPause(),) if lease.frozen else ()))
+
+
+def paid_again(lease: Lease) -> tuple[Effect, ...]:
+    """What a job does that was paused for want of vouchers. What was frozen before stays frozen."""
+    begun = (m.RunRestart(lease.restarting),) if lease.restarting else ()
+    if lease.frozen:
+        return (*begun, m.RunPause()) if begun else ()
+    return (*begun, m.RunResume())
 
 
 def restarted(lease: Lease, event: m.RunRestarted) -> Step:

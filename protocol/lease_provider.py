@@ -108,7 +108,7 @@ def voucher(lease: Lease, event: m.ReceiveVoucher) -> Step:
     lease = replace(lease, promised=event.cumulative, signature=event.signature, vouchers=lease.vouchers + 1)
     if lease.phase is Phase.PAUSED and not _overdue(lease, lease.seconds):
         lease = replace(with_pause(lease, event.now), phase=Phase.RUNNING, timer_at=UnixMs(0))
-        return lease, () if lease.frozen else (m.RunResume(),)
+        return lease, job.paid_again(lease)
     if lease.phase is Phase.STOPPING and lease.collected and _paid_up(lease):
         return _settle(lease)
     return _redeem_if_due(lease, event.now)

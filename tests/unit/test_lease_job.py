@@ -237,8 +237,12 @@ def test_a_job_that_cannot_begin_anew_has_ended() -> None:
 
 def test_what_is_frozen_or_unpaid_stays_so_when_it_is_begun_anew() -> None:
     frozen, _ = play(running_provider(), m.ReceivePause(1, at(11)))
-    for lease in (frozen, paused_provider()):
-        assert play(lease, m.ReceiveRestart(ONCE, at(26)))[1] == [m.RunRestart(ONCE), m.RunPause()]
+    assert play(frozen, m.ReceiveRestart(ONCE, at(26)))[1] == [m.RunRestart(ONCE), m.RunPause()]
+    unpaid, effects = play(paused_provider(), m.ReceiveRestart(ONCE, at(26)), m.ReceiveRestart(AGAIN, at(27)))
+    assert effects == [], "each would let the job run for nothing until it is frozen again"
+    assert play(unpaid, voucher(15_000, 30))[1] == [m.RunRestart(AGAIN), m.RunResume()]
+    both, _ = play(unpaid, m.ReceivePause(1, at(28)))
+    assert play(both, voucher(15_000, 30))[1] == [m.RunRestart(AGAIN), m.RunPause()]
 
 
 def test_a_job_is_begun_anew_by_its_policy_with_growing_waits_until_it_is_enough() -> None:
