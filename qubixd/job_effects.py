@@ -102,7 +102,7 @@ async def run_go(performer: Performer, task: Task, effect: m.RunGo) -> Event | N
     performer.progress.say(lease, "waiting until the job is ready", 0.0)
     try:
         began_at = await _let_go(performer, lease)
-    except (StartFailed, DiskFull, MessageInvalid) as error:
+    except (*NOT_STARTED, MessageInvalid) as error:
         return _failed(performer, error)
     if began_at is None:  # whatever its image is made of: no fault of the provider's
         sentence = "the job's container ended before the job began"
