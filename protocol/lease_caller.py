@@ -10,7 +10,7 @@ from protocol import lease_job
 from protocol import lease_model as m
 from protocol.lease_model import Effect
 from protocol.lease_state import ACTIVE, BEFORE_RUNNING, LIVE, Lease, Phase, Role
-from protocol.messages import Terms
+from protocol.messages import Gpu, Terms
 from protocol.units import LeaseId, Qu, Seconds, UnixMs, amount_due
 
 Step = tuple[Lease, tuple[Effect, ...]]
@@ -41,8 +41,10 @@ def new(
     name: str,
     output_dir: str,
     now: UnixMs,
+    cards: tuple[Gpu, ...] = (),
+    arch: str = "",
 ) -> Step:
-    """A lease the caller has decided to take."""
+    """A lease the caller has decided to take. `cards` and `arch`: what the offer says of the machine."""
     lease = Lease(
         lease_id=lease_id,
         role=Role.CALLER,
@@ -54,6 +56,8 @@ def new(
         name=name,
         output_dir=output_dir,
         signed_terms=signed_terms,
+        cards=cards,
+        arch=arch,
     )
     return lease, (m.SendAccept(signed_terms),)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.codec import Table
-from protocol.messages import Terms
+from protocol.messages import Gpu, Terms
 from protocol.units import EscrowId, LeaseId, Qu, Seconds, Tick, UnixMs
 
 
@@ -124,6 +124,10 @@ class Lease:
     """Provider only: when the present run of the job began; 0 = it is the first."""
     unseen: bool = False
     """Provider only: this node or the engine was away, and has not yet seen the job again."""
+    cards: tuple[Gpu, ...] = ()
+    """Caller only: the rented cards as the provider's offer had them when its quote was taken."""
+    arch: str = ""
+    """Caller only: of the machine's processor, as that offer had it."""
 
 
 STATES: Final = Table("lease", {1: Lease})

@@ -36,6 +36,7 @@ from qubixd import lease_desk, market_desk, meters_desk, provider_desk, stake_de
 from qubixd.node import Node
 from qubixd.shop import set_open, set_price
 from qubixd.views import quote_view
+from qubixd.why import code_of
 from qubixd.wire import Stream, receive_frame
 from qubixd.wire_libp2p import peer_id_of
 
@@ -130,7 +131,7 @@ class _Connection:
             self.free.release()
 
     async def _send_error(self, request_id: int, error: QubixError) -> None:
-        body = {"code": error.code, "message": str(error), "exit_code": error.exit_code}
+        body = {"code": code_of(error), "message": str(error), "exit_code": error.exit_code}
         await self._send({"id": request_id, "error": body})
 
     async def _send_event(self, request_id: int, event: object) -> None:

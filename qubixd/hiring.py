@@ -38,7 +38,7 @@ from protocol.images import READY_SECONDS
 from protocol.jobspec import NO_FILTER, Job
 from protocol.lease import max_loss_words
 from protocol.lease_state import Lease, Role
-from protocol.messages import QuoteRequest, Terms
+from protocol.messages import Gpu, Offer, QuoteRequest, Terms
 from protocol.query import Filter, SortKey
 from protocol.signing import NodeKey, Signed
 from protocol.units import MAX_QU, PeerKey, Qu, Seconds
@@ -287,8 +287,15 @@ class Hiring:
             name=job.name,
             output_dir=output_dir,
             now=now,
+            cards=_rented_cards(entry.offer, signed.message),
+            arch=entry.offer.arch,
         )
         return await self.leases.add(lease, effects, m.ClockPassed(now))
+
+
+def _rented_cards(offer: Offer, terms: Terms) -> tuple[Gpu, ...]:
+    """To be kept: later offers show what is free then, and can say anything."""
+    return tuple(gpu for gpu in offer.capacity.gpus if gpu.digest in terms.gpu_digests)
 
 
 def _is_decided(wave: Sequence[Candidate], answers: Mapping[PeerKey, QubixError | None]) -> bool:

@@ -114,7 +114,7 @@ async def run_node(
     def addresses_of(lease: Lease) -> tuple[str, ...]:
         return _addresses_of(lease, book, parts.now_ms())
 
-    proving = Proving.build(parts, leases, files, book, addresses_of)
+    proving = Proving.build(parts, leases, files, addresses_of)
     stock = StockWatch(parts.runner) if parts.runner else None
     provider = Provider(config, parts, shop, leases, watchers, stock)
     settings = _discovery_settings(config)

@@ -9,15 +9,13 @@ from typing import Self
 import trio
 
 from protocol.lease_state import Lease
-from protocol.units import UnixMs
-from qubixd.book import OfferBook
 from qubixd.effects import Prove
 from qubixd.jobfiles import JobFiles
 from qubixd.leases import Leases
 from qubixd.parts import Parts
 from qubixd.proof.door import ProofDoor
 from qubixd.proof.rechallenge import Rechallenges
-from qubixd.proof.run import Prover, Rented
+from qubixd.proof.run import Prover
 from qubixd.wire import Wire
 
 
@@ -35,16 +33,11 @@ class Proving:
         parts: Parts,
         leases: Leases,
         files: JobFiles,
-        book: OfferBook,
         addresses_of: Callable[[Lease], Sequence[str]],
     ) -> Self:
         prover = None
         if parts.programs is not None:
-
-            def rented_of(lease: Lease) -> Rented:
-                return rented(book, lease, parts.now_ms())
-
-            prover = Prover(parts.wire, parts.key, parts.programs, addresses_of, rented_of, parts.in_thread)
+            prover = Prover(parts.wire, parts.key, parts.programs, addresses_of, parts.in_thread)
         return cls(
             prove=parts.prove or prover,
             door=ProofDoor(parts.key, leases, files, parts.runner, parts.in_thread) if parts.runner else None,
@@ -61,9 +54,3 @@ class Proving:
         task_status.started()
         if self.rechallenges is not None:
             await self.rechallenges.run()
-
-
-def rented(book: OfferBook, lease: Lease, now: UnixMs) -> Rented:
-    """What a lease's provider offers now, which is all that says of which model a rented card is."""
-    entry = book.get(lease.terms.provider, now)
-    return Rented(entry.offer.capacity.gpus, entry.offer.arch) if entry else Rented()

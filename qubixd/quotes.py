@@ -305,7 +305,8 @@ def _must_match(
     yield "the machine", terms.wish, request.wish
     yield "the number of GPUs", len(set(terms.gpu_digests)), request.wish.gpu_count
     yield "the GPUs", len(terms.gpu_digests), request.wish.gpu_count
-    yield "the GPUs", set(terms.gpu_digests) <= {gpu.digest for gpu in offer.capacity.gpus}, True
+    fitting = {gpu.digest for gpu in offer.capacity.gpus if gpu_fits(gpu, request.wish)}
+    yield "the GPUs", set(terms.gpu_digests) <= fitting, True
     yield "the image", terms.image, request.image
     yield "the runner", terms.runner, offer.runner
     yield "the job", terms.order_sha256, request.order_sha256

@@ -105,7 +105,8 @@ class Plan:
 def plan_of(terms: Terms, cards: Sequence[Gpu]) -> Plan:
     """The full proof of a lease: of its GPUs, or of its processor if it has none.
 
-    `cards`: the rented GPUs as the provider's offer has them. NotProvable for what cannot be proved.
+    `cards`: the rented GPUs as the provider's offer had them when its quote was taken. NotProvable for what
+    cannot be proved.
     """
     if terms.wish.gpu_count:
         return gpu_plan(_known(terms, cards))

@@ -21,7 +21,6 @@ from protocol.errors import (
     StreamBroken,
 )
 from protocol.lease_state import Lease
-from protocol.messages import Gpu
 from protocol.signing import NodeKey
 from qubixd.proof.build import Programs
 from qubixd.proof.plan import NotProvable, Plan, light_plan, plan_of
@@ -39,14 +38,6 @@ TRIES: Final = 2
 """A line that hangs once must not end a lease. What was wrong is never tried again."""
 
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True)
-class Rented:
-    """What the provider's offer says of a lease's machine."""
-
-    cards: Sequence[Gpu] = ()
-    arch: str = ""
 
 
 async def prove(
@@ -76,13 +67,12 @@ async def prove(
 
 @dataclass(frozen=True)
 class Prover:
-    """Proves the machines of this node's leases. `rented_of` looks into the market's book."""
+    """Proves the machines of this node's leases, as their providers' offers had them when they were hired."""
 
     wire: Wire
     key: NodeKey
     programs: Programs
     addresses_of: Callable[[Lease], Sequence[str]]
-    rented_of: Callable[[Lease], Rented]
     in_thread: RunSync
 
     async def __call__(self, lease: Lease) -> Proof:
@@ -94,10 +84,9 @@ class Prover:
         return await self._prove(lease, light_plan)
 
     async def _prove(self, lease: Lease, planned: Callable[..., Plan]) -> Proof:
-        rented = self.rented_of(lease)
-        arch = rented.arch or lease.terms.wish.arch
+        arch = lease.arch or lease.terms.wish.arch
         try:
-            plan = planned(lease.terms, rented.cards)
+            plan = planned(lease.terms, lease.cards)
             program = await self.in_thread(lambda: self.programs.program(arch, plan.cuda))
         except (NotProvable, CompilerMissing, MachineError) as error:
             return Proof(False, error.code, str(error))

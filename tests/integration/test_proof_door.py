@@ -25,7 +25,7 @@ from qubixd.leases import Leases
 from qubixd.proof import door as door_module
 from qubixd.proof.build import Programs
 from qubixd.proof.door import PREFIX, ProofDoor, place, sweep
-from qubixd.proof.run import PROOF_PROTOCOL, Prover, Rented, prove_lease
+from qubixd.proof.run import PROOF_PROTOCOL, Prover, prove_lease
 from qubixd.proof.verify import NO_ANSWER, WRONG
 from qubixd.talk import receive_signed, send_signed
 from qubixd.wire import Stream, Wire
@@ -100,7 +100,7 @@ async def provider(root: Path, bench: Bench) -> AsyncIterator[House]:
         door = ProofDoor(ALICE, leases, files, bench.runner, inline)
         door.open(alice)
         made = Programs(programs.cache())
-        prover = Prover(bob, BOB, made, lambda lease: (), lambda lease: Rented(arch=programs.ARCH), inline)
+        prover = Prover(bob, BOB, made, lambda lease: (), inline)
         yield House(bench, leases, lease, workspace, bob, eve, prover, door)
         nursery.cancel_scope.cancel()
 

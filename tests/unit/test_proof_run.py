@@ -16,7 +16,7 @@ from protocol.signing import NodeKey
 from qubixd.proof import build, frames, make_kernels
 from qubixd.proof.build import Programs
 from qubixd.proof.frames import Identity
-from qubixd.proof.run import Prover, Rented, prove, told
+from qubixd.proof.run import Prover, prove, told
 from qubixd.proof.verify import MALFORMED, NO_ANSWER, Proof
 from qubixd.wire import StreamCut
 from tests.support.lease_plan import make_terms
@@ -85,19 +85,20 @@ async def inline(call):  # type: ignore[no-untyped-def]  # stands for RunSync, o
     return call()
 
 
-async def asked(lease: Lease, rented: Rented, folder: Path) -> Proof:
+async def asked(lease: Lease, folder: Path) -> Proof:
     net = MemoryNet(seed=1)
     async with net.wire(KEY.public) as wire:
-        prover = Prover(wire, KEY, Programs(folder), lambda lease: (), lambda lease: rented, inline)
+        prover = Prover(wire, KEY, Programs(folder), lambda lease: (), inline)
         return await prover(lease)
 
 
 async def test_what_cannot_be_proved_says_so_and_asks_nobody(tmp_path: Path) -> None:
     digest = bytes([1]) * 32
-    amd = Rented((Gpu("MI300X", 196_608, digest),), "amd64")
-    proof = await asked(leased(Wish("", 1, 0, 1_000, 1_024, 1_024), (digest,)), amd, tmp_path)
+    hired = leased(Wish("", 1, 0, 1_000, 1_024, 1_024), (digest,))
+    amd = replace(hired, cards=(Gpu("MI300X", 196_608, digest),), arch="amd64")
+    proof = await asked(amd, tmp_path)
     assert proof.code == "proof.not_possible"
-    odd = await asked(leased(Wish("", 0, 0, 1_000, 1_024, 1_024)), Rented(arch="riscv64"), tmp_path)
+    odd = await asked(replace(leased(Wish("", 0, 0, 1_000, 1_024, 1_024)), arch="riscv64"), tmp_path)
     assert odd.code == MachineError.code and "riscv64" in odd.sentence
 
 

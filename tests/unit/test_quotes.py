@@ -173,6 +173,15 @@ def test_no_field_that_concerns_the_caller_changes_unseen(name: str) -> None:
         check(replace(make(), **{name: OTHER[name]}))  # type: ignore[arg-type]
 
 
+def test_a_card_of_the_offer_that_is_not_what_was_wished_for_is_noticed() -> None:
+    """Whose price is the same, and whose proof is easier."""
+    other = replace(gpu(9), model="NVIDIA T4")
+    seen = replace(offer(), capacity=replace(CAPACITY, gpus=(*CAPACITY.gpus, other)))
+    check(make(), seen=seen)
+    with pytest.raises(QuoteChanged, match="the GPUs"):
+        check(replace(make(), gpu_digests=(other.digest,)), seen=seen)
+
+
 def test_a_price_is_all_in() -> None:
     """Disk of 10 GiB at 1,024 QU a TiB and hour is 10 QU, and a begun QU is a whole one."""
     terms = make(replace(HOUSE, storage_qu_per_tib_hour=Qu(1_024)))

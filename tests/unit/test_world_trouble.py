@@ -69,6 +69,8 @@ async def test_a_gpu_job_gets_its_card(
         await one.until(one.bob, Phase.RUNNING)
         given = [one.alice.engine.jobs[lease.lease_id].spec.gpu_uuids for lease in (first, second)]
         assert sorted(given) == [("GPU-0",), ("GPU-1",)]
+        kept = {(await one.bob.up.leases.get(lease.lease_id)).cards for lease in (first, second)}
+        assert kept == {(gpu(0),), (gpu(1),)}, "what they were sold as, whatever offers say from now on"
 
 
 async def test_an_unwritable_folder_for_the_outputs_is_said(tmp_path: Path, autojump_clock: Clock) -> None:
