@@ -25,7 +25,7 @@ from protocol import lease_model as m
 from protocol.errors import ChainUnreachable, DiskFull, LeaseUnknown, LedgerBroken, QubixError
 from protocol.lease import step
 from protocol.lease_model import EFFECTS, EVENTS, REPLACEABLE, Effect, Event
-from protocol.lease_state import STATES, TERMINAL, Lease
+from protocol.lease_state import BEFORE_RUNNING, STATES, TERMINAL, Lease
 from protocol.units import LeaseId, UnixMs
 
 log = logging.getLogger("qubix.leases")
@@ -42,6 +42,9 @@ GIVE_UP_MS: Final = 24 * 3_600_000
 GIVE_UP_UNFUNDED_MS: Final = 600_000
 """The same where no money was at stake: strangers can make many such leases."""
 KEPT_FOR_LISTENERS: Final = 1_000
+BROKEN_OFF: Final = frozenset({m.RunPull.__name__})
+"""Given up as soon as there will be no job, for what ends the lease would wait behind it: an image comes as
+slowly as its registry likes, and anybody may have one."""
 
 _Lane = dict[int, PendingEffect]
 """Seq -> what is still to be done, one after the other."""
@@ -83,6 +86,7 @@ class Leases:
         self._listeners: dict[LeaseId | None, set[trio.MemorySendChannel[Lease]]] = defaultdict(set)
         self.on_change: list[Callable[[Lease], None]] = []
         """Called at once after every change of a lease; must not block."""
+        self._preparing: dict[LeaseId, trio.CancelScope] = {}
         self._broken: QubixError | None = None
         self._stop = trio.Event()
         self._perform: Perform
@@ -164,6 +168,8 @@ class Leases:
         entry.lease, entry.steps = lease, entry.steps + 1
         for effect, item in zip(effects, pending, strict=True):
             self._enqueue(item, replaces=type(effect) in REPLACEABLE)
+        if lease.phase not in BEFORE_RUNNING and (scope := self._preparing.get(lease.lease_id)):
+            scope.cancel()
         self._announce(lease)
         if lease.phase in TERMINAL:
             self._entries.pop(lease.lease_id, None)
@@ -272,8 +278,12 @@ class Leases:
                 lane[item.seq] = replace(item, scratch=scratch)
 
         effect = EFFECTS.decode(item.payload, MAX_STATE_BYTES)
+        task, event = Task(lease, effect, item.scratch, save), None
         try:
-            event = await self._perform(Task(lease, effect, item.scratch, save))
+            if item.kind in BROKEN_OFF:
+                event = await self._until_over(task)
+            else:
+                event = await self._perform(task)
         except (QubixError, trio.BrokenResourceError, trio.TooSlowError) as error:
             # What the chain makes wait is told by the bridge, less often.
             level = logging.DEBUG if isinstance(error, ChainUnreachable) else logging.INFO
@@ -286,6 +296,17 @@ class Leases:
         if event is not None:
             await self.feed(lease.lease_id, event)
         return True
+
+    async def _until_over(self, task: Task) -> Event | None:
+        """Perform what only serves a lease's beginning; nothing comes of it once that is over."""
+        lease_id, event = task.lease.lease_id, None
+        if task.lease.phase in BEFORE_RUNNING:
+            try:
+                with trio.CancelScope() as self._preparing[lease_id]:
+                    event = await self._perform(task)
+            finally:
+                del self._preparing[lease_id]
+        return event
 
     # --- time ---------------------------------------------------------------------------------
 

@@ -242,7 +242,7 @@ class DockerRunner:
             stream = await self._engine.call(lambda client: _open_logs(client, lease_id, follow))
             skip = position
             try:
-                while (chunk := await in_thread(stream.take, self._engine.blocking)) is not None:
+                while (chunk := await in_thread(stream.take, self._engine.logs)) is not None:
                     skip, chunk = max(0, skip - len(chunk)), chunk[skip:]
                     position += len(chunk)
                     if chunk:
@@ -316,7 +316,7 @@ class DockerRunner:
     async def _measure(self, info: config.Info) -> int:
         workspace, container, pid = config.workspace_of(info), info["Id"], info["State"]["Pid"]
         return await in_thread(
-            lambda: usage_bytes(workspace) + unlinked_bytes(container, pid, workspace), self._engine.blocking
+            lambda: usage_bytes(workspace) + unlinked_bytes(container, pid, workspace), self._engine.measures
         )
 
     async def _exit(self, lease_id: LeaseId, info: config.Info) -> JobExit:

@@ -23,6 +23,8 @@ ENGINE_TIMEOUT_SECONDS: Final = 60
 BLOCKING_CALLS: Final = 256
 """Threads that may wait for a job's end or next output at the same time, apart from short calls."""
 BATCH_BYTES: Final = 65_536
+PULLS: Final = 64
+MEASURES: Final = 16
 READ_AHEAD_CHUNKS: Final = 1_024
 HTTP_CONFLICT: Final = 409
 
@@ -35,7 +37,11 @@ class DockerEngine:
     """The engine at DOCKER_HOST, or the usual socket. Connects at the first call."""
 
     def __init__(self, limiter_tokens: int) -> None:
+        # Apart from each other: whoever fills one must not hold up what watches jobs.
         self.blocking = trio.CapacityLimiter(BLOCKING_CALLS)
+        self.logs = trio.CapacityLimiter(BLOCKING_CALLS)
+        self.pulls = trio.CapacityLimiter(PULLS)
+        self.measures = trio.CapacityLimiter(MEASURES)
         self._calls = trio.CapacityLimiter(limiter_tokens)
         self._client: Client = None
         self._lock = threading.Lock()
@@ -49,13 +55,13 @@ class DockerEngine:
         return await in_thread(lambda: self._ask(ask), self.blocking)
 
     async def next(self, stream: Iterator[T]) -> T | None:
-        """The next item of one of the engine's streams, None at its end."""
+        """What the engine tells next of a pull, None at its end."""
 
         def take() -> T | None:
             with _engine_errors():
                 return next(stream, None)
 
-        return await in_thread(take, self.blocking)
+        return await in_thread(take, self.pulls)
 
     def _ask(self, ask: Callable[[Client], T]) -> T:
         with _engine_errors():

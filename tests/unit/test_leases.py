@@ -90,6 +90,22 @@ async def test_a_new_lease_is_written_down_and_begun(tmp_path: Path, autojump_cl
         assert hands.done == ["RunPull"], "the same lease twice is one lease"
 
 
+async def test_a_pull_that_never_ends_ends_with_its_lease(tmp_path: Path, autojump_clock: Clock) -> None:
+    class Slow(Hands):
+        async def __call__(self, task: Task, /) -> m.Event | None:
+            if isinstance(task.effect, m.RunPull):
+                await trio.sleep_forever()
+            return await super().__call__(task)
+
+    hands = Slow()
+    async with running(tmp_path, hands) as leases:
+        await add(leases)
+        await trio.sleep(1)
+        await leases.feed(LEASE, m.ActionStop(now_ms()))
+        await trio.sleep(1)
+        assert sorted(hands.done) == ["RunDiscard", "SendExited"]
+
+
 async def test_what_is_unknown_is_said(tmp_path: Path, autojump_clock: Clock) -> None:
     async with running(tmp_path, Hands()) as leases:
         with pytest.raises(LeaseUnknown, match="no lease 0001020304050607"):
