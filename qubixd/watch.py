@@ -54,6 +54,8 @@ class Watchers:
             self._nursery = nursery
             for lease in self._leases.active():
                 self.look(lease)
+            if self._runner is not None:
+                nursery.start_soon(self._watch_engine, self._runner)
             task_status.started()
             await self._follow_ticks()
 
@@ -100,6 +102,17 @@ class Watchers:
         status = await self._runner.status(lease.lease_id)
         if status.state in (JobState.RUNNING, JobState.PAUSED):
             await self._leases.feed(lease.lease_id, m.RunSeen(True, self._now_ms()))
+
+    async def _watch_engine(self, runner: Runner) -> None:
+        """While the engine is away nobody knows whether the jobs are there. Whoever waits for their ends
+        waits on, so that this has to be found out beside."""
+        while True:
+            try:
+                await runner.check()
+            except EngineUnreachable:
+                for lease_id in tuple(self._jobs):
+                    await self._leases.feed(lease_id, m.RunSeen(False, self._now_ms()))
+            await trio.sleep(RETRY_S)
 
     async def _watch_job(self, lease: Lease) -> None:
         """Until the machine takes an end for the last one: it passes over those before a restart."""

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from protocol.errors import ImageUnavailable, JobMissing
+from protocol.errors import EngineUnreachable, ImageUnavailable, JobMissing
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
 from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
@@ -108,8 +108,12 @@ class Engine:
         self.pull_seconds = 0.2
         self.load_millis: int | None = 500
         """How much of a core every job uses; None: nobody can say."""
+        self.away = False
+        """It tells nobody anything."""
 
-    async def check(self) -> None: ...
+    async def check(self) -> None:
+        if self.away:
+            raise EngineUnreachable("the engine is away")
 
     async def pull(self, image: str, progress: Progress) -> str:
         for done in range(10):
@@ -137,6 +141,7 @@ class Engine:
 
     async def status(self, lease_id: LeaseId) -> JobStatus:
         await trio.lowlevel.checkpoint()
+        await self.check()
         one = self.jobs.get(lease_id)
         if one is None:
             return JobStatus(JobState.ABSENT)
@@ -192,6 +197,8 @@ class Engine:
                 break
             with trio.move_on_after(left_s):
                 await changed.wait()
+        while self.away:
+            await trio.sleep(1)
         await trio.lowlevel.checkpoint()
         assert one.ended is not None
         return one.ended
