@@ -184,15 +184,15 @@ async def test_what_cannot_be_done_is_one_sentence(
         assert not list((at.one.bob.root / "waiting").glob("*"))
 
 
-# --- unkind front ends ----------------------------------------------------------------------------
-
-
 async def test_a_provider_s_refusal_has_the_provider_s_code(tmp_path: Path, autojump_clock: Clock) -> None:
     async with doors(tmp_path) as at:
         at.one.alice.engine.name = "docker"  # plain processes have no images
         with pytest.raises(Failed, match="is not built here") as failed:
             await at.bob.follow("run", **at.run(job().replace("'test:1'", "localhost/qubix/base:1-cpu")))
         assert failed.value.code == "image.not_here"
+
+
+# --- unkind front ends ----------------------------------------------------------------------------
 
 
 async def test_requests_of_one_connection_do_not_wait_for_each_other(
