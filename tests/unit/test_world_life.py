@@ -278,6 +278,29 @@ async def test_a_budget_holds_although_the_caller_is_gone(tmp_path: Path, autoju
         one.check_books(served, paid)
 
 
+@pytest.mark.parametrize(
+    ("hours", "wish", "seen", "reason", "seconds"),
+    [
+        (0.005, "", 6, "lease.duration_reached", range(18, 19)),
+        (1, "idle_stop: 1m", 20, "lease.idle", range(60, 75)),
+    ],
+)
+async def test_time_and_idling_are_watched_although_the_caller_is_gone(
+    tmp_path: Path, autojump_clock: Clock, hours: float, wish: str, seen: int, reason: str, seconds: range
+) -> None:
+    async with rental(tmp_path, unpaid_intervals=100) as one:
+        one.alice.engine.load_millis = 0
+        await one.rent(job(seconds=1_000, hours=hours, extra=wish))
+        await one.until_paid(due(seen))
+        await one.world.kill(one.bob)
+        served = await one.world.until(one.lease_id, one.alice, lambda lease: lease.exited)
+        assert served.reason == reason and served.seconds in seconds
+        await one.world.start("bob")
+        served, paid = await one.ended()
+        assert (paid.phase, paid.paid) == (Phase.DONE, due(served.seconds))
+        one.check_books(served, paid)
+
+
 # --- progress and secrets -------------------------------------------------------------------------
 
 
