@@ -95,7 +95,7 @@ def own_offer(offer: OfferView, width: int) -> RenderableType:
     """This machine's offer, and whether its price is usual."""
     low, high = offer.suggested_low_qu_per_hour, offer.suggested_high_qu_per_hour
     price = offer.price_qu_per_hour
-    place = "below" if price < low else "above" if price > high else "within"
+    place = "below" if price < low else "above" if price > high else "within" if low < high else "just"
     what = "Each GPU" if offer.gpus else "The machine"
     return Group(
         offers([offer], width),
@@ -105,8 +105,8 @@ def own_offer(offer: OfferView, width: int) -> RenderableType:
                 f"{show.qu(offer.storage_qu_per_tib_hour)}.\n"
                 f"Jobs run with {safe_line(offer.runner, 40) or 'nothing'} and "
                 f"{'may have Internet' if offer.internet else 'have no Internet'}.\n"
-                f"Suggested for {safe_line(offer.gpu_class, 40)} by --qu-per-credit: {show.qu(low)} to "
-                f"{show.qu(high)}; yours is {place} that."
+                f"Suggested for {safe_line(offer.gpu_class, 40)} by --qu-per-credit: "
+                f"{show.qu_range(low, high)}; yours is {place} that."
             )
         ),
     )

@@ -100,7 +100,7 @@ def first(view: ProviderView) -> Text:
 
 def _price_words(shop: ShopView) -> str:
     low, high = shop.suggested_low_qu_per_hour, shop.suggested_high_qu_per_hour
-    return f" (suggested {show.qu(low)} to {show.qu(high)}); `qubix offer --price QU` changes it"
+    return f" (suggested {show.qu_range(low, high)}); `qubix offer --price QU` changes it"
 
 
 def _address(view: ProviderView) -> str:
@@ -179,8 +179,8 @@ def _price(view: ProviderView, width: int) -> Text:
     shop = view.shop
     text = Text(f"{show.qu(shop.price_qu_per_hour)} QU/h", "bold")
     if width >= 100:
-        low, high = show.qu(shop.suggested_low_qu_per_hour), show.qu(shop.suggested_high_qu_per_hour)
-        text.append(f" (suggested {low} to {high})", "dim")
+        suggested = show.qu_range(shop.suggested_low_qu_per_hour, shop.suggested_high_qu_per_hour)
+        text.append(f" (suggested {suggested})", "dim")
     text.append("  wallet ", "dim").append(_balance(view))
     known = view.score is not None and not view.newcomer
     text.append("  score ", "dim").append(f"{view.score:.2f}" if known else "new")

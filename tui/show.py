@@ -51,6 +51,11 @@ def qu(amount: int) -> str:
     return f"{amount:,}"
 
 
+def qu_range(low: int, high: int) -> str:
+    """What the catalogue suggests: two prices, or one where they are the same."""
+    return qu(low) if low == high else f"{qu(low)} to {qu(high)}"
+
+
 def duration(seconds: int) -> str:
     """7s, 4m05s, 3h20m, 2d04h."""
     minutes, rest = divmod(max(0, seconds), 60)

@@ -64,6 +64,12 @@ def test_numbers_are_whole_on_every_width(width: int) -> None:
     assert "87 %" in text and "312" in text and "2.3 of 4" in text
 
 
+def test_one_suggested_price_is_no_range() -> None:
+    same = views.shop(suggested_low_qu_per_hour=7_000, suggested_high_qu_per_hour=7_000)
+    assert "(suggested 7,000)" in drawn(views.provider(shop=same), 132)[3]
+    assert "(suggested 1 to 2)" in drawn(views.provider(), 132)[3]
+
+
 def test_a_shut_shop_says_why_and_what_to_do() -> None:
     text = "\n".join(drawn(views.provider(shop=views.HINDERED), 80))
     assert "takes no jobs" in text
