@@ -91,7 +91,7 @@ def first(view: ProviderView) -> Text:
     if not shop.name:
         pairs.append(("name", "none; `qubix up --name NAME` shows one in the market"))
     pairs += [
-        ("missing" if one.closes else "not sold", Text(safe_line(one.sentence, 300), show.BAD))
+        ("missing" if one.closes else "note", Text(safe_line(one.sentence, 300), show.BAD))
         for one in shop.hindrances
     ]
     pairs.append(("", Text(state(shop) if shop.open else "No jobs are taken before that.", "bold")))

@@ -56,8 +56,11 @@ def judge_toolkit(versions: Mapping[str, Version]) -> Judgement:
     """What the toolkit's versions mean for GPUs on offer."""
     if not versions:
         safe = _text(_first_safe())
-        unknown = f"nobody tells the version of NVIDIA's container toolkit; see that it is {safe} or newer"
-        return Judgement(False, UNKNOWN, unknown)
+        sentence = (
+            "no program here tells the version of NVIDIA's container toolkit; see that the engine has it, "
+            f"{safe} or newer: without it no job gets a GPU"
+        )
+        return Judgement(False, UNKNOWN, sentence)
     program, version = min(versions.items(), key=lambda each: each[1])
     escapes = [name for fixed, name in TOOLKIT_ESCAPES if version < fixed]
     if not escapes:

@@ -48,6 +48,7 @@ def test_a_toolkit_that_says_nothing_is_a_warning(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     judged = judge_toolkit(toolkit_versions())
     assert not judged.refused and judged.code == UNKNOWN
+    assert "without it no job gets a GPU" in judged.sentence
 
 
 @pytest.mark.parametrize(("fixed", "name"), TOOLKIT_ESCAPES)
