@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from ledger.store import Store
 from protocol.messages import GpuUse, Sample
+
+if TYPE_CHECKING:
+    from ledger.store import Store  # it brings trio, which readers have not
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000
