@@ -32,7 +32,7 @@ from protocol.jobspec import Job
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, JobOrder
 from protocol.signing import NodeKey, seal_for
 from protocol.units import LeaseId, PeerKey
-from qubixd.runner.workspace import PackResult, pack_to_file, unpack_file
+from qubixd.runner.workspace import PackResult, names_below, pack_to_file, remove_tree, unpack_file
 from qubixd.talk import IDLE_TIMEOUT_S, patience
 from qubixd.wire import Stream
 
@@ -136,7 +136,7 @@ class JobFiles:
     def _prepare(self, lease_id: LeaseId, disk_mib: int) -> JobOrder:
         order = self.order(lease_id)
         workspace = self.path(lease_id, "workspace")
-        shutil.rmtree(workspace, ignore_errors=True)
+        remove_tree(workspace)
         with disk_errors():
             limit = disk_mib * MIB + TAR_SLACK_BYTES
             unpack_file(self.path(lease_id, "inputs.tar"), workspace, limit, MAX_FILES, order.inputs_sha256)
@@ -198,7 +198,7 @@ class JobFiles:
         def remove() -> None:
             for name in names:
                 path = self.path(lease_id, name)
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
         await self.in_thread(remove)
 
@@ -340,9 +340,8 @@ def _names_in(archive: Path) -> tuple[str, ...]:
 
 
 def _matching(workspace: Path, patterns: Sequence[str]) -> list[str]:
-    """Names in the workspace that a pattern names; a folder stands for all that is in it."""
-    names = []
-    for folder, folders, files in os.walk(workspace, followlinks=False):
-        prefix = os.path.relpath(folder, workspace)
-        names += [os.path.normpath(os.path.join(prefix, name)) for name in (*folders, *files)]
-    return sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+    """Names in the workspace that a pattern names; a folder stands for all that is in it. FilesInvalid."""
+    matching = (
+        name for name in names_below(workspace) if any(fnmatchcase(name, pattern) for pattern in patterns)
+    )
+    return sorted(matching)

@@ -15,7 +15,7 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -127,6 +127,53 @@ def usage_bytes(root: Path) -> int:
     except FilesInvalid:
         return UNMEASURABLE
     return total
+
+
+def names_below(root: Path) -> Iterator[str]:
+    """Relative names of all below `root`. FilesInvalid if part of it is hidden or it is too deep."""
+    return (entry.name for entry in _walk_root(root, every_directory=True))
+
+
+def remove_tree(root: Path) -> None:
+    """Delete a directory that a job may have left: however deep, and also where the job, which can have the
+    daemon's own user, took the right to look away. What cannot be deleted stays, without an error."""
+    with suppress(OSError):
+        root.chmod(0o700)
+        top = os.open(root, _DIRECTORY_FLAGS)
+        try:
+            while (names := os.listdir(top)) and any([_is_deleted(top, name) for name in names]):
+                pass
+        finally:
+            os.close(top)
+        root.rmdir()
+
+
+def _is_deleted(top: int, name: str) -> bool:
+    """Delete an entry of an open directory. What is deeper is moved up there, and has its turn later."""
+    with suppress(OSError):
+        if _is_unlinked(top, name):
+            return True
+        os.chmod(name, 0o700, dir_fd=top)
+        directory = os.open(name, _DIRECTORY_FLAGS, dir_fd=top)
+        try:
+            for inner in os.listdir(directory):
+                if not _is_unlinked(directory, inner):
+                    os.chmod(inner, 0o700, dir_fd=directory)
+                    os.rename(inner, os.urandom(16).hex(), src_dir_fd=directory, dst_dir_fd=top)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=top)
+        return True
+    return False
+
+
+def _is_unlinked(directory: int, name: str) -> bool:
+    """False: it is a directory."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except IsADirectoryError:
+        return False
+    return True
 
 
 def give_to(root: Path, uid: int, gid: int) -> None:

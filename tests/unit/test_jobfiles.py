@@ -6,7 +6,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -245,6 +247,34 @@ async def test_forgetting_takes_files_folders_and_what_is_not_there(files: JobFi
 # --- over streams ---------------------------------------------------------------------------------
 
 CONTENT = bytes(range(256)) * 1_000
+
+
+@pytest.fixture
+async def deep(files: JobFiles, tmp_path: Path) -> AsyncIterator[Path]:
+    """A workspace with directories nested deeper than Python calls functions, and one nobody may read."""
+    workspace = await finished(files, tmp_path, ("*.txt",))
+    (workspace / "closed" / "inner").mkdir(parents=True)
+    (workspace / "closed").chmod(0)
+    (workspace / "link").symlink_to("/etc")
+    below = os.open(workspace, os.O_RDONLY)
+    for _ in range(sys.getrecursionlimit() + 200):
+        os.mkdir("d", dir_fd=below)
+        above, below = below, os.open("d", os.O_RDONLY, dir_fd=below)
+        os.close(above)
+    os.close(below)
+    yield workspace
+    subprocess.run(["rm", "-rf", workspace], check=True)
+
+
+async def test_a_job_cannot_keep_its_workspace_from_being_deleted(files: JobFiles, deep: Path) -> None:
+    await files.forget(LEASE, ("workspace",))
+    assert not deep.exists() and Path("/etc/passwd").exists()
+
+
+async def test_too_deep_a_workspace_has_no_outputs(files: JobFiles, deep: Path) -> None:
+    (deep / "closed").chmod(0o700)
+    with pytest.raises(FilesInvalid, match="nested deeper"):
+        await files.collect_outputs(LEASE, 10)
 
 
 async def received(
