@@ -48,7 +48,7 @@ async def choose_engine(config: Config, *, gpus: bool) -> Choice:
         try:
             await docker_of(config).check()
         except EngineUnreachable:
-            if config.runner == "docker":
+            if config.runner == "docker" or config.docker_host:
                 raise
         else:
             return await _docker(config, gpus=gpus)

@@ -93,6 +93,12 @@ def test_a_dead_engine(tmp_path: Path) -> None:
     check(ended, EngineUnreachable, "Docker")
 
 
+def test_a_dead_engine_that_somebody_has_named_is_not_replaced_by_plain_processes(tmp_path: Path) -> None:
+    dead = NO_ENGINE["DOCKER_HOST"]
+    ended = start(tmp_path / "node", *NOWHERE, "--provider", "--docker-host", dead)
+    check(ended, EngineUnreachable, "Docker")
+
+
 def test_plain_processes_are_for_this_machine_only(tmp_path: Path) -> None:
     ended = start(tmp_path / "node", *NOWHERE, "--provider", "--listen", "0.0.0.0:0", **NO_ENGINE)
     check(ended, ConfigInvalid, "127.0.0.1")
