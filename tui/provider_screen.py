@@ -27,6 +27,9 @@ from tui import show
 from tui.safe import safe_line
 
 BARS: Final = "·▁▂▃▄▅▆▇█"
+_RUNNERS: Final = {
+    "process": "process (no Docker: plain programs that nothing holds, a trial on this machine only)"
+}
 LEAST_CHARS: Final = 8
 """Of a column that gives way where the terminal is narrow."""
 LEAST_ROWS: Final = 2
@@ -84,7 +87,7 @@ def first(view: ProviderView) -> Text:
         *(("GPU", card) for card in cards),
         ("machine", f"{rest}, {show.size(machine.disk_mib.offered)} of disk ({machine.cpu_model})"),
         ("price", f"{show.qu(shop.price_qu_per_hour)} QU an hour{_price_words(shop)}"),
-        ("jobs by", f"{runner.runner}; they {internet} Internet"),
+        ("jobs by", f"{_RUNNERS.get(runner.runner, runner.runner)}; they {internet} Internet"),
         ("wallet", f"{view.identity}, {_balance(view)}"),
         ("address", f"{_address(view)}"),
     ]

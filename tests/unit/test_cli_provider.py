@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from protocol import control
-from protocol.control_provider import ProviderArgs, ProviderView
+from protocol.control_provider import ProviderArgs, ProviderView, RunnerView
 from protocol.errors import ConfigInvalid
 from tests.support import provider_views as views
 from tests.support.control_server import Reply, control_server
@@ -68,6 +68,16 @@ def test_one_suggested_price_is_no_range() -> None:
     same = views.shop(suggested_low_qu_per_hour=7_000, suggested_high_qu_per_hour=7_000)
     assert "(suggested 7,000)" in drawn(views.provider(shop=same), 132)[3]
     assert "(suggested 1 to 2)" in drawn(views.provider(), 132)[3]
+
+
+@pytest.mark.parametrize(
+    ("runner", "words"), [("docker", "docker; they may"), ("process", "no Docker: plain")]
+)
+def test_the_first_answer_says_what_holds_jobs(runner: str, words: str) -> None:
+    view = views.provider(runner=RunnerView(runner, True, "", True, 0, 0))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(provider_screen.first(view))
+    assert isinstance(console.file, io.StringIO) and words in console.file.getvalue()
 
 
 def test_a_shut_shop_says_why_and_what_to_do() -> None:
