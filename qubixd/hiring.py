@@ -260,7 +260,7 @@ class Hiring:
             budget=job.budget,
             ready_seconds=job.life.ready_seconds,
             idle_seconds=job.life.idle_seconds,
-            proof=self._wants_proof(job, entry.offer.runner),
+            proof=self._wants_proof(job),
         )
         signed = await ask(self.wire, self.key, entry.provider, request, entry.offer.addresses)
         if not isinstance(signed.message, Terms):
@@ -268,11 +268,9 @@ class Hiring:
         check_terms(signed.message, request, entry.offer, entry.provider, self.key.public, self.tick_ms())
         return signed
 
-    def _wants_proof(self, job: Job, runner: str) -> bool:
-        """Of every machine that runs containers, unless the job says otherwise."""
-        if job.proof == "auto":
-            return self.can_prove and runner.startswith("docker")
-        return job.proof == "always"
+    def _wants_proof(self, job: Job) -> bool:
+        """Unless the job says otherwise, of every machine: one that could do without would say so."""
+        return self.can_prove if job.proof == "auto" else job.proof == "always"
 
     async def _accept(
         self, job: Job, submission: Submission, entry: Entry, signed: Signed, output_dir: str

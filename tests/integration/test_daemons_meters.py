@@ -68,6 +68,7 @@ GPU_JOB = """
 name: on-a-card
 resources: {image: "any:1", gpu: RTX4090:1, cpus: 0.5, memory: 64MB, disk: 10MB}
 max_hours: 0.05
+proof: never  # the card is a stub
 run: sleep 1000
 """
 

@@ -111,12 +111,12 @@ async def test_a_caller_that_vanishes_at_the_gate_holds_the_machine_for_a_while_
         assert not one.alice.engine.jobs
 
 
-async def test_who_cannot_prove_asks_for_no_proof(tmp_path: Path, autojump_clock: Clock) -> None:
-    """Nor is one asked for of a machine that runs plain processes, unless the job says so."""
+async def test_who_can_prove_asks_everybody_for_a_proof(tmp_path: Path, autojump_clock: Clock) -> None:
+    """Also machines that say they run plain processes: else every cheat would say so."""
     for number, prove in enumerate((None, Prover())):
         async with rental(tmp_path / str(number), prove=prove) as one:
             lease = await one.rent(job(seconds=2))
-            assert not lease.terms.proof
+            assert lease.terms.proof == (prove is not None)
             await one.ended()
 
 
