@@ -126,7 +126,8 @@ class ProofDoor:
                 await self._tidy(lease)
 
     async def _run(self, stream: Stream, lease: Lease, name: str) -> None:
-        inside, begun = await self.runner.inside(lease.lease_id, [f"./{name}"]), trio.current_time()
+        with patience(IDLE_TIMEOUT_S):  # the image's own /bin/sh begins it, which may do nothing for ever
+            inside, begun = await self.runner.inside(lease.lease_id, [f"./{name}"]), trio.current_time()
         try:
             await send_signed(stream, self.key.sign(Ack()))
             with patience(self._left_s(lease)):
