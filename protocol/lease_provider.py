@@ -18,6 +18,8 @@ FUNDING_PATIENCE_MS: Final = 180_000
 """Capacity is kept that long for a caller whose escrow has not been seen."""
 UNPAID_PATIENCE_MS: Final = 120_000
 """How long a job stays paused for want of vouchers before it is stopped."""
+UNPACK_MIB_PER_S: Final = 20
+"""As slow as a disk may be on which the job's files are laid out before it starts."""
 VOUCHER_PATIENCE_MS: Final = 60_000
 """How long the last voucher is waited for after the job has ended."""
 REDEEM_EVERY_MS: Final = 1_200_000
@@ -52,14 +54,15 @@ def inputs(lease: Lease, event: m.ReceiveInputs) -> Step:
             restart=event.restart,
             restarts_allowed=event.restarts,
             awaits_ready=event.awaits_ready,
-        )
+        ),
+        event.now,
     )
 
 
 def pulled(lease: Lease, event: m.RunPulled) -> Step:
     if lease.has_image:
         return lease, ()
-    return _start_if_ready(replace(lease, has_image=True))
+    return _start_if_ready(replace(lease, has_image=True), event.now)
 
 
 def told_funded(lease: Lease, event: m.ReceiveFunded) -> Step:
@@ -81,7 +84,8 @@ def opened(lease: Lease, event: m.ChainOpened) -> Step:
     if lease.phase is Phase.SETTLING:  # it failed here before the money came: send it back
         return _settle(lease)
     patience_ms = (lease.terms.pull_seconds + lease.terms.start_seconds) * 1_000
-    return _start_if_ready(replace(lease, phase=Phase.PROVISIONING, timer_at=at(event.now, patience_ms)))
+    lease = replace(lease, phase=Phase.PROVISIONING, timer_at=at(event.now, patience_ms))
+    return _start_if_ready(lease, event.now)
 
 
 def open_failed(lease: Lease, event: m.ChainOpenFailed) -> Step:
@@ -307,9 +311,11 @@ def _settle(lease: Lease) -> Step:
     return replace(lease, phase=Phase.SETTLING, timer_at=UnixMs(0)), (order,)
 
 
-def _start_if_ready(lease: Lease) -> Step:
-    ready = lease.phase is Phase.PROVISIONING and lease.has_inputs and lease.has_image
-    return lease, (m.RunStart(),) if ready else ()
+def _start_if_ready(lease: Lease, now: UnixMs) -> Step:
+    if lease.phase is not Phase.PROVISIONING or not (lease.has_inputs and lease.has_image):
+        return lease, ()
+    patience_s = lease.terms.start_seconds + lease.terms.wish.disk_mib // UNPACK_MIB_PER_S
+    return replace(lease, timer_at=min(lease.timer_at, at(now, patience_s * 1_000))), (m.RunStart(),)
 
 
 def _send_exited(lease: Lease) -> m.SendExited:

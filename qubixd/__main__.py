@@ -118,7 +118,9 @@ async def open_parts(config: Config) -> AsyncIterator[Parts]:
         chain = await stack.enter_async_context(_open_chain(config))
         detected = await trio.to_thread.run_sync(hardware.detect, config.root)
         machine = machine_of(detected, config.qu_per_credit)
-        chosen = await choose_engine(config, gpus=bool(machine.gpus)) if config.provider else None
+        chosen = (
+            await choose_engine(config, gpus=tuple(machine.gpu_uuids.values())) if config.provider else None
+        )
         wire = await _listen(config, store, secrets.node_seed, stack)
         yield Parts(
             key=NodeKey(secrets.node_seed),
@@ -133,6 +135,7 @@ async def open_parts(config: Config) -> AsyncIterator[Parts]:
             engine=docker_of(config),
             programs=Programs.usual(),
             internet=chosen.internet if chosen else False,
+            hands_gpus=chosen.hands_gpus if chosen else True,
             remarks=chosen.remarks if chosen else (),
         )
 

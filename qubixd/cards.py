@@ -30,10 +30,13 @@ class Cards:
         runner: Runner,
         active: Callable[[], Iterable[Lease]],
         now_ms: Callable[[], UnixMs],
+        *,
+        handed: bool = True,
     ) -> None:
+        """`handed`: the runner can give jobs this machine's cards."""
         self.on_change: list[Callable[[], None]] = []
         """Called when `fit` or `reasons` have become others."""
-        self._machine, self._runner, self._active = machine, runner, active
+        self._machine, self._runner, self._active, self._handed = machine, runner, active, handed
         self._toolkit = Judgement(refused=True)
         tenants = None if runner.name == WITHOUT_CONTAINERS else self._tenants
         self.health = Health(self._rented, tenants, now_ms, expected=list(machine.gpu_uuids.values()))
@@ -42,7 +45,8 @@ class Cards:
     def fit(self) -> Capacity:
         """The machine, less the GPUs that cannot be offered now."""
         whole = self._machine.capacity
-        return replace(whole, gpus=()) if self._toolkit.refused else self.health.fit(whole)
+        refused = self._toolkit.refused or not self._handed
+        return replace(whole, gpus=()) if refused else self.health.fit(whole)
 
     def reasons(self) -> list[tuple[str, str]]:
         """(code, sentence) of all that is wrong with the GPUs, or with what hands them to jobs."""

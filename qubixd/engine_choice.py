@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,12 +25,17 @@ log = logging.getLogger("qubix.engine")
 
 NO_INTERNET: Final = "provider.no_internet"
 NO_SANDBOX: Final = "provider.no_sandbox"
+NO_GPUS: Final = "provider.no_gpus"
+NO_TOOLKIT: Final = "could not select device driver"
+"""What the engine says where nothing can hand NVIDIA's cards to a container."""
 
 
 @dataclass(frozen=True)
 class Choice:
     runner: Runner
     internet: bool = False
+    hands_gpus: bool = True
+    """False: a container could not be given a card, so none may be offered."""
     remarks: tuple[tuple[str, str], ...] = ()
     """(code, sentence) of what this machine could offer and does not."""
 
@@ -42,8 +48,9 @@ def docker_of(config: Config, runtime: str = "") -> DockerRunner:
     return DockerRunner(config.root / "runner", runtime=runtime, fence_limits=limits)
 
 
-async def choose_engine(config: Config, *, gpus: bool) -> Choice:
-    """For a provider that sells `gpus` or none. EngineUnreachable, ConfigInvalid, InternetUnavailable."""
+async def choose_engine(config: Config, *, gpus: Sequence[str]) -> Choice:
+    """For a provider that sells these cards (UUIDs) or none. EngineUnreachable, ConfigInvalid,
+    InternetUnavailable."""
     if config.runner in ("auto", "docker"):
         try:
             await docker_of(config).check()
@@ -68,32 +75,43 @@ def check_process_runner(config: Config) -> None:
         )
 
 
-async def _docker(config: Config, *, gpus: bool) -> Choice:
+async def _docker(config: Config, *, gpus: Sequence[str]) -> Choice:
     engine = DockerEngine(limiter_tokens=1)
     runtimes = installed(await engine.call(lambda client: client.info()))
-    runtime = choose(config.runtime, runtimes, gpus=gpus)
+    runtime = choose(config.runtime, runtimes, gpus=bool(gpus))
     remarks = []
     if runtime.name and (why := await engine.call(lambda client: _prove(client, config, runtime))):
         sentence = f"the engine's runtime {runtime.name} does not run here: {why}"
         if config.runtime != AUTO:
             raise ConfigInvalid(f"{sentence}; choose another with --runtime")
         remarks.append((NO_SANDBOX, f"{sentence}; jobs share this machine's kernel"))
-        runtime = choose("runc", runtimes, gpus=gpus)
+        runtime = choose("runc", runtimes, gpus=bool(gpus))
+    without_card = await engine.call(lambda client: _prove(client, config, runtime, gpus[0])) if gpus else ""
+    hands_gpus = NO_TOOLKIT not in without_card
+    if without_card:
+        consequence = (
+            "jobs with one may fail"
+            if hands_gpus
+            else "no GPU is offered; install NVIDIA's container toolkit"
+        )
+        remarks.append(
+            (NO_GPUS, f"a first container could not be given a GPU: {without_card}; {consequence}")
+        )
     runner = docker_of(config, runtime.name)
     why_not = await _no_internet(config, runtime, runner, engine)
     if why_not:
         remarks.append((NO_INTERNET, why_not))
     for _, sentence in remarks:
         log.warning("%s", sentence)
-    return Choice(runner, config.egress != "none" and not why_not, tuple(remarks))
+    return Choice(runner, config.egress != "none" and not why_not, hands_gpus, tuple(remarks))
 
 
-def _prove(client: Client, config: Config, runtime: Runtime) -> str:
+def _prove(client: Client, config: Config, runtime: Runtime, gpu_uuid: str = "") -> str:
     try:
         image = ensure_image(client, config.root / "runner" / "fence")
     except InternetUnavailable as error:
         return str(error)
-    return prove(client, runtime, image)
+    return prove(client, runtime, image, gpu_uuid)
 
 
 async def _no_internet(config: Config, runtime: Runtime, runner: DockerRunner, engine: DockerEngine) -> str:

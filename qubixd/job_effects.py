@@ -63,8 +63,12 @@ PROVING: Final = LIVE | {Phase.PROVISIONING}
 async def run_pull(performer: Performer, task: Task, effect: m.RunPull) -> Event | None:
     lease = task.lease
     try:
-        await _runner(performer).pull(lease.terms.image, partial(performer.progress.say, lease))
-        await check_image(_runner(performer), lease.terms.image, lease.terms.wish, performer.machine)
+        with trio.fail_after(lease.terms.pull_seconds):
+            await _runner(performer).pull(lease.terms.image, partial(performer.progress.say, lease))
+            await check_image(_runner(performer), lease.terms.image, lease.terms.wish, performer.machine)
+    except trio.TooSlowError:
+        sentence = f"the image did not come within {lease.terms.pull_seconds} s"
+        return m.RunFailed("lease.pull_timeout", sentence, performer.now_ms())
     except (ImageUnavailable, DiskFull) as error:
         return _failed(performer, error)
     return m.RunPulled(performer.now_ms())

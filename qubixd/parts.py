@@ -41,5 +41,7 @@ class Parts:
     """How a caller proves a machine; None: it cannot."""
     internet: bool = False
     """Jobs may have it here."""
+    hands_gpus: bool = True
+    """What runs jobs can give them this machine's cards."""
     remarks: tuple[tuple[str, str], ...] = ()
     """(code, sentence) of what this machine could offer and does not."""

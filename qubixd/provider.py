@@ -78,7 +78,9 @@ class Provider:
     def __post_init__(self) -> None:
         parts = self.parts
         if parts.machine.gpus and parts.runner:
-            self.cards = Cards(parts.machine, parts.runner, self.leases.active, parts.now_ms)
+            self.cards = Cards(
+                parts.machine, parts.runner, self.leases.active, parts.now_ms, handed=parts.hands_gpus
+            )
             self.cards.on_change.append(self.changed)
 
     def house(self) -> House:

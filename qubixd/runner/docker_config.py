@@ -78,9 +78,13 @@ def network_options(spec: RunSpec) -> dict[str, Any]:
     return {"network_mode": "none", "dns": ["127.0.0.1"], "dns_search": ["."]}
 
 
+def gpu_request(gpu_uuids: Iterable[str]) -> DeviceRequest:
+    """These cards and no others."""
+    return DeviceRequest(device_ids=list(gpu_uuids), capabilities=[GPU_CAPABILITIES])
+
+
 def host_options(spec: RunSpec, image_volumes: Iterable[str], runtime: str = "") -> dict[str, Any]:
     """Arguments of the SDK's `create_host_config`: every limit of a job. `runtime`: "" for its own."""
-    gpus = DeviceRequest(device_ids=list(spec.gpu_uuids), capabilities=[GPU_CAPABILITIES])
     file_size = spec.disk_bytes + FILE_SIZE_MARGIN_BYTES
     return {
         "mounts": [Mount(WORKSPACE, str(spec.workspace.resolve()), type="bind", propagation="rprivate")],
@@ -108,7 +112,7 @@ def host_options(spec: RunSpec, image_volumes: Iterable[str], runtime: str = "")
         "restart_policy": {"Name": "no"},
         "runtime": runtime or None,
         "init": True,
-        "device_requests": [gpus] if spec.gpu_uuids else [],
+        "device_requests": [gpu_request(spec.gpu_uuids)] if spec.gpu_uuids else [],
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from docker.errors import APIError
 
 from protocol.errors import ConfigInvalid
+from qubixd.runner.docker_config import gpu_request
 from qubixd.runner.docker_engine import Client
 
 AUTO: Final = "auto"
@@ -64,9 +65,12 @@ def choose(setting: str, runtimes: Mapping[str, Sequence[str]], *, gpus: bool) -
     return _runtime(name or "", runtimes)
 
 
-def prove(client: Client, runtime: Runtime, image: str) -> str:
-    """Run the fence's program (`image`) once in it; "" or why it does not run here. Blocks."""
-    limits = {"network_mode": "none", "cap_drop": ["ALL"], "runtime": runtime.name or None}
+def prove(client: Client, runtime: Runtime, image: str, gpu_uuid: str = "") -> str:
+    """Run the fence's program (`image`) once in it, with that card if one is named; "" or why it does not run
+    here. Blocks."""
+    limits: dict[str, Any] = {"network_mode": "none", "cap_drop": ["ALL"], "runtime": runtime.name or None}
+    if gpu_uuid:
+        limits["device_requests"] = [gpu_request((gpu_uuid,))]
     host_config = client.create_host_config(**limits)
     made = None
     try:

@@ -113,3 +113,9 @@ async def test_whose_containers_may_be_on_which_card() -> None:
     cards = made(Docker({"a" * 64: one.lease_id, "b" * 64: over.lease_id}), one, over, hired)
     assert cards._rented() == {"GPU-0"}
     assert await cards._tenants() == {"a" * 64: {"GPU-0"}, "b" * 64: frozenset()}
+
+
+async def test_a_card_that_no_job_can_be_given_is_not_offered() -> None:
+    cards = Cards(WITH_CARDS, Engine(), tuple, lambda: UnixMs(1), handed=False)
+    cards.health = Health(cards._rented, None, lambda: UnixMs(1))
+    assert await offered(cards) == [0, 0]

@@ -91,6 +91,16 @@ def test_starts_once_when_image_inputs_and_money_are_there(order: tuple[int, ...
     assert lease.phase is Phase.PROVISIONING
 
 
+def test_a_quick_pull_leaves_no_more_time_for_the_start() -> None:
+    """The two have time-outs of their own; files of 20 MiB more take a second more."""
+    terms = replace(TERMS, pull_seconds=Seconds(1_800), start_seconds=Seconds(120))
+    terms = replace(terms, wish=replace(terms.wish, disk_mib=200))
+    waiting, _ = play(new_provider(terms), m.RunPulled(at(2)), funded(4), opened(5))
+    assert waiting.timer_at == at(5 + 1_920)
+    starting, _ = play(waiting, m.ReceiveInputs(at(7)))
+    assert starting.timer_at == at(7 + 130)
+
+
 def test_vouchers_only_rise_and_stay_within_the_deposit() -> None:
     lease, _ = play(running_provider(), voucher(3_000, 12), voucher(2_000, 13), voucher(60_001, 14))
     assert (lease.promised, lease.signature, lease.vouchers) == (3_000, b"signature of 3000", 1)

@@ -135,6 +135,18 @@ async def test_an_image_that_is_missing_costs_nothing(tmp_path: Path, autojump_c
         one.check_nothing_paid(served, paid)
 
 
+async def test_an_image_that_does_not_come_in_time_costs_nothing(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with rental(tmp_path) as one:
+        one.alice.engine.pull_seconds = 100_000
+        await one.rent()
+        served, paid = await one.ended()
+        assert (paid.phase, paid.reason) == (Phase.FAILED, "lease.pull_timeout")
+        assert one.alice.engine.starts == []
+        one.check_nothing_paid(served, paid)
+
+
 async def test_the_rented_time_is_over(tmp_path: Path, autojump_clock: Clock) -> None:
     async with rental(tmp_path) as one:
         lease = await one.rent(job(seconds=1_000, hours=0.005))
