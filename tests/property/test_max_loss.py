@@ -122,12 +122,17 @@ def test_nobody_loses_more_than_was_shown(
     check_losses(world)
 
 
+def cost_of_the_end(plan: Plan) -> Qu:
+    """The time that a job is given to end is its provider's, beyond the number (docs/limits.md)."""
+    return Qu(amount_due(plan.terms.price_qu_per_hour, Seconds(-(-plan.stop_ms // 1_000))) + 1)
+
+
 def check_losses(world: Measured) -> None:
     terms, paid = world.plan.terms, world.escrow.paid if world.escrow else Qu(0)
     assert world.escrow is None or world.escrow.gone, "money is locked for good"
     assert paid - world.worth <= max_loss(Role.CALLER, terms)
     if world.worth_at_death is None:
-        assert world.worth - paid <= max_loss(Role.PROVIDER, terms)
+        assert world.worth - paid <= max_loss(Role.PROVIDER, terms) + cost_of_the_end(world.plan)
     else:
         assert world.worth_at_death - paid <= max_loss_if_gone(terms)
 
