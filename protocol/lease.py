@@ -17,7 +17,7 @@ from protocol import lease_caller, lease_provider
 from protocol.lease_model import Effect, Event
 from protocol.lease_state import Lease, Role
 from protocol.messages import Terms
-from protocol.units import Qu, Seconds, amount_due
+from protocol.units import SECONDS_PER_HOUR, Qu
 
 TABLES: Final = {Role.CALLER: lease_caller.TABLE, Role.PROVIDER: lease_provider.TABLE}
 
@@ -35,8 +35,7 @@ def step(lease: Lease, event: Event) -> tuple[Lease, tuple[Effect, ...]]:
 
 def max_loss(role: Role, terms: Terms) -> Qu:
     """The most one side can lose if the other vanishes at the worst moment, in QU."""
-    due = amount_due(terms.price_qu_per_hour, Seconds(_seconds_at_risk(role, terms)))
-    return Qu(min(due, terms.deposit))
+    return _at_most(terms, _seconds_at_risk(role, terms))
 
 
 def max_loss_if_gone(terms: Terms) -> Qu:
@@ -47,8 +46,7 @@ def max_loss_if_gone(terms: Terms) -> Qu:
     """
     seconds = lease_provider.REDEEM_EVERY_MS // 1_000 + CASHING_SECONDS
     seconds += 3 * _seconds_at_risk(Role.PROVIDER, terms)
-    due = amount_due(terms.price_qu_per_hour, Seconds(min(seconds, terms.max_seconds)))
-    return Qu(min(due, terms.deposit))
+    return _at_most(terms, min(seconds, terms.max_seconds))
 
 
 def max_loss_intervals(role: Role, terms: Terms) -> float:
@@ -60,6 +58,13 @@ def max_loss_words(role: Role, terms: Terms) -> str:
     """What each side is shown before it signs."""
     intervals = max_loss_intervals(role, terms)
     return f"at most {max_loss(role, terms):,} QU = {intervals:.3g} intervals of {terms.interval_seconds} s"
+
+
+def _at_most(terms: Terms, seconds: int) -> Qu:
+    """What so many seconds cost at most, wherever in the lease they lie: what is due is rounded down, so its
+    rise over them can be up to the next whole QU."""
+    cost = -(-terms.price_qu_per_hour * seconds // SECONDS_PER_HOUR)
+    return Qu(min(cost, terms.deposit))
 
 
 def _seconds_at_risk(role: Role, terms: Terms) -> int:
