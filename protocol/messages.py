@@ -1,7 +1,8 @@
 """What nodes say to each other: one frozen dataclass a message, one table of kinds.
 
 Sizes and ranges are part of the types (message_fields); `decode` refuses whatever does not fit them. Here is
-what makes a lease and what it is told; job_messages and market_messages have the rest, by a name here, too.
+what makes a lease and what it is told; job_, market_, path_, relay_ and tunnel_messages have the rest, by a
+name here, too.
 """
 
 from __future__ import annotations
@@ -61,6 +62,19 @@ from protocol.message_fields import (
     Ticks,
     Word,
 )
+from protocol.path_messages import DialBack as DialBack
+from protocol.path_messages import PathOffer as PathOffer
+from protocol.path_messages import Punch as Punch
+from protocol.relay_messages import Connect as Connect
+from protocol.relay_messages import Incoming as Incoming
+from protocol.relay_messages import Observe as Observe
+from protocol.relay_messages import Observed as Observed
+from protocol.relay_messages import Reserve as Reserve
+from protocol.relay_messages import Reserved as Reserved
+from protocol.tunnel_messages import OpenFiles as OpenFiles
+from protocol.tunnel_messages import OpenProgram as OpenProgram
+from protocol.tunnel_messages import OpenTcp as OpenTcp
+from protocol.tunnel_messages import OpenUdp as OpenUdp
 from protocol.units import Qu, Seconds
 
 
@@ -316,6 +330,19 @@ MESSAGES: Final = Table(
         31: Sample,
         32: OpenProof,
         33: Progress,
+        34: PathOffer,
+        35: DialBack,
+        36: Punch,
+        37: Reserve,
+        38: Reserved,
+        39: Connect,
+        40: Incoming,
+        41: Observe,
+        42: Observed,
+        43: OpenTcp,
+        44: OpenUdp,
+        45: OpenProgram,
+        46: OpenFiles,
     },
 )
 
