@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ from qubixd.jobfiles import MIB, TAR_SLACK_BYTES, JobFiles, decode_secrets, writ
 from qubixd.leases import Clock, Leases
 from qubixd.quotes import House
 from qubixd.runner import Runner
+from qubixd.seats import Seats
 from qubixd.talk import (
     FILES_PROTOCOL,
     IDLE_TIMEOUT_S,
@@ -80,8 +80,8 @@ class Desk:
     accepting: trio.Lock
     uploads: dict[LeaseId, trio.CancelScope] = field(default_factory=dict)
     """Input files that are arriving."""
-    readers: Counter[LeaseId] = field(default_factory=Counter)
-    """Streams on which a job's output is being sent."""
+    readers: Seats = field(default_factory=lambda: Seats(MAX_READERS, "readers follow the log"))
+    """Each holds a thread of the runner's while it waits for output."""
     progress: dict[LeaseId, messages.Progress] = field(default_factory=dict)
     """Caller: what providers say of how far they have come."""
 
@@ -166,11 +166,7 @@ class Desk:
 
     async def _lease_with(self, signed: Signed, role: Role) -> Lease:
         """The lease a message speaks of, if its signer is the other side of it."""
-        lease = await self.leases.get(LeaseId(signed.message.lease_id))
-        other = lease.terms.caller if role is Role.PROVIDER else lease.terms.provider
-        if lease.role is not role or signed.signer != other:
-            raise LeaseUnknown("there is no such lease with you")
-        return lease
+        return await self.leases.shared(LeaseId(signed.message.lease_id), signed.signer, role)
 
     # --- files and logs -----------------------------------------------------------------------
 
@@ -242,22 +238,9 @@ class Desk:
             with patience(IDLE_TIMEOUT_S):
                 await stream.send_all(data)
 
-        with self._one_more_reader(lease.lease_id):
+        with self.readers.one(lease.lease_id):
             await send_signed(stream, self.key.sign(Ack()))
             await self.give_log(lease, signed.message, write)
-
-    @contextmanager
-    def _one_more_reader(self, lease_id: LeaseId) -> Iterator[None]:
-        """Each holds a thread of the runner's while it waits for output."""
-        if self.readers[lease_id] >= MAX_READERS:
-            raise Refused(f"{MAX_READERS} readers follow the log of this lease already")
-        self.readers[lease_id] += 1
-        try:
-            yield
-        finally:
-            self.readers[lease_id] -= 1
-            if not self.readers[lease_id]:
-                del self.readers[lease_id]
 
     async def give_log(self, lease: Lease, wanted: messages.GetLogs, write: Write) -> None:
         """A job's output from this machine: what the runner has (and will have), then what was kept of it.

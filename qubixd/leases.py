@@ -12,7 +12,7 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -25,8 +25,8 @@ from protocol import lease_model as m
 from protocol.errors import ChainUnreachable, DiskFull, LeaseUnknown, LedgerBroken, QubixError
 from protocol.lease import step
 from protocol.lease_model import EFFECTS, EVENTS, REPLACEABLE, Effect, Event
-from protocol.lease_state import BEFORE_RUNNING, STATES, TERMINAL, Lease
-from protocol.units import LeaseId, UnixMs
+from protocol.lease_state import BEFORE_RUNNING, STATES, TERMINAL, Lease, Role
+from protocol.units import LeaseId, PeerKey, UnixMs
 
 log = logging.getLogger("qubix.leases")
 
@@ -120,6 +120,16 @@ class Leases:
         if row is None:
             raise LeaseUnknown(f"this node has no lease {lease_id.hex()[:16]}")
         return decode_state(row.state)
+
+    async def shared(self, lease_id: LeaseId, peer: PeerKey, role: Role) -> Lease:
+        """A lease between this node, in that role, and a peer. LeaseUnknown in the same words for one that
+        others have: whoever asks learns nothing of it."""
+        with suppress(LeaseUnknown):
+            lease = await self.get(lease_id)
+            other = lease.terms.caller if role is Role.PROVIDER else lease.terms.provider
+            if lease.role is role and other == peer:
+                return lease
+        raise LeaseUnknown("there is no such lease with you")
 
     async def add(self, lease: Lease, effects: tuple[Effect, ...], event: Event) -> Lease:
         """Write a new lease down and begin with its first effects; `event` is what made it."""

@@ -5,22 +5,21 @@ A reader that takes too long loses samples; one that takes none is let go.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
 from protocol import messages
-from protocol.errors import LeaseUnknown, MessageInvalid, QubixError, Refused, StreamBroken
+from protocol.errors import MessageInvalid, QubixError, StreamBroken
 from protocol.lease_state import BEFORE_RUNNING, LIVE, Lease, Role
 from protocol.messages import Ack, GetMeters, Sample
 from protocol.signing import NodeKey, Signed
 from protocol.units import LeaseId, PeerKey
 from qubixd.leases import Leases
 from qubixd.meters import Meters
+from qubixd.seats import Seats
 from qubixd.talk import (
     IDLE_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
@@ -41,7 +40,7 @@ class MetersDoor:
     key: NodeKey
     leases: Leases
     meters: Meters
-    readers: Counter[LeaseId] = field(default_factory=Counter)
+    readers: Seats = field(default_factory=lambda: Seats(MAX_READERS, "readers follow the meters"))
 
     def open(self, wire: Wire) -> None:
         """Begin to answer on a wire."""
@@ -62,29 +61,11 @@ class MetersDoor:
         wanted = signed.message
         if not isinstance(wanted, GetMeters):
             raise MessageInvalid("this is the protocol for meters")
-        lease = await self._lease_of(signed)
-        with self._one_more_reader(lease.lease_id):
+        lease = await self.leases.shared(LeaseId(wanted.lease_id), signed.signer, Role.PROVIDER)
+        with self.readers.one(lease.lease_id):
             await send_signed(stream, self.key.sign(Ack()))
             async for sample in samples_of(self.leases, self.meters, lease, wanted):
                 await _send(stream, sample)
-
-    async def _lease_of(self, signed: Signed) -> Lease:
-        lease = await self.leases.get(LeaseId(signed.message.lease_id))
-        if lease.role is not Role.PROVIDER or signed.signer != lease.terms.caller:
-            raise LeaseUnknown("there is no such lease with you")
-        return lease
-
-    @contextmanager
-    def _one_more_reader(self, lease_id: LeaseId) -> Iterator[None]:
-        if self.readers[lease_id] >= MAX_READERS:
-            raise Refused(f"{MAX_READERS} readers follow the meters of this lease already")
-        self.readers[lease_id] += 1
-        try:
-            yield
-        finally:
-            self.readers[lease_id] -= 1
-            if not self.readers[lease_id]:
-                del self.readers[lease_id]
 
 
 async def samples_of(

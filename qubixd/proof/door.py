@@ -22,7 +22,6 @@ import trio
 from ledger.store import RunSync
 from protocol.errors import (
     DiskFull,
-    LeaseUnknown,
     MessageInvalid,
     QubixError,
     Refused,
@@ -106,9 +105,7 @@ class ProofDoor:
             self.ended[lease.lease_id] = trio.current_time()
 
     async def _lease_of(self, lease_id: LeaseId, caller: PeerKey) -> Lease:
-        lease = await self.leases.get(lease_id)
-        if lease.role is not Role.PROVIDER or lease.terms.caller != caller:
-            raise LeaseUnknown("there is no such lease with you")
+        lease = await self.leases.shared(lease_id, caller, Role.PROVIDER)
         if lease.phase not in WHEN:
             raise Refused(f"the job is {lease.phase.value}: there is no machine to prove")
         return lease

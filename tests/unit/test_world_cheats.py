@@ -148,7 +148,7 @@ async def test_readers_of_one_log_are_few(tmp_path: Path, autojump_clock: Clock)
         assert answers == [""] * MAX_READERS + ["refused"]
         await mallory.say(Stop(mallory.lease_id, "enough"))
         await trio.sleep(300)
-        assert mallory.provider.up.desk.readers == {}
+        assert mallory.provider.up.desk.readers.taken == {}
 
 
 async def _accept(who: Stranger, times: int) -> list[str]:

@@ -72,7 +72,7 @@ async def test_while_somebody_looks_samples_come_as_they_are_taken(
                     assert now_ms() - (await later.receive()).at < 2_000
         await trio.sleep(10)  # nobody looks any more
         assert now_ms() - known(one.bob, one.lease_id)[-1].at > 5_000
-        assert not one.alice.up.metering.door.readers
+        assert not one.alice.up.metering.door.readers.taken
 
 
 async def test_one_stream_serves_all_who_look(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -81,9 +81,9 @@ async def test_one_stream_serves_all_who_look(tmp_path: Path, autojump_clock: Cl
         with follower.looking(one.lease_id):
             with follower.looking(one.lease_id):
                 await trio.sleep(3)
-                assert one.alice.up.metering.door.readers[one.lease_id] == 1
+                assert one.alice.up.metering.door.readers.taken[one.lease_id] == 1
             await trio.sleep(3)
-            assert one.alice.up.metering.door.readers[one.lease_id] == 1
+            assert one.alice.up.metering.door.readers.taken[one.lease_id] == 1
 
 
 async def test_both_sides_keep_the_same_history(tmp_path: Path, autojump_clock: Clock) -> None:
