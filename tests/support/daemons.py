@@ -49,6 +49,8 @@ class Daemon:
     log_file: Path
     arguments: tuple[str, ...]
     environment: dict[str, str]
+    enter: tuple[str, ...] = ()
+    """Before its command: brings it to another network namespace."""
     process: trio.Process | None = None
     ready: dict[str, Any] = field(default_factory=dict)
 
@@ -61,6 +63,7 @@ class Daemon:
         self.root.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             command = [
+                *self.enter,
                 sys.executable,
                 "-m",
                 "qubixd",

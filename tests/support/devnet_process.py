@@ -45,9 +45,11 @@ async def devnet_process(
     tick_seconds: float = 0.05,
     port: int = 0,
     options: Sequence[str] = (),
+    enter: Sequence[str] = (),
 ) -> AsyncIterator[DevnetProcess]:
-    """A running devnet; stopped at the end, which must go without an error."""
-    command = [sys.executable, "-m", "escrow_bridge.devnet", "--json", "--port", str(port)]
+    """A running devnet; stopped at the end, which must go without an error. `enter` before its command
+    brings it to another network namespace."""
+    command = [*enter, sys.executable, "-m", "escrow_bridge.devnet", "--json", "--port", str(port)]
     command += ["--tick-seconds", str(tick_seconds)]
     command += options
     for owner, amount in funds:
