@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.message_fields import Address, Count32, Duration, Money, Peer, Size
+from protocol.message_fields import Address, Count32, Duration, Instant, Money, Peer, Size
+from protocol.units import UnixMs
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,5 @@ class Observed:
     """IP:PORT that the asker comes from."""
     reached: bool
     """Whether the port that it asked for answered there, with its key."""
+    at_ms: Instant = UnixMs(0)
+    """What the clock of who answers says; 0 if it does not tell."""
