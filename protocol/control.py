@@ -16,7 +16,7 @@ import msgpack
 import msgspec
 from msgspec import Meta
 
-from protocol import control_market, control_meters, control_provider, control_wallet
+from protocol import control_access, control_market, control_meters, control_provider, control_wallet
 from protocol.codec import convert, unpack
 from protocol.control_market import Text
 from protocol.errors import MessageInvalid
@@ -45,6 +45,7 @@ class RunArgs:
     base_dir: str
     output_dir: str
     secrets: dict[str, str] = field(default_factory=dict)
+    """Those that a template needs and that are not here are made by the daemon (jobspec.Job.makes)."""
     max_price_qu_per_hour: Annotated[int, Meta(ge=0)] | None = None
     provider: str = ""
     """A peer id, the end of one, or the beginning of a name; empty = the best that fits."""
@@ -131,6 +132,7 @@ VERBS: Final[dict[str, type]] = {
     "ps": PsArgs,
     "logs": LogsArgs,
     "metrics": control_meters.MetricsArgs,
+    "access": control_access.AccessArgs,
     "stop": StopArgs,
     "pause": PauseArgs,
     "resume": ResumeArgs,
@@ -281,6 +283,7 @@ ANSWERS: Final[dict[str, type]] = {
     "ps": PsView,
     "logs": Done,
     "metrics": control_meters.MetricsView,
+    "access": control_access.AccessView,
     "stop": RunEvent,
     "pause": RunEvent,
     "resume": RunEvent,

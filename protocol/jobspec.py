@@ -22,6 +22,7 @@
     region: eu                   # whom to hire: these and max_rtt, min_reliability, order_by
     min_score: 0.3
     filter: cpus>=8 rtt<50ms
+    ports: [8888, 47998/udp]     # what it listens on, see ports.py
 
 Everything wrong is one JobFileInvalid that names line and field. Pure: reads no files.
 """
@@ -40,6 +41,7 @@ from protocol.errors import JobFileInvalid, QueryInvalid
 from protocol.job_life import USUAL_LIFE, Life, life_of
 from protocol.job_resources import wish_of
 from protocol.messages import Wish
+from protocol.ports import Port, ports_of
 from protocol.query import (
     FIELDS,
     MAX_CHARACTERS,
@@ -107,6 +109,14 @@ class Job:
     """The job is stopped before it costs more; 0 for no limit beside the rented time."""
     proof: str = "auto"
     """One of PROOFS: whether the machine is proved before the job begins."""
+    ports: tuple[Port, ...] = ()
+    """Those that have a name; its caller reaches all others too."""
+
+    @property
+    def makes(self) -> dict[str, str]:
+        """Secrets that need not be given -> what is made for them, of templates.MAKES."""
+        made = TEMPLATES[self.template].makes if self.template else {}
+        return {name: kind for name, kind in made.items() if name in self.secrets}
 
 
 def parse(text: str) -> Job:
@@ -120,18 +130,17 @@ def parse(text: str) -> Job:
         raise JobFileInvalid("line 1, run: is missing; it says what the job does")
     if "num_nodes" in fields and fields["num_nodes"].number(1, 1_000) != 1:
         fields["num_nodes"].fail("must be 1; jobs on several machines are not offered yet")
-    if "ports" in fields:
-        fields["ports"].fail("is not offered yet: nobody can reach a job's ports")
     price = fields.get("max_price")
     wish, envs = wish_of(resources, template), _envs(fields.get("envs"))
-    secrets = _list(fields.get("secrets"), MAX_SECRETS, _secret)
+    secrets = _with_needed(_list(fields.get("secrets"), MAX_SECRETS, _secret), envs, template)
+    usual_ports = template.ports_for(wish.gpu_count) if template else ()
     return Job(
         name=_name(fields.get("name")),
         image=_image(resources.get("image"), template, wish),
         wish=wish,
         script=_script(fields, template),
         envs=envs,
-        secrets=_with_needed(secrets, envs, template),
+        secrets=secrets,
         file_mounts=_mounts(fields.get("file_mounts")),
         outputs=_list(fields.get("outputs"), MAX_OUTPUTS, _inside),
         max_price_qu_per_hour=_whole_qu(price) if price else None,
@@ -141,6 +150,7 @@ def parse(text: str) -> Job:
         life=life_of(fields, template),
         budget=_budget(fields.get("budget")),
         proof=fields["proof"].one_of(PROOFS) if "proof" in fields else "auto",
+        ports=ports_of(fields.get("ports"), (*envs, *secrets), usual_ports),
     )
 
 

@@ -15,9 +15,13 @@ from typing import Any, Final
 from protocol.catalogue import USE_CASES
 from protocol.codec import convert
 from protocol.errors import UsageError
+from protocol.ports import KINDS, PROTOCOLS, Port
 
 LOCAL: Final = "localhost/"
 """How names of images begin that are built here and come from nowhere else."""
+MAKES: Final = ("token", "password", "vnc_password", "ssh_public_key", "ssh_host_key")
+"""Kinds of values that are made for templates (qubixd/access.py); the front end, which has the keys of its
+person, gives the SSH public key."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,8 @@ class Variable:
     name: str
     must: bool
     says: str
-
-
-@dataclass(frozen=True)
-class Port:
-    """A TCP port on which something answers inside the job."""
-
-    name: str
-    port: int
-    kind: str
-    """http, ssh or vnc."""
-    path: str = ""
-    """Of http: where to begin; {NAME} stands for a variable."""
+    make: str = ""
+    """What is made where the caller gives none: see MAKES; empty: nothing is."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +58,16 @@ class Template:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Variables without which it does not start."""
-        return tuple(one.name for one in self.env if one.must)
+        """Variables without which it does not start, and those that are made for it."""
+        return tuple(one.name for one in self.env if one.must or one.make)
+
+    @property
+    def makes(self) -> dict[str, str]:
+        """Variables that need not be given -> what is made, of MAKES."""
+        return {one.name: one.make for one in self.env if one.make}
+
+    def ports_for(self, gpus: int) -> tuple[Port, ...]:
+        return tuple(one for one in self.ports if gpus or not one.gpu)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def image_name(name: str, version: int, *, cpu: bool) -> str:
 
 
 def _template(name: str, one: _Template, version: int) -> Template:
+    assert {variable.make for variable in one.env} <= {"", *MAKES}
+    assert all(port.kind in KINDS and port.protocol in PROTOCOLS for port in one.ports)
     return Template(
         name=name,
         title=one.title,

@@ -21,7 +21,6 @@ from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.errors import (
     AlreadyRunning,
     ConfigInvalid,
-    JobFileInvalid,
     LeaseUnknown,
     MessageInvalid,
     QubixError,
@@ -33,6 +32,7 @@ from protocol.lease_state import Lease, Role
 from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
 from qubixd import lease_desk, market_desk, meters_desk, provider_desk, stake_desk, wallet_desk
+from qubixd.access import with_made
 from qubixd.node import Node
 from qubixd.shop import set_open, set_price
 from qubixd.views import quote_view
@@ -195,11 +195,10 @@ async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent
     node.offers.want()
     job = jobspec.parse(args.job_yaml)
     where, order = parse_filter(args.where), parse_sort(args.order_by)
-    if set(args.secrets) != set(job.secrets):
-        raise JobFileInvalid(f"secrets: values are needed for exactly {', '.join(job.secrets) or 'none'}")
+    secrets = with_made(job, args.secrets)
     if not Path(args.base_dir).is_absolute() or not Path(args.output_dir).is_absolute():
         raise MessageInvalid("base_dir and output_dir must be absolute paths")
-    lease = await _hire(node, args, job, where, order, emit)
+    lease = await _hire(node, args, job, secrets, where, order, emit)
     if args.detach:
         return lease_desk.run_event(node, lease)
     return await lease_desk.follow(node, lease, emit)
@@ -209,6 +208,7 @@ async def _hire(
     node: Node,
     args: control.RunArgs,
     job: jobspec.Job,
+    secrets: dict[str, str],
     where: Filter,
     order: Sequence[SortKey],
     emit: Emit,
@@ -217,7 +217,7 @@ async def _hire(
         await emit(control.RunEvent(phase, detail, None))
 
     await tell("packing", "packing the input files")
-    submission = await node.files.submit(job, Path(args.base_dir), args.secrets)
+    submission = await node.files.submit(job, Path(args.base_dir), secrets)
     max_price = None if args.max_price_qu_per_hour is None else Qu(min(args.max_price_qu_per_hour, MAX_QU))
     try:
         return await node.hiring.hire(
@@ -294,6 +294,7 @@ VERBS: Final[dict[str, Verb]] = {
     "ps": lease_desk.ps,
     "logs": lease_desk.logs,
     "metrics": meters_desk.metrics,
+    "access": lease_desk.access,
     "stop": lease_desk.stop,
     "pause": lease_desk.pause,
     "resume": lease_desk.resume,

@@ -141,7 +141,7 @@ class Hiring:
         terms: Terms = signed.message
         log.info("%s asks %d QU per hour; at risk: %s", _name(entry), *_price_and_risk(terms))
         await consent(_name(entry), terms)
-        return await self._accept(job, submission, entry, signed, output_dir)
+        return await self.accept(job, submission, entry.offer, signed, output_dir)
 
     async def _with_need(self, job: Job) -> Job:
         """The job, and what its image says that it needs where this machine has it. Of CUDA only: an image
@@ -236,7 +236,12 @@ class Hiring:
             search.answers[entry.provider] = error
 
     async def _check_balance(self, job: Job, candidates: Sequence[Candidate]) -> None:
-        needed = deposit_of(min(one.all_in for one in candidates), job.max_seconds, job.budget)
+        await self.check_balance(
+            deposit_of(min(one.all_in for one in candidates), job.max_seconds, job.budget)
+        )
+
+    async def check_balance(self, needed: Qu) -> None:
+        """BalanceTooLow if the wallet does not hold a deposit."""
         held = (await self.chain.balance(self.wallet.public_key)).amount
         if held < needed:
             raise BalanceTooLow(
@@ -245,8 +250,12 @@ class Hiring:
             )
 
     async def _quote(self, search: Search, order_sha256: bytes, entry: Entry) -> Signed:
-        job = search.job
-        request = QuoteRequest(
+        request = self.request(search.job, order_sha256, search.demand.max_price)
+        return await self.quote(request, entry.provider, entry.offer.addresses, lambda terms: entry.offer)
+
+    def request(self, job: Job, order_sha256: bytes, max_price: Qu) -> QuoteRequest:
+        """What is asked of whoever may take a job."""
+        return QuoteRequest(
             nonce=hashlib.sha256(os.urandom(32)).digest(),
             network=self.network,
             contract_index=self.contract_index,
@@ -254,7 +263,7 @@ class Hiring:
             wish=job.wish,
             image=job.image,
             order_sha256=order_sha256,
-            max_price_qu_per_hour=search.demand.max_price,
+            max_price_qu_per_hour=max_price,
             max_seconds=job.max_seconds,
             interval_seconds=self.interval_seconds,
             budget=job.budget,
@@ -262,31 +271,42 @@ class Hiring:
             idle_seconds=job.life.idle_seconds,
             proof=self._wants_proof(job),
         )
-        signed = await ask(self.wire, self.key, entry.provider, request, entry.offer.addresses)
-        if not isinstance(signed.message, Terms):
+
+    async def quote(
+        self,
+        request: QuoteRequest,
+        provider: PeerKey,
+        addresses: Sequence[str],
+        offered: Callable[[Terms], Offer],
+    ) -> Signed:
+        """Its signed terms, which are what was asked and offered. Refused, WireError."""
+        signed = await ask(self.wire, self.key, provider, request, addresses)
+        terms = signed.message
+        if not isinstance(terms, Terms):
             raise MessageInvalid("the provider answered with something other than a quote")
-        check_terms(signed.message, request, entry.offer, entry.provider, self.key.public, self.tick_ms())
+        check_terms(terms, request, offered(terms), provider, self.key.public, self.tick_ms())
         return signed
 
     def _wants_proof(self, job: Job) -> bool:
         """Unless the job says otherwise, of every machine: one that could do without would say so."""
         return self.can_prove if job.proof == "auto" else job.proof == "always"
 
-    async def _accept(
-        self, job: Job, submission: Submission, entry: Entry, signed: Signed, output_dir: str
+    async def accept(
+        self, job: Job, submission: Submission, offer: Offer, signed: Signed, output_dir: str
     ) -> Lease:
+        """The lease that comes of terms, written down; from here on it goes its way by itself."""
         now, lease_id = self.now_ms(), lease_id_of(signed.raw)
-        await self.files.keep(lease_id, submission, signed.message.provider)
+        await self.files.keep(lease_id, submission, signed.message.provider, self.key.public)
         lease, effects = lease_caller.new(
             lease_id,
             signed.message,
             signed_terms=signed.raw,
-            peer_addresses=entry.offer.addresses,
+            peer_addresses=offer.addresses,
             name=job.name,
             output_dir=output_dir,
             now=now,
-            cards=_rented_cards(entry.offer, signed.message),
-            arch=entry.offer.arch,
+            cards=_rented_cards(offer, signed.message),
+            arch=offer.arch,
         )
         return await self.leases.add(lease, effects, m.ClockPassed(now))
 

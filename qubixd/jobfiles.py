@@ -2,6 +2,7 @@
 
 <data dir>/leases/<lease id>/
   order      JobOrder message           secrets     sealed for the provider, 0600, on both sides
+  access     sealed for this node: what lets its person into a job that it rented (access.py)
   inputs.tar what the caller sent       workspace/  what the job sees (provider)
   outputs.tar, job.log                  what the job left
 """
@@ -32,6 +33,8 @@ from protocol.jobspec import Job
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, JobOrder
 from protocol.signing import NodeKey, seal_for
 from protocol.units import LeaseId, PeerKey
+from qubixd import access
+from qubixd.access import Access
 from qubixd.runner.workspace import PackResult, names_below, pack_to_file, remove_tree, unpack_file
 from qubixd.talk import IDLE_TIMEOUT_S, patience
 from qubixd.wire import Stream
@@ -56,6 +59,8 @@ class Submission:
     """In clear, in memory only."""
     archive: Path
     order_sha256: bytes
+    access: bytes = field(repr=False)
+    """In clear, in memory only."""
 
 
 class JobFiles:
@@ -92,19 +97,30 @@ class JobFiles:
         except BaseException:
             shutil.rmtree(waiting, ignore_errors=True)
             raise
-        return Submission(order, encoded, waiting / "inputs.tar", hashlib.sha256(order).digest())
+        kept = access.encode(access.access_of(job, secrets))
+        return Submission(order, encoded, waiting / "inputs.tar", hashlib.sha256(order).digest(), kept)
 
-    async def keep(self, lease_id: LeaseId, submission: Submission, provider: PeerKey) -> None:
-        """Give a submission to the lease it led to. Its secrets can be read by that provider alone."""
-        await self.in_thread(lambda: self._keep(lease_id, submission, provider))
+    async def keep(self, lease_id: LeaseId, submission: Submission, provider: PeerKey, own: PeerKey) -> None:
+        """Give a submission to the lease it led to. Its secrets can be read by that provider alone, what
+        lets in who rents the machine by the own node alone."""
+        await self.in_thread(lambda: self._keep(lease_id, submission, provider, own))
 
-    def _keep(self, lease_id: LeaseId, submission: Submission, provider: PeerKey) -> None:
+    def _keep(self, lease_id: LeaseId, submission: Submission, provider: PeerKey, own: PeerKey) -> None:
         with disk_errors():
             self.folder(lease_id).mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(self.path(lease_id, "order"), submission.order)
             write_private(self.path(lease_id, "secrets"), seal_for(provider, submission.secrets))
+            write_private(self.path(lease_id, "access"), seal_for(own, submission.access))
             submission.archive.rename(self.path(lease_id, "inputs.tar"))
             shutil.rmtree(submission.archive.parent, ignore_errors=True)
+
+    def access(self, lease_id: LeaseId, key: NodeKey) -> Access:
+        """What lets in; nothing where nothing is kept any more."""
+        try:
+            sealed = self.path(lease_id, "access").read_bytes()
+        except FileNotFoundError:
+            return Access()
+        return access.decode(key.open_sealed(sealed))
 
     async def forget_unfinished(self) -> None:
         """Called at start: whatever was being packed or offered when the last daemon ended."""

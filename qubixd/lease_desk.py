@@ -11,8 +11,10 @@ import trio
 
 from protocol import control, messages
 from protocol import lease_model as m
+from protocol.control_access import AccessArgs, AccessView
 from protocol.errors import LeaseUnknown, UsageError
 from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
+from qubixd.access import access_view, check_ours
 from qubixd.node import Node
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
 from qubixd.views import PHASE_WORDS, lease_view, words_of
@@ -100,6 +102,13 @@ async def restart(node: Node, args: control.RestartArgs, emit: Emit) -> control.
     return run_event(
         node, await node.leases.feed(lease.lease_id, m.ActionRestart(nonce, node.parts.now_ms()))
     )
+
+
+async def access(node: Node, args: AccessArgs, emit: Emit) -> AccessView:
+    lease = await find_lease(node, args.lease)
+    check_ours(lease)
+    kept = await node.files.in_thread(lambda: node.files.access(lease.lease_id, node.parts.key))
+    return access_view(lease, kept)
 
 
 async def _own(node: Node, prefix: str, what: str) -> Lease:

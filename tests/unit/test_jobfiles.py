@@ -45,7 +45,7 @@ def mounting(**mounts: str) -> Job:
 
 async def delivered(files: JobFiles, wanted: Job, base: Path) -> Submission:
     submission = await files.submit(wanted, base, {})
-    await files.keep(LEASE, submission, KEY.public)
+    await files.keep(LEASE, submission, KEY.public, KEY.public)
     return submission
 
 
@@ -126,7 +126,7 @@ async def test_a_private_file_stays_private_while_it_waits(files: JobFiles, tmp_
 
 async def test_secrets_are_kept_apart_and_private(files: JobFiles, tmp_path: Path) -> None:
     submission = await files.submit(parse(job()), tmp_path, {"TOKEN": "sesame"})
-    await files.keep(LEASE, submission, KEY.public)
+    await files.keep(LEASE, submission, KEY.public, KEY.public)
     assert b"sesame" not in submission.order + files.path(LEASE, "secrets").read_bytes()
     assert stat.S_IMODE(files.path(LEASE, "secrets").stat().st_mode) == 0o600
     assert stat.S_IMODE(files.folder(LEASE).stat().st_mode) == 0o700
@@ -238,7 +238,7 @@ async def test_outputs_above_the_rented_disk_are_refused(files: JobFiles, tmp_pa
 async def test_forgetting_takes_files_folders_and_what_is_not_there(files: JobFiles, tmp_path: Path) -> None:
     await finished(files, tmp_path)
     await files.forget(LEASE, ("workspace", "inputs.tar", "never-was"))
-    assert {path.name for path in files.folder(LEASE).iterdir()} == {"order", "secrets"}
+    assert {path.name for path in files.folder(LEASE).iterdir()} == {"order", "secrets", "access"}
     await files.forget(LEASE, (".",))
     assert not files.folder(LEASE).exists()
     await files.forget(LEASE, (".",))

@@ -53,7 +53,7 @@ def test_a_template_s_variables_and_ports_are_those_of_its_script(one: Template)
         assert (f"${{{variable.name}:?" in said) == variable.must
     for port in one.ports:
         assert f":-{port.port}}}" in said
-        assert set(re.findall(r"{(\w+)}", port.path)) <= {variable.name for variable in one.env}
+        assert port.variables <= {variable.name for variable in one.env}
 
 
 def test_no_engine_looks_elsewhere_for_these_images() -> None:
@@ -86,7 +86,8 @@ def test_with_a_gpu_it_is_the_image_for_gpus_and_its_need() -> None:
 def test_what_the_file_says_goes_before_the_template() -> None:
     text = "template: ssh\nresources: {image: mine, gpu: 1}\nrun: mine\nenvs: {SSH_PUBLIC_KEY: ssh-ed25519 x}"
     job = jobspec.parse(text)
-    assert (job.image, job.script, job.secrets, job.wish.cuda) == ("mine", "mine", (), 0)
+    assert (job.image, job.script, job.wish.cuda) == ("mine", "mine", 0)
+    assert job.secrets == ("SSH_HOST_KEY",) and set(job.makes) == {"SSH_HOST_KEY"}
 
 
 def test_setup_goes_before_the_template_s_command() -> None:
