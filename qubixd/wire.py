@@ -9,18 +9,23 @@ a `trio.abc.HalfCloseableStream`: after `send_eof` the other direction stays ope
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import trio
 
 from protocol.errors import MessageTooLarge, StreamBroken
+from protocol.paths import PathKind
 from protocol.units import PeerKey
 
 Stream = trio.abc.HalfCloseableStream
 StreamHandler = Callable[[Stream, PeerKey], Awaitable[None]]
 """Called once per inbound stream with the authenticated peer; the wire closes the stream after it."""
+SocketHandler = Callable[[trio.SocketStream], Awaitable[None]]
+"""Called once per inbound TCP connection whose first byte is not libp2p's, nothing of it read yet. It has
+the time of a handshake and counts as one until it returns: then the socket is its own. If it fails or takes
+too long the wire closes the socket."""
 
 
 class StreamCut(StreamBroken, trio.BrokenResourceError):
@@ -62,6 +67,18 @@ class WireCounters:
     by_reason: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Outside:
+    """How others see this node."""
+
+    ips: tuple[str, ...] = ()
+    """From where its connections come, what most say first."""
+    reachable: bool | None = None
+    """Whether others could open connections to it; None while nobody has tried."""
+    reached_at: tuple[str, ...] = ()
+    """IP:PORT where they could."""
+
+
 class Wire(Protocol):
     """A running network endpoint. Obtained from an async context manager that starts and stops it."""
 
@@ -69,7 +86,8 @@ class Wire(Protocol):
     def peer_key(self) -> PeerKey: ...
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Multiaddresses others can dial, each ending in /p2p/<peer id>."""
+        """Multiaddresses others can dial, each ending in /p2p/<peer id>; those through a relay come last and
+        have /p2p-circuit in them."""
         ...
 
     @property
@@ -100,7 +118,46 @@ class Wire(Protocol):
         ...
 
     def remote_ip(self, peer: PeerKey) -> str | None:
-        """Where a connected peer's bytes come from; None if it is not connected or has no address."""
+        """Where a connected peer's bytes come from; None if it is not connected, or through a relay only."""
+        ...
+
+    def remote_address(self, peer: PeerKey) -> str | None:
+        """The same as IP:PORT ([IP]:PORT for IPv6)."""
+        ...
+
+    def path_of(self, peer: PeerKey) -> PathKind | None:
+        """How new streams with a peer travel: WIRE or RELAYED; None without a connection."""
+        ...
+
+    def relay_of(self, peer: PeerKey) -> PeerKey | None:
+        """Who relays the streams with that peer, if anybody does."""
+        ...
+
+    def observed(self) -> Outside:
+        """How this node looks from outside, as far as others have said."""
+        ...
+
+    def dialled(self) -> tuple[tuple[str, int], ...]:
+        """IP and port of the listeners to which this node has opened its direct connections, newest first."""
+        ...
+
+    def recheck(self) -> None:
+        """The network of this machine has changed, or it slept: connections that do not answer within
+        seconds end, and others are asked anew how they see this node."""
+        ...
+
+    def take_sockets(self, first: int, handler: SocketHandler) -> None:
+        """Give inbound TCP connections that begin with this byte to `handler`."""
+        ...
+
+    async def reaches(self, peer: PeerKey, port: int) -> bool:
+        """Whether a connected peer answers, with its key, at that TCP port of where its connection comes
+        from. A connection of its own, which ends at once."""
+        ...
+
+    def be_reached_through(self, relays: Mapping[PeerKey, Sequence[str]]) -> None:
+        """Which relays bring others to this node, with the addresses of each: those are told to others, and
+        nobody else may bring anybody. Replaces what was said before."""
         ...
 
     def peers(self) -> tuple[PeerKey, ...]:
@@ -146,3 +203,8 @@ async def _receive_exactly(stream: Stream, size: int, *, clean_end: bool) -> byt
             raise StreamBroken("the peer ended the stream in the middle of a message")
         parts += chunk
     return bytes(parts)
+
+
+def address_text(ip: str, port: int) -> str:
+    """IP:PORT as people write it."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

@@ -21,6 +21,9 @@ class Limits:
     """Inbound connections that have not proved their key yet."""
     handshakes_per_ip: int = 16
     handshake_seconds: float = 10.0
+    echoes: int = 128
+    """Connections that have been told from where they come and stay open for a moment."""
+    echoes_per_ip: int = 16
 
     streams_per_peer: int = 64
     """Inbound streams open, and inbound handlers running, at a time."""
@@ -34,6 +37,8 @@ class Limits:
     ping_seconds: float = 10.0
     silence_seconds: float = 20.0
     """Nothing heard for so long, although pinged: the peer is gone."""
+    recheck_seconds: float = 4.0
+    """The same after this machine's network has changed."""
     pong_seconds: float = 90.0
     """The peer sends, but answers no ping: it is gone or hostile."""
 
@@ -41,6 +46,8 @@ class Limits:
     """One address: TCP, noise and yamux."""
     dial_stagger_seconds: float = 0.3
     """The next address starts when the one before failed or took so long."""
+    reach_seconds: float = 5.0
+    """Trying for another whether it can be reached."""
     open_seconds: float = 10.0
     """Agreeing on a protocol over an existing connection."""
     redial_first_seconds: float = 1.0

@@ -1,75 +1,66 @@
-"""The Wire over libp2p: TCP, noise, yamux, gossipsub 1.1. `open_wire` starts and stops one node."""
+"""The Wire over libp2p: TCP, noise, yamux, gossipsub 1.1. `opening` starts and stops one node."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
 
 import psutil
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
-from libp2p.crypto.ed25519 import create_new_key_pair as ed25519_key_pair
-from libp2p.crypto.x25519 import create_new_key_pair as x25519_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
-from libp2p.identity.identify_push.identify_push import ID_PUSH
-from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.stream.exceptions import StreamError
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStore
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.rcmgr import Direction
 from libp2p.stream_muxer.exceptions import MuxedStreamError
-from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
-from protocol.errors import ConfigInvalid, PeerUnreachable, PortBusy, QubixError
+from protocol.errors import PeerUnreachable, QubixError
+from protocol.paths import PathKind
 from protocol.units import PeerKey
-from qubixd.wire import GossipValidator, Stream, StreamHandler, Wire, WireCounters
-from qubixd.wire_libp2p.exchange import PeerExchange
+from qubixd.wire import (
+    GossipValidator,
+    Outside,
+    SocketHandler,
+    Stream,
+    StreamHandler,
+    WireCounters,
+    address_text,
+)
 from qubixd.wire_libp2p.gossip import Gossip
 from qubixd.wire_libp2p.identity import key_of, libp2p_id, peer_id_of
 from qubixd.wire_libp2p.limits import Limits
-from qubixd.wire_libp2p.mdns import Neighbours
-from qubixd.wire_libp2p.patches import GuardedSwarm, QuietHost, YamuxOnly, running
+from qubixd.wire_libp2p.patches import QuietHost
 from qubixd.wire_libp2p.peers import Peers, split_address
 from qubixd.wire_libp2p.stream import WireStream
-from qubixd.wire_libp2p.tcp import BufferedTcpTransport
+from qubixd.wire_libp2p.swarm import GuardedSwarm
 from qubixd.wire_libp2p.yamux import Budget, Yamux
 from qubixd.wire_libp2p.yamux_stream import YamuxStream
 
 log = logging.getLogger(__name__)
-
-_SEED_BYTES: Final = 32
-
-
-@dataclass(frozen=True)
-class WireConfig:
-    """Where to listen (port 0: the system chooses), whom to call first, which addresses to tell others
-    ("/ip4/.../tcp/...", for a node behind a forwarded port), whether to look for nodes on the same link."""
-
-    listen_host: str
-    listen_port: int
-    bootstrap: tuple[str, ...]
-    announce: tuple[str, ...] = ()
-    mdns: bool = False
 
 
 class Libp2pWire:
     """The Wire of one node; see qubixd.wire.Wire for what each method promises."""
 
     def __init__(
-        self, host: QuietHost, swarm: GuardedSwarm, budget: Budget, config: WireConfig, limits: Limits
+        self,
+        host: QuietHost,
+        swarm: GuardedSwarm,
+        budget: Budget,
+        announce: tuple[str, ...],
+        limits: Limits,
     ) -> None:
         key = key_of(host.get_id())
         assert key is not None
-        self._key, self._host, self._swarm, self._limits = key, host, swarm, limits
-        self._announce = config.announce
+        self._key, self._host, self.swarm, self._limits = key, host, swarm, limits
+        self._announce = announce
+        self._outside = Outside()
+        self._relayed: tuple[str, ...] = ()
         self._counters = WireCounters()
         self._served: set[str] = set()
         self._callbacks: list[Callable[[PeerKey], None]] = []
@@ -88,14 +79,15 @@ class Libp2pWire:
     @property
     def addresses(self) -> tuple[str, ...]:
         suffix = f"/p2p/{peer_id_of(self._key)}"
-        return tuple(f"{address}{suffix}" for address in self._announce or self._listening())
+        direct = self._announce or self._listening()
+        return (*(f"{address}{suffix}" for address in direct), *(f"{way}{suffix}" for way in self._relayed))
 
     @property
     def counters(self) -> WireCounters:
         return self._counters
 
     def peers(self) -> tuple[PeerKey, ...]:
-        keys = (key_of(peer) for peer in self._swarm.connections if self.peer_book.connected(peer))
+        keys = (key_of(peer) for peer in self.swarm.connections if self.peer_book.connected(peer))
         return tuple(key for key in keys if key is not None)
 
     def on_peer(self, callback: Callable[[PeerKey], None]) -> None:
@@ -118,13 +110,61 @@ class Libp2pWire:
                     return seconds
         raise PeerUnreachable(f"peer {target} did not answer a ping")
 
+    # Ways
+
+    def path_of(self, peer: PeerKey) -> PathKind | None:
+        conns = self._muxed(libp2p_id(peer))
+        if not conns:
+            return None
+        return PathKind.RELAYED if conns[0].relay else PathKind.WIRE
+
+    def relay_of(self, peer: PeerKey) -> PeerKey | None:
+        conns = self._muxed(libp2p_id(peer))
+        return key_of(conns[0].relay) if conns and conns[0].relay else None
+
+    def observed(self) -> Outside:
+        return self._outside
+
+    def dialled(self) -> tuple[tuple[str, int], ...]:
+        conns = [conn for conn in reversed(self.swarm.get_connections()) if _is_ours(conn)]
+        remotes = [
+            conn.muxed_conn.get_remote_address() for conn in conns if isinstance(conn.muxed_conn, Yamux)
+        ]
+        return tuple(remote for remote in remotes if remote)
+
+    def recheck(self) -> None:
+        for peer in self.swarm.connections:
+            for conn in self._muxed(peer):
+                self.swarm.manager.run_task(conn.prove_alive)
+
+    def take_sockets(self, first: int, handler: SocketHandler) -> None:
+        self.swarm.door.take(first, handler)
+
+    async def reaches(self, peer: PeerKey, port: int) -> bool:
+        ip = self.remote_ip(peer)
+        return ip is not None and await self.swarm.answers(ip, port, libp2p_id(peer))
+
+    def be_reached_through(self, relays: Mapping[PeerKey, Sequence[str]]) -> None:
+        self._relayed = tuple(f"{way}/p2p-circuit" for ways in relays.values() for way in ways)
+
     def remote_ip(self, peer: PeerKey) -> str | None:
+        remote = self._remote(peer)
+        return remote[0] if remote else None
+
+    def remote_address(self, peer: PeerKey) -> str | None:
+        remote = self._remote(peer)
+        return None if remote is None else address_text(*remote)
+
+    def _remote(self, peer: PeerKey) -> tuple[str, int] | None:
         remotes = [conn.get_remote_address() for conn in self._muxed(libp2p_id(peer))]
-        return next((remote[0] for remote in remotes if remote), None)
+        return next((remote for remote in remotes if remote), None)
 
     def _muxed(self, target: ID) -> list[Yamux]:
-        conns = [conn.muxed_conn for conn in self._swarm.get_connections(target) if not conn.is_closed]
-        return [conn for conn in conns if isinstance(conn, Yamux)]
+        """Live connections to a peer, the direct ones first."""
+        conns = [conn.muxed_conn for conn in self.swarm.get_connections(target) if not conn.is_closed]
+        return sorted((c for c in conns if isinstance(c, Yamux)), key=lambda conn: conn.relay is not None)
+
+    # Streams
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         async def handle(raw: INetStream) -> None:
@@ -208,7 +248,7 @@ class Libp2pWire:
 
     def _on_connected(self, peer: ID) -> None:
         key = key_of(peer)
-        if key is None or len(self._swarm.get_connections(peer)) > 1:
+        if key is None or len(self.swarm.get_connections(peer)) > 1:
             return
         for callback in self._callbacks:
             try:
@@ -249,6 +289,10 @@ def _broken_stream(error: BaseException) -> bool:
     return isinstance(error, trio.BrokenResourceError | MuxedStreamError | StreamError)
 
 
+def _is_ours(conn: INetConn) -> bool:
+    return isinstance(conn, SwarmConn) and conn.direction is Direction.OUTBOUND and not conn.is_closed
+
+
 def _wire_stream(raw: INetStream) -> WireStream:
     assert isinstance(raw, NetStream) and isinstance(raw.muxed_stream, YamuxStream)
     conn = raw.swarm_conn
@@ -264,112 +308,3 @@ def _local_ips() -> list[str]:
         if entry.family == socket.AF_INET
     ]
     return sorted(ips, key=lambda ip: ip.startswith("127."))
-
-
-def _check_free(config: WireConfig) -> None:
-    """libp2p binds with SO_REUSEPORT, so it would share a busy port and get half the callers."""
-    family = socket.AF_INET6 if ":" in config.listen_host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.listen_host, config.listen_port))
-            probe.listen(1)
-        except OSError as error:
-            raise PortBusy(
-                f"port {config.listen_port} on {config.listen_host} cannot be used ({error.strerror}); "
-                "stop the other program or choose another port"
-            ) from error
-
-
-def _build(config: WireConfig, node_seed: bytes, limits: Limits) -> Libp2pWire:
-    keys = ed25519_key_pair(node_seed)
-    me = ID.from_pubkey(keys.public_key)
-    store = PeerStore()
-    store.add_key_pair(me, keys)
-    upgrader = TransportUpgrader({NOISE: NoiseTransport(keys, x25519_key_pair().private_key)}, {})
-    muxers = upgrader.muxer_multistream = YamuxOnly(limits)
-    swarm = GuardedSwarm(
-        me,
-        store,
-        upgrader,
-        [BufferedTcpTransport()],
-        RetryConfig(max_retries=0),
-        ConnectionConfig(
-            max_connections=limits.connections,
-            high_watermark=limits.connections,
-            min_connections=0,
-            low_watermark=0,
-            max_connections_per_peer=limits.connections,
-            inbound_upgrade_timeout=limits.handshake_seconds,
-            inbound_stream_protocol_negotiation_timeout=limits.handshake_seconds,
-        ),
-    )
-    swarm.prepare(limits)
-    host = QuietHost(
-        swarm,
-        negotiate_timeout=int(limits.handshake_seconds),
-        disable_identify_address_discovery=True,
-        announce_addrs=[Multiaddr(text) for text in config.announce] or None,
-    )
-    host.remove_stream_handler(ID_PUSH)
-    return Libp2pWire(host, swarm, muxers.budget, config, limits)
-
-
-@asynccontextmanager
-async def open_wire(
-    config: WireConfig, node_seed: bytes, limits: Limits | None = None
-) -> AsyncIterator[Wire]:
-    """Run a node whose key comes from a 32-byte Ed25519 seed.
-
-    PortBusy if the port is taken, ConfigInvalid if an address is malformed. An error of the block comes
-    out as it is, not inside a group.
-    """
-    if len(node_seed) != _SEED_BYTES:
-        raise ConfigInvalid(f"a node seed has {_SEED_BYTES} bytes")
-    bootstrap = [split_address(text) for text in config.bootstrap]
-    _check_free(config)
-    limits = limits or Limits()
-    wire = _build(config, node_seed, limits)
-    failure: Exception | None = None
-    async with _running_wire(wire, config, bootstrap):
-        try:
-            yield wire
-        except Exception as error:
-            failure = error
-    if failure is not None:
-        raise failure
-
-
-@asynccontextmanager
-async def _running_wire(
-    wire: Libp2pWire, config: WireConfig, bootstrap: list[tuple[ID, Multiaddr]]
-) -> AsyncIterator[None]:
-    swarm, gossip, book = wire._swarm, wire.gossip, wire.peer_book
-    family = "ip6" if ":" in config.listen_host else "ip4"
-    async with running(swarm), running(gossip.router), running(gossip.pubsub):
-        await gossip.pubsub.wait_until_ready()
-        await swarm.listen(Multiaddr(f"/{family}/{config.listen_host}/tcp/{config.listen_port}"))
-        exchange = PeerExchange(wire, book)
-        async with trio.open_nursery() as nursery:
-            for peer, address in bootstrap:
-                book.learn(peer, [address])
-                if peer != swarm.self_id:
-                    nursery.start_soon(book.keep, peer)
-            nursery.start_soon(exchange.run)
-            if config.mdns:
-                nursery.start_soon(Neighbours(wire, book, config.listen_host).run)
-            try:
-                yield
-            finally:
-                nursery.cancel_scope.cancel()
-                await _close_all(swarm)
-
-
-async def _close_all(swarm: GuardedSwarm) -> None:
-    with trio.move_on_after(2) as scope:
-        scope.shield = True
-        async with trio.open_nursery() as nursery:
-            for conn in list(swarm.get_connections()):
-                nursery.start_soon(conn.close)
-            for listener in list(swarm.listeners.values()):
-                nursery.start_soon(listener.close)

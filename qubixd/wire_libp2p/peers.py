@@ -25,7 +25,7 @@ from protocol.units import PeerKey
 from qubixd.wire import WireCounters
 from qubixd.wire_libp2p.identity import key_of
 from qubixd.wire_libp2p.limits import Limits
-from qubixd.wire_libp2p.patches import GuardedSwarm
+from qubixd.wire_libp2p.swarm import GuardedSwarm
 
 log = logging.getLogger(__name__)
 

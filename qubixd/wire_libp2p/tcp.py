@@ -30,6 +30,16 @@ class BufferedTcp(TrioTCPStream):
         super().__init__(inner.stream)
         self._buffer = bytearray()
 
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """IP and port; libp2p's own knows no IPv6."""
+        if self._cached_remote_address is None:
+            try:
+                ip, port = self.stream.socket.getpeername()[:2]
+            except OSError:  # it is gone already
+                return None
+            self._cached_remote_address = (str(ip).removeprefix("::ffff:"), int(port))
+        return self._cached_remote_address
+
     async def read(self, n: int | None = None) -> bytes:
         while len(self._buffer) < (n or 1):
             chunk = await super().read(_CHUNK)

@@ -67,6 +67,13 @@ class ProtocolViolation(Exception):
     """The peer broke the yamux rules; its connection ends."""
 
 
+def _relay_of(conn: ISecureConn) -> ID | None:
+    """Who carries a relayed connection: its address is /p2p/RELAY/p2p-circuit."""
+    if conn.get_connection_type() is not ConnectionType.RELAYED:
+        return None
+    return ID.from_base58(conn.get_transport_addresses()[0].value_for_protocol("p2p") or "")
+
+
 class Yamux(IMuxedConn):
     """One muxed connection. `start` runs it; it ends by `close`, by the peer or by silence."""
 
@@ -79,6 +86,7 @@ class Yamux(IMuxedConn):
         self.peer_id = peer_id
         self.limits = limits or Limits()
         self.budget = budget or Budget(self.limits.unread_bytes)
+        self.relay = _relay_of(conn)
         self.event_started = trio.Event()
         self.event_closed = trio.Event()
         self.streams: dict[int, YamuxStream] = {}
@@ -270,6 +278,14 @@ class Yamux(IMuxedConn):
         finally:
             del self._pings[number]
         return trio.current_time() - began
+
+    async def prove_alive(self) -> None:
+        """End the connection unless the peer answers a ping soon."""
+        with trio.move_on_after(self.limits.recheck_seconds) as scope:
+            await self.round_trip()
+        if scope.cancelled_caught:
+            log.debug("%s does not answer any more", self.peer_id)
+            self._scope.cancel()
 
     def _on_syn(self, stream_id: int) -> YamuxStream | None:
         ours = stream_id % 2 == self._next_id % 2

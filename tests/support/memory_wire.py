@@ -18,7 +18,7 @@ import itertools
 import logging
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -26,10 +26,13 @@ from typing import Final
 import trio
 
 from protocol.errors import MessageTooLarge, PeerUnreachable, QubixError
+from protocol.paths import PathKind
 from protocol.units import PeerKey
 from qubixd.wire import (
     MAX_GOSSIP_BYTES,
     GossipValidator,
+    Outside,
+    SocketHandler,
     Stream,
     StreamHandler,
     Verdict,
@@ -54,6 +57,10 @@ class MemoryWire:
         self._validators: dict[str, GossipValidator] = {}
         self._callbacks: list[Callable[[PeerKey], None]] = []
         self._seen: set[int] = set()
+        self.outside = Outside()
+        """What `observed` says; tests set it."""
+        self.socket_handlers: dict[int, SocketHandler] = {}
+        self.relays: dict[PeerKey, Sequence[str]] = {}
         self.met: dict[PeerKey, None] = {}
         """Who is connected, in a net with a mesh."""
 
@@ -64,7 +71,8 @@ class MemoryWire:
     @property
     def addresses(self) -> tuple[str, ...]:
         ip = self._net.ips.get(self._key)
-        return (f"/ip4/{ip}/tcp/4001" if ip else f"/memory/{self._key.hex()}",)
+        relayed = (f"{way}/p2p-circuit/{self._key.hex()}" for ways in self.relays.values() for way in ways)
+        return (f"/ip4/{ip}/tcp/4001" if ip else f"/memory/{self._key.hex()}", *relayed)
 
     @property
     def counters(self) -> WireCounters:
@@ -87,6 +95,39 @@ class MemoryWire:
 
     def remote_ip(self, peer: PeerKey) -> str | None:
         return self._net.ips.get(peer, "127.0.0.1") if self._net.joined(self._key, peer) else None
+
+    def remote_address(self, peer: PeerKey) -> str | None:
+        ip = self.remote_ip(peer)
+        return f"{ip}:{self._net.ports.get(peer, 4001)}" if ip else None
+
+    def path_of(self, peer: PeerKey) -> PathKind | None:
+        if not self._net.joined(self._key, peer):
+            return None
+        return PathKind.RELAYED if self.relay_of(peer) else PathKind.WIRE
+
+    def relay_of(self, peer: PeerKey) -> PeerKey | None:
+        return self._net.relays.get(frozenset((self._key, peer)))
+
+    def observed(self) -> Outside:
+        return self.outside
+
+    def dialled(self) -> tuple[tuple[str, int], ...]:
+        return tuple((self.remote_ip(peer) or "", 4001) for peer in self.peers() if not self.relay_of(peer))
+
+    def recheck(self) -> None:
+        for peer in list(self._net.wires):
+            if self._net.link(self._key, peer).is_dumb:
+                self._net.cut(self._key, peer)
+
+    def take_sockets(self, first: int, handler: SocketHandler) -> None:
+        self.socket_handlers[first] = handler
+
+    async def reaches(self, peer: PeerKey, port: int) -> bool:
+        await trio.lowlevel.checkpoint()
+        return (peer, port) in self._net.open_ports
+
+    def be_reached_through(self, relays: Mapping[PeerKey, Sequence[str]]) -> None:
+        self.relays = dict(relays)
 
     def on_peer(self, callback: Callable[[PeerKey], None]) -> None:
         self._callbacks.append(callback)
@@ -169,6 +210,12 @@ class MemoryNet:
         self.mesh = mesh
         self.ips: dict[PeerKey, str] = {}
         """Where nodes seem to be; 127.0.0.1 if nothing is said."""
+        self.ports: dict[PeerKey, int] = {}
+        """From which port their connections seem to come; 4001 if nothing is said."""
+        self.open_ports: set[tuple[PeerKey, int]] = set()
+        """Where others reach them."""
+        self.relays: dict[frozenset[PeerKey], PeerKey] = {}
+        """Who carries the connection of two nodes."""
         self.random = random.Random(seed)
         self.wires: dict[PeerKey, MemoryWire] = {}
         self.message_numbers = itertools.count()

@@ -21,8 +21,9 @@ from multiaddr import Multiaddr
 
 from qubixd.wire import StreamCut
 from qubixd.wire_libp2p import Limits, WireConfig
-from qubixd.wire_libp2p.node import _build
-from qubixd.wire_libp2p.patches import GuardedManager, GuardedSwarm
+from qubixd.wire_libp2p.opening import build
+from qubixd.wire_libp2p.patches import GuardedManager
+from qubixd.wire_libp2p.swarm import GuardedSwarm
 
 PEER = ID.from_pubkey(create_new_key_pair(bytes(32)).public_key)
 ADDRESS = Multiaddr("/ip4/127.0.0.1/tcp/1")
@@ -77,13 +78,13 @@ async def _task(swarm: GuardedSwarm) -> None:
 async def test_a_peer_that_goes_as_we_are_cancelled_ends_nothing_else(
     fence: Callable[[GuardedSwarm], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wire = _build(WireConfig("127.0.0.1", 0, ()), bytes(32), Limits())
+    wire = build(WireConfig("127.0.0.1", 0, ()), bytes(32), Limits())
     for name in ("upgrade_inbound_raw_conn", "_dial_addr_single_attempt"):
-        monkeypatch.setattr(wire._swarm, name, two_causes)
+        monkeypatch.setattr(wire.swarm, name, two_causes)
     wire._served.add("/served/1")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fence, wire._swarm)
+        nursery.start_soon(fence, wire.swarm)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert not wire._swarm._inbound and not wire._swarm._handshakes
+    assert not wire.swarm._inbound and not wire.swarm._handshakes
     assert wire.counters.handler_errors == 0, "it is no bug of ours"
