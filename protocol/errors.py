@@ -11,12 +11,19 @@ QubixError                      exit  code
   NotFound                         3
     LeaseUnknown                      lease.unknown
     NoOffer                           market.no_offer
+    PortClosed                        tunnel.port_closed
+    FileMissing                       files.missing
   Refused                          4
     PriceAboveLimit                   quote.price_above_limit
     QuoteChanged                      quote.changed
     QuoteExpired                      quote.expired
     CapacityTaken                     quote.capacity_taken
     QuoteDeclined                     quote.declined
+    RelayNotForRent                   relay.not_for_rent
+    TooManyStreams                    tunnel.too_many
+    JobNotRunning                     tunnel.not_running
+    NotAFile                          files.not_a_file
+    FileDenied                        files.denied
     PeerRefused                       (the code the peer gave)
   MachineError                     5
     DaemonUnreachable                 daemon.unreachable
@@ -32,6 +39,8 @@ QubixError                      exit  code
     StartFailed                       runner.start_failed
     JobMissing                        runner.job_missing
     InternetUnavailable               runner.no_internet
+    TunnelUnavailable                 tunnel.unavailable
+    FileChanged                       files.changed
     DiskFull                          disk.full
     LedgerBroken                      ledger.broken
     KeystoreBroken                    wallet.keystore_broken
@@ -120,6 +129,18 @@ class NoOffer(NotFound):
     code = "market.no_offer"
 
 
+class PortClosed(NotFound):
+    """Nothing inside the job listens where a tunnel should lead."""
+
+    code = "tunnel.port_closed"
+
+
+class FileMissing(NotFound):
+    """The job's workspace has no such name."""
+
+    code = "files.missing"
+
+
 class Refused(QubixError):
     """One side of a deal said no before money moved."""
 
@@ -147,6 +168,36 @@ class QuoteDeclined(Refused):
     """The person saw the terms and said no."""
 
     code = "quote.declined"
+
+
+class RelayNotForRent(Refused):
+    """The node relays for nobody, or takes no money for it."""
+
+    code = "relay.not_for_rent"
+
+
+class TooManyStreams(Refused):
+    """More tunnels into one job than it may have at a time."""
+
+    code = "tunnel.too_many"
+
+
+class JobNotRunning(Refused):
+    """The lease is there, and its job does not run now: not yet, paused, or no more."""
+
+    code = "tunnel.not_running"
+
+
+class NotAFile(Refused):
+    """A link, a pipe, a device, or a directory where a file should be, or the other way round."""
+
+    code = "files.not_a_file"
+
+
+class FileDenied(Refused):
+    """The provider's machine may not read or write there."""
+
+    code = "files.denied"
 
 
 class PeerRefused(Refused):
@@ -226,6 +277,18 @@ class JobMissing(MachineError):
 
 class InternetUnavailable(MachineError):
     code = "runner.no_internet"
+
+
+class TunnelUnavailable(MachineError):
+    """The provider's machine has no way into its own jobs."""
+
+    code = "tunnel.unavailable"
+
+
+class FileChanged(MachineError):
+    """A file changed while it was being copied."""
+
+    code = "files.changed"
 
 
 class DiskFull(MachineError):

@@ -17,7 +17,8 @@ from qubixd.config import Config
 from qubixd.runner import Runner
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.docker_engine import Client, DockerEngine
-from qubixd.runner.fence import FenceLimits, ensure_image
+from qubixd.runner.fence import FenceLimits
+from qubixd.runner.own_image import ensure_image
 from qubixd.runner.process import ProcessRunner
 from qubixd.runner.runtimes import AUTO, Runtime, choose, installed, prove
 

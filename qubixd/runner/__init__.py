@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import trio
+
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
 
@@ -121,6 +123,11 @@ class Inside(Protocol):
     async def aclose(self) -> None: ...
 
 
+Dialed = trio.SocketStream | trio.socket.SocketType | Inside
+"""A TCP connection, a connected UDP socket, or where neither can be had a program that passes bytes on: for
+UDP each datagram behind its length (u16, big-endian)."""
+
+
 class Runner(Protocol):
     """Errors: EngineUnreachable, ImageUnavailable, StartFailed, JobMissing, DiskFull."""
 
@@ -168,6 +175,11 @@ class Runner(Protocol):
     async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
         """Run a program in the job's container, as the job's user and within its limits, also while it waits
         at the gate. JobMissing if it does not run, StartFailed if the program cannot."""
+        ...
+
+    async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:
+        """A connection with a port of the job's loopback. JobMissing if the job does not run, PortClosed if
+        nothing listens there (UDP tells so only by what is sent), TunnelUnavailable."""
         ...
 
     async def status(self, lease_id: LeaseId) -> JobStatus: ...

@@ -24,7 +24,18 @@ from protocol.errors import (
 )
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
+from qubixd.runner import (
+    Dialed,
+    ExitReason,
+    Inside,
+    JobExit,
+    JobState,
+    JobStatus,
+    Progress,
+    RunSpec,
+    Stock,
+    Usage,
+)
 from qubixd.runner import docker_config as config
 from qubixd.runner.common import (
     DISK_CHECK_SECONDS,
@@ -56,8 +67,9 @@ from qubixd.runner.gate import (
     gate_words,
 )
 from qubixd.runner.image_tidy import Brought, Policy
+from qubixd.runner.porter import Porters
 from qubixd.runner.restarts import Restart, Restarts
-from qubixd.runner.runtimes import offered
+from qubixd.runner.runtimes import PLAIN_NAME, offered
 from qubixd.runner.unlinked import unlinked_bytes
 from qubixd.runner.usage import Usages
 from qubixd.runner.workspace import usage_bytes
@@ -92,11 +104,12 @@ class DockerRunner:
         self.name = offered(runtime)
         home = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:32]
         self.fences = Fences(state_dir, home, fence_limits)
-        self._jobs = Containers(home, self.fences, runtime)
         self._notes = JobNotes(state_dir / "docker")
         self._passages = Passages(self._notes)
         self._restarts = Restarts(self._notes)
         self._engine = DockerEngine(limiter_tokens)
+        self._porters = Porters(self._engine, state_dir, home, sandboxed=self.name != PLAIN_NAME)
+        self._jobs = Containers(home, self.fences, self._porters, runtime)
         self._images = Images(self._engine, state_dir)
         self._ends = Ends(self._engine, home)
         self._seen = Seen(self._notes)
@@ -163,6 +176,12 @@ class DockerRunner:
         if config.job_state(await self._existing(lease_id)) is not JobState.RUNNING:
             raise job_missing(lease_id)
         return await open_inside(self._engine, config.container_name(lease_id), command)
+
+    async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:
+        info = await self._existing(lease_id)
+        if config.job_state(info) is not JobState.RUNNING:
+            raise job_missing(lease_id)
+        return await self._porters.dial(info, lease_id, port, udp=udp)
 
     async def _begin(self, lease_id: LeaseId) -> None:
         """The next run of a job that has ended."""
@@ -282,6 +301,7 @@ class DockerRunner:
 
     async def remove(self, lease_id: LeaseId) -> None:
         await self._engine.call(lambda client: self._jobs.remove(client, lease_id))
+        self._porters.forget(lease_id)
         self._restarts.forget(lease_id)
         self._notes.forget(lease_id)
         self._disk.forget(lease_id)

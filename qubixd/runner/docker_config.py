@@ -49,6 +49,11 @@ def fence_name(lease_id: LeaseId) -> str:
     return f"qubix-fence-{lease_id.hex()}"
 
 
+def porter_name(lease_id: LeaseId) -> str:
+    """The container that opens a way into a job's network (porter.py)."""
+    return f"qubix-porter-{lease_id.hex()}"
+
+
 def environment(spec: RunSpec, image_env: Iterable[str]) -> list[str]:
     """The engine's Env list. A bare name takes a variable of the image away.
 
@@ -183,7 +188,12 @@ def workspace_of(info: Info) -> Path:
 
 def unix_ms(text: str) -> UnixMs:
     """Milliseconds of the engine's time, e.g. "2026-01-31T12:00:00.123456789Z"; "never" is below zero."""
-    return UnixMs(int(datetime.fromisoformat(text).timestamp() * 1000))
+    return UnixMs(int(moment(text).timestamp() * 1000))
+
+
+def moment(text: str) -> datetime:
+    """The same, to the microsecond."""
+    return datetime.fromisoformat(text)
 
 
 def lease_of(labels: Mapping[str, str], label: str = LABEL_LEASE) -> LeaseId | None:

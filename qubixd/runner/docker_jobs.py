@@ -17,6 +17,7 @@ from qubixd.runner import docker_config as config
 from qubixd.runner.docker_engine import HTTP_CONFLICT, Client, disk_full, ignoring_ended, start_failed
 from qubixd.runner.fence import LABEL_FENCE, Fences
 from qubixd.runner.gate import clear_gate
+from qubixd.runner.porter import LABEL_PORTER, Porters
 from qubixd.runner.workspace import give_to
 
 JOB_UID: Final = 65_432
@@ -30,10 +31,11 @@ NO_SHELL: Final = ("no such file", "not found")
 class Containers:
     """Finds and makes containers, known by their leases."""
 
-    def __init__(self, home: str, fences: Fences, runtime: str = "") -> None:
+    def __init__(self, home: str, fences: Fences, porters: Porters, runtime: str = "") -> None:
         """`home`: the label of this daemon's containers. `runtime`: "" for the engine's own."""
         self._home = home
         self._fences = fences
+        self._porters = porters
         self._runtime = runtime
 
     def find(self, client: Client, lease_id: LeaseId) -> config.Info | None:
@@ -51,10 +53,10 @@ class Containers:
         return found
 
     def leases(self, client: Client) -> frozenset[LeaseId]:
-        """Every lease that has a container here, its own or a fence."""
+        """Every lease that has a container here, its own, a fence or a porter."""
         mine = {"label": f"{config.LABEL_HOME}={self._home}"}
         found = client.containers(all=True, filters=mine)
-        labels = (config.LABEL_LEASE, LABEL_FENCE)
+        labels = (config.LABEL_LEASE, LABEL_FENCE, LABEL_PORTER)
         leases = (config.lease_of(each["Labels"], label) for each in found for label in labels)
         return frozenset(lease for lease in leases if lease is not None)
 
@@ -123,6 +125,7 @@ class Containers:
 
     def remove(self, client: Client, lease_id: LeaseId) -> None:
         """Also a container that was only half made."""
+        self._porters.remove(client, lease_id)
         if self.find(client, lease_id) is not None:
             with ignoring_ended():
                 client.remove_container(config.container_name(lease_id), v=True, force=True)

@@ -8,17 +8,13 @@
  * RULES is a batch of nf_tables messages in hexadecimal, each asking for an acknowledgement; fence_rules.py
  * makes it. The answer is one line: "up" once the kernel took every message and a forbidden packet has been
  * refused, else "no nf_tables: ..." or "failed: ..." with an error number, and an exit code above zero.
- *
- * Without a C library, which would take a compiler half a minute to build where this is compiled.
  */
 #include <linux/capability.h>
-#include <linux/errno.h>
 #include <linux/fcntl.h>
 #include <linux/in.h>
 #include <linux/netlink.h>
 #include <linux/signal.h>
 #include <linux/socket.h>
-#include <linux/unistd.h>
 
 #define MAX_BATCH 65536
 #define METADATA 0xa9fea9feu /* 169.254.169.254 */
@@ -27,63 +23,8 @@
 enum { INET = 2, NETLINK = 16, DATAGRAM = 2, RAW = 3, CLOSE_ON_EXEC = 02000000 };
 enum { SOCKET_LEVEL = 1, RECEIVE_BUFFER = 8, RECEIVE_TIMEOUT = 20 };
 
-#if defined(__x86_64__)
-__asm__(".globl _start\n_start: xor %ebp, %ebp\n mov %rsp, %rdi\n and $-16, %rsp\n call begin\n");
-
-static long call(long number, long a, long b, long c, long d, long e, long f) {
-    long result;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    register long r9 __asm__("r9") = f;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-#elif defined(__aarch64__)
-__asm__(".globl _start\n_start: mov x29, xzr\n mov x0, sp\n bl begin\n");
-
-static long call(long number, long a, long b, long c, long d, long e, long f) {
-    register long x8 __asm__("x8") = number;
-    register long x0 __asm__("x0") = a;
-    register long x1 __asm__("x1") = b;
-    register long x2 __asm__("x2") = c;
-    register long x3 __asm__("x3") = d;
-    register long x4 __asm__("x4") = e;
-    register long x5 __asm__("x5") = f;
-    __asm__ volatile("svc #0"
-                     : "+r"(x0)
-                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-                     : "memory");
-    return x0;
-}
-#endif
-
 static unsigned char batch[MAX_BATCH];
 static char answer[16384] __attribute__((aligned(8)));
-
-static void say(const char *text) {
-    long size = 0;
-    while (text[size])
-        size++;
-    call(__NR_write, 1, (long)text, size, 0, 0, 0);
-}
-
-static int fail(const char *what, long error) {
-    char digits[] = ": errno    \n", *at = digits + 10;
-    for (long left = error < 0 ? -error : error; left && at > digits + 7; left /= 10)
-        *at-- = (char)('0' + left % 10);
-    say(what);
-    say(digits);
-    return 1;
-}
-
-static int same(const char *one, const char *other) {
-    while (*one && *one == *other)
-        one++, other++;
-    return *one == *other;
-}
 
 static int digit(char c) {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
@@ -200,11 +141,4 @@ static int run(long count, char **words) {
     while (same(words[1], "hold") && call(__NR_rt_sigtimedwait, (long)&ends, 0, 0, sizeof ends, 0, 0) < 0)
         ; /* interrupted, as by a pause of the container */
     return 0;
-}
-
-/* `stack`: the number of words, then the words, as the kernel leaves them. */
-__attribute__((used, noreturn)) void begin(long *stack) {
-    long code = run(stack[0], (char **)(stack + 1));
-    for (;;)
-        call(__NR_exit_group, code, 0, 0, 0, 0, 0);
 }

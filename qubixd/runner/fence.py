@@ -9,18 +9,9 @@ Everything here blocks: for the engine's worker threads.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.resources
-import importlib.util
-import io
 import logging
 import os
 import re
-import shutil
-import subprocess
-import sys
-import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,30 +20,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from docker.errors import APIError, NotFound
-from docker.types import LogConfig
 
 from protocol.errors import InternetUnavailable
 from protocol.units import LeaseId
 from qubixd.runner import docker_config as config
 from qubixd.runner import fence_rules
-from qubixd.runner.common import LEASE_ID_BYTES, write_atomic
+from qubixd.runner.common import LEASE_ID_BYTES
 from qubixd.runner.docker_engine import HTTP_CONFLICT, Client, ignoring_ended
 from qubixd.runner.fence_networks import networks_in, own_networks
+from qubixd.runner.own_image import SMALL, ensure_image
 
 log = logging.getLogger(__name__)
 
 LABEL_FENCE: Final = "qubix.fence"
-TARGETS: Final = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl"}
-HEADERS: Final = {"x86_64-linux-musl": "x86-linux-any", "aarch64-linux-musl": "aarch64-linux-any"}
-"""The kernel's own, where the compiler keeps them."""
-FREESTANDING: Final = ("-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector")
-COMPILE_SECONDS: Final = 120
-MEMORY_BYTES: Final = 48 << 20
-PIDS: Final = 64
-"""The program needs 1 MB and is alone; the runtime that starts its second self, which renews the rules,
-counts against both for a moment."""
 UP: Final = "up"
-SOURCE: Final = importlib.resources.files("qubixd.runner") / "fence.c"
 
 
 @dataclass(frozen=True)
@@ -139,107 +120,13 @@ class Fences:
         return (self._host or frozenset()) | own_networks() | frozenset(self._limits.forbidden)
 
 
-# The image ----------------------------------------------------------------------------------------
-
-
-def ensure_image(client: Client, built: Path) -> str:
-    """The name of the fence's image for this engine's kind of processor; made where it is missing.
-
-    `built` keeps the compiled program. InternetUnavailable if it cannot be made.
-    """
-    machine = str(client.info()["Architecture"])
-    name = image_name(machine)
-    try:
-        client.inspect_image(name)
-    except NotFound:
-        repository, tag = name.split(":")
-        client.import_image_from_data(_archive(_program(machine, built)), repository=repository, tag=tag)
-    return name
-
-
-@functools.cache
-def image_name(machine: str) -> str:
-    """Named by what it is made of, so that a newer daemon makes its own. `machine` as in TARGETS."""
-    if machine not in TARGETS:
-        raise InternetUnavailable(f"there is no fence for processors of the kind {machine}")
-    digest = hashlib.sha256(TARGETS[machine].encode() + SOURCE.read_bytes()).hexdigest()
-    return f"{config.FENCE_REPOSITORY}:{digest[:32]}"
-
-
-def _program(machine: str, built: Path) -> bytes:
-    path = built / image_name(machine).partition(":")[2]
-    if not path.exists():
-        log.info("compiling the fence for jobs with Internet; this takes a second or two, once")
-        built.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, _compiled(TARGETS[machine], built))
-        log.info("the fence for jobs with Internet is compiled")
-    return path.read_bytes()
-
-
-def _compiled(target: str, built: Path) -> bytes:
-    """The program; no C library is in it. InternetUnavailable if there is no compiler."""
-    out, cache = built / f"unfinished-{os.getpid()}", str(built / "zig")
-    options = ["-target", target, *FREESTANDING, "-Os", "-s", "-x", "c", "-", "-o", str(out)]
-    for headers in (HEADERS[target], "any-linux-any"):
-        options += ["-isystem", str(_zig() / "lib" / "libc" / "include" / headers)]
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "ziglang", "cc", *options],
-            input=SOURCE.read_bytes(),
-            capture_output=True,
-            check=True,
-            timeout=COMPILE_SECONDS,
-            env={**os.environ, "ZIG_LOCAL_CACHE_DIR": cache, "ZIG_GLOBAL_CACHE_DIR": cache},
-        )
-        return out.read_bytes()
-    except subprocess.CalledProcessError as error:
-        words = error.stderr.decode(errors="replace").strip()[-300:]
-        raise InternetUnavailable(f"the fence for jobs with Internet cannot be compiled: {words}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise InternetUnavailable(f"the fence for jobs with Internet cannot be compiled: {error}") from error
-    finally:
-        out.unlink(missing_ok=True)
-        shutil.rmtree(cache, ignore_errors=True)
-
-
-def _zig() -> Path:
-    found = importlib.util.find_spec("ziglang")
-    if found is None or found.origin is None:
-        raise InternetUnavailable("the fence cannot be compiled: the Python package ziglang is missing")
-    return Path(found.origin).parent
-
-
-def _archive(program: bytes) -> bytes:
-    """A root directory with nothing but the program."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        member = tarfile.TarInfo("fence")
-        member.mode, member.size = 0o555, len(program)
-        archive.addfile(member, io.BytesIO(program))
-    return out.getvalue()
-
-
 # The engine's side --------------------------------------------------------------------------------
-
-
-_SMALL: Final[dict[str, Any]] = {
-    "read_only": True,
-    "cap_drop": ["ALL"],
-    "security_opt": ["no-new-privileges:true"],
-    "ipc_mode": "private",
-    "cgroupns": "private",
-    "pids_limit": PIDS,
-    "mem_limit": MEMORY_BYTES,
-    "memswap_limit": MEMORY_BYTES,
-    "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": "1m", "max-file": "1"}),
-    "restart_policy": {"Name": "no"},
-}
 
 
 def _host_options(limits: FenceLimits) -> dict[str, Any]:
     """Arguments of the SDK's `create_host_config`. One right, over the fence's own network alone."""
     return {
-        **_SMALL,
+        **SMALL,
         "network_mode": "bridge",
         "cap_add": ["NET_ADMIN"],
         "dns": list(limits.dns),  # the job gets the files of names with the network
@@ -279,7 +166,7 @@ def _in_words(said: str) -> str:
 
 def _said_by_host(client: Client, image: str) -> str:
     """The tables of networks of the engine's host, which need not be the machine this runs on."""
-    host_config = client.create_host_config(**_SMALL, network_mode="host", userns_mode="host")
+    host_config = client.create_host_config(**SMALL, network_mode="host", userns_mode="host")
     made = client.create_container(
         image, [], entrypoint=["/fence", "networks"], host_config=host_config, use_config_proxy=False
     )

@@ -13,6 +13,7 @@ import shutil
 import signal
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,18 @@ import trio
 from protocol.errors import EngineUnreachable, StartFailed
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
+from qubixd.runner import (
+    Dialed,
+    ExitReason,
+    Inside,
+    JobExit,
+    JobState,
+    JobStatus,
+    Progress,
+    RunSpec,
+    Stock,
+    Usage,
+)
 from qubixd.runner.common import (
     DISK_CHECK_SECONDS,
     LEASE_ID_BYTES,
@@ -35,6 +47,7 @@ from qubixd.runner.common import (
 )
 from qubixd.runner.disk import DiskWatch
 from qubixd.runner.gate import LOOK_SECONDS, Passage, Passages, gate_seen, gate_words
+from qubixd.runner.loopback import connect, fresh_socket
 from qubixd.runner.process_inside import open_inside
 from qubixd.runner.process_order import order_of, say_to, supervise
 from qubixd.runner.restarts import Restart, Restarts
@@ -117,6 +130,12 @@ class ProcessRunner:
         if self._ended(lease_id) is not None:
             raise job_missing(lease_id)
         return await open_inside(self._order(lease_id), command)
+
+    async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:
+        """This machine's own loopback: such a job has no other."""
+        if (await self.status(lease_id)).state is not JobState.RUNNING:
+            raise job_missing(lease_id)
+        return await connect(partial(fresh_socket, udp=udp), port, udp=udp)
 
     async def status(self, lease_id: LeaseId) -> JobStatus:
         begun = self._begun(lease_id)

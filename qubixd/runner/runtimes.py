@@ -16,6 +16,8 @@ from qubixd.runner.docker_engine import Client
 
 AUTO: Final = "auto"
 PLAIN: Final = "runc"
+PLAIN_NAME: Final = "docker"
+"""What offers say where jobs use the host's kernel."""
 ALIKE: Final = (PLAIN, "crun", "nvidia")
 """Runtimes whose jobs use the host's kernel, and so the filter in it."""
 SANDBOXES: Final = {"runsc": "runsc", "gvisor": "runsc", "kata": "kata", "kata-runtime": "kata"}
@@ -95,12 +97,12 @@ def _names(setting: str) -> list[str]:
 def offered(name: str) -> str:
     """What offers and terms call a runtime of the engine; "" is the engine's own choice."""
     kind = SANDBOXES.get(name, "" if name in ("", *ALIKE) else name)
-    return f"docker+{kind[:MAX_NAME_CHARS]}" if kind else "docker"
+    return f"{PLAIN_NAME}+{kind[:MAX_NAME_CHARS]}" if kind else PLAIN_NAME
 
 
 def _runtime(name: str, runtimes: Mapping[str, Sequence[str]]) -> Runtime:
     called = offered(name)
-    return Runtime(name, called, called == "docker" or _leaves_network_to_host(runtimes[name]))
+    return Runtime(name, called, called == PLAIN_NAME or _leaves_network_to_host(runtimes[name]))
 
 
 def _leaves_network_to_host(arguments: Sequence[str]) -> bool:

@@ -13,7 +13,8 @@ from protocol.errors import ConfigInvalid, StartFailed
 from qubixd.runner import ExitReason
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.docker_config import host_options
-from qubixd.runner.fence import Fences, ensure_image
+from qubixd.runner.fence import Fences
+from qubixd.runner.own_image import ensure_image
 from qubixd.runner.runtimes import Runtime, choose, installed, prove
 from tests.support.beyond import SAID, host_listener
 from tests.support.engine import ensure_busybox

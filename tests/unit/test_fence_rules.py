@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qubixd.runner.fence import image_name
 from qubixd.runner.fence_networks import TABLES, near, networks_in, own_networks
 from qubixd.runner.fence_rules import FORBIDDEN, batch, forbidden
+from qubixd.runner.own_image import image_name
 
 HEADER_BYTES = 20
 
