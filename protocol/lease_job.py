@@ -10,6 +10,7 @@ from protocol import lease_model as m
 from protocol.lease_model import Effect
 from protocol.lease_state import LIVE, Lease, Phase
 from protocol.messages import Terms
+from protocol.relay_lease import is_relay
 from protocol.units import Seconds, UnixMs, seconds_covered
 
 Step = tuple[Lease, tuple[Effect, ...]]
@@ -140,13 +141,22 @@ def seen(lease: Lease, event: m.RunSeen) -> Step:
 
 
 def missed(lease: Lease, now: UnixMs) -> Lease:
-    """This node was away. What it owed the job then, beginning it anew, is not billed."""
+    """This node was away. What it owed the job then, beginning it anew, is not billed; and nothing of a
+    relay, which is this node itself."""
     if lease.phase not in LIVE:
         return lease
+    if is_relay(lease.terms):
+        return _not_billed_since(lease, now) if lease.phase is Phase.RUNNING else lease
     if not lease.restart_at:
         return replace(lease, unseen=True)
     late_ms = max(0, now - lease.restart_at) if lease.phase is Phase.RUNNING else 0
     return replace(lease, paused_ms=lease.paused_ms + late_ms, restart_at=max(lease.restart_at, now))
+
+
+def _not_billed_since(lease: Lease, now: UnixMs) -> Lease:
+    """The meter goes on from where it was last told."""
+    away_ms = now - lease.started_at - lease.seconds * 1_000
+    return replace(lease, paused_ms=max(lease.paused_ms, away_ms))
 
 
 # --- its end ------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ NUMBER_RANGES: Final = (
     ("price", 0, MAX_QU),
     ("qu_per_credit", 1, MAX_QU_PER_CREDIT),
     ("storage_price", 0, MAX_QU),
+    ("relay_price", 0, MAX_QU),
     ("interval", 1, MAX_INTERVAL_SECONDS),
     ("unpaid_intervals", 1, 100),
     ("egress_mbit", 0, 1_000_000),
@@ -61,6 +62,8 @@ class Config:
     """QU for 0.20 USD, the credit in which prices are suggested."""
     storage_price: int = 0
     """QU per hour and TiB of rented disk."""
+    relay_price: int = 0
+    """QU per hour for relaying without limits; 0: it is not for rent."""
     runner: str = "auto"
     docker_host: str = ""
     runtime: str = "auto"
@@ -170,6 +173,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--price", type=int, metavar="QU", help="QU per hour and GPU, or machine without one")
     p.add_argument("--qu-per-credit", type=int, metavar="QU", help="QU for 0.20 USD, to suggest a price (1)")
     p.add_argument("--storage-price", type=int, metavar="QU", help="and of 1 TiB of disk beside it (0)")
+    text = "QU per hour of a rented relay; 0 = not for rent (0)"
+    p.add_argument("--relay-price", type=int, metavar="QU", help=text)
     p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")
     p.add_argument("--docker-host", metavar="URL", help="Docker engine to use instead of the default")
     p.add_argument(

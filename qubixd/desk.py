@@ -34,6 +34,7 @@ from protocol.lease import max_loss_if_gone, max_loss_words
 from protocol.lease_model import Event
 from protocol.lease_state import BEFORE_RUNNING, TERMINAL, Lease, Role
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, MAX_SEALED_BYTES, Ack
+from protocol.relay_lease import RELAY_IMAGE, is_relay
 from protocol.signing import NodeKey, Signed
 from protocol.units import LeaseId, PeerKey, UnixMs
 from qubixd import quotes
@@ -77,6 +78,8 @@ class Desk:
     runner: Runner | None
     now_ms: Clock
     house: Callable[[], House]
+    relay_house: Callable[[], House]
+    """The same of this node's relay. RelayNotForRent."""
     accepting: trio.Lock
     uploads: dict[LeaseId, trio.CancelScope] = field(default_factory=dict)
     """Input files that are arriving."""
@@ -103,9 +106,9 @@ class Desk:
     # --- making a lease -----------------------------------------------------------------------
 
     async def quote(self, signed: Signed) -> object:
-        house = self.house()
+        house = self._house(signed.message.image)
         terms = quotes.make_terms(house, signed.message, signed.signer, self.now_ms())
-        if self.runner is not None:
+        if self.runner is not None and not is_relay(terms):
             await check_image(self.runner, terms.image, terms.wish, Need(house.arch, house.cuda))
         log.info(
             "quote for %s: %d QU per hour; you can lose %s, or %d QU if this node never comes back",
@@ -129,13 +132,18 @@ class Desk:
                     raise Refused("these terms are between other parties")
             except LeaseUnknown:
                 now = self.now_ms()
-                quotes.check_acceptable(own.message, self.house(), signed.signer, now)
+                house = self._house(own.message.image)
+                quotes.check_acceptable(own.message, house, signed.signer, now)
                 self._check_unfunded(signed.signer)
                 lease, effects = lease_provider.new(
                     lease_id, own.message, peer_addresses=accept.addresses, now=now
                 )
                 await self.leases.add(lease, effects, m.ReceiveAccepted(now))
         return Ack()
+
+    def _house(self, image: str) -> House:
+        """What is rented out under that name."""
+        return self.relay_house() if image == RELAY_IMAGE else self.house()
 
     def _check_unfunded(self, caller: PeerKey) -> None:
         """Whoever has locked no money yet costs us memory, disk and traffic: so many of them, no more."""

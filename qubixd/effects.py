@@ -27,8 +27,9 @@ from protocol.errors import (
 from protocol.image_needs import NOTHING, Need
 from protocol.lease_model import Effect, Event
 from protocol.lease_state import Lease, Role
+from protocol.relay_lease import is_relay
 from protocol.signing import NodeKey, Signed
-from qubixd import cashier, job_effects
+from qubixd import cashier, job_effects, relay_lease
 from qubixd.jobfiles import JobFiles
 from qubixd.leases import Clock, Task
 from qubixd.progress import ProgressTeller
@@ -88,7 +89,7 @@ class Performer:
         effect: Any = task.effect
         waits = (task.lease.lease_id, type(effect))
         try:
-            event = await PERFORMERS[type(effect)](self, task, effect)
+            event = await self._do(task, effect)
         except (ChainUnreachable, ChainDisagrees) as error:
             self.bridge.waiting.because(waits, str(error))
             raise
@@ -97,6 +98,11 @@ class Performer:
             raise
         self.bridge.waiting.over(waits)
         return event
+
+    async def _do(self, task: Task, effect: Any) -> Event | None:
+        if is_relay(task.lease.terms) and (answer := relay_lease.ANSWERS.get(type(effect))):
+            return answer(task.lease, effect, self.now_ms())
+        return await PERFORMERS[type(effect)](self, task, effect)
 
     # --- messages -----------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ import trio
 
 from protocol.lease_state import Lease
 from protocol.messages import GpuUse
+from protocol.units import LeaseId
 from qubixd.hardware import GpuSample
 from qubixd.health import Health
 from qubixd.leases import Leases
@@ -18,6 +19,8 @@ from qubixd.meters_door import MetersDoor
 from qubixd.meters_follow import Follower
 from qubixd.parts import Parts
 from qubixd.proof.door import ProofDoor
+from qubixd.relay_lease import RelayOffice
+from qubixd.runner import Runner, Usage
 from qubixd.sampling import MIB, Sampler
 from qubixd.wire import Wire
 
@@ -31,7 +34,7 @@ class Metering:
     door: MetersDoor
     follower: Follower
     sampler: Sampler | None
-    """None where no jobs are run."""
+    """None where nothing is let."""
 
     @classmethod
     def build(
@@ -41,14 +44,16 @@ class Metering:
         addresses_of: Callable[[Lease], tuple[str, ...]],
         health: Health | None,
         proofs: ProofDoor | None,
+        relay: RelayOffice,
     ) -> Metering:
         """`health`: who watches this machine's GPUs, if it is rented out and has any. `proofs`: who runs
-        programs in jobs that are not the jobs' own."""
+        programs in jobs that are not the jobs' own. `relay`: what goes through for those who rented it."""
         meters = Meters(parts.store, leases, parts.now_ms)
         follower = Follower(parts.wire, parts.key, leases, meters, addresses_of)
         sampler = None
-        if parts.runner is not None:
-            sampler = Sampler(leases, meters, parts.runner, parts.now_ms, lambda: cards_of(parts, health))
+        if parts.runner is not None or relay.relay is not None:
+            used = JobsAndRelay(parts.runner, relay)
+            sampler = Sampler(leases, meters, used, parts.now_ms, lambda: cards_of(parts, health))
             if proofs is not None:
                 sampler.disturbed = proofs.ran_since
         return cls(meters, MetersDoor(parts.key, leases, meters), follower, sampler)
@@ -65,6 +70,20 @@ class Metering:
             if self.sampler is not None:
                 await nursery.start(self.sampler.run)
             task_status.started()
+
+
+@dataclass(frozen=True)
+class JobsAndRelay:
+    """All that a node lets, as a sampler asks of it."""
+
+    runner: Runner | None
+    relay: RelayOffice
+
+    async def usage(self, leases: Collection[LeaseId]) -> dict[LeaseId, Usage]:
+        used = await self.relay.usage(leases)
+        if self.runner is not None and (rest := set(leases) - used.keys()):
+            used |= await self.runner.usage(rest)
+        return used
 
 
 def cards_of(parts: Parts, health: Health | None) -> dict[bytes, GpuUse]:

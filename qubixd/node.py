@@ -17,7 +17,7 @@ from ledger import journal, transactions
 from protocol.image_needs import Need
 from protocol.images import LocalImage
 from protocol.lease_state import Lease, Role
-from protocol.units import Seconds, Tick, UnixMs
+from protocol.units import Qu, Seconds, Tick, UnixMs
 from qubixd.book import OfferBook
 from qubixd.choosing import Chooser
 from qubixd.config import Config
@@ -36,6 +36,7 @@ from qubixd.provider import Provider
 from qubixd.proving import Proving
 from qubixd.receipts import Receipts
 from qubixd.reconcile import Reconciler
+from qubixd.relay_lease import RelayOffice
 from qubixd.shop import Shop, reopen
 from qubixd.standing import Standings
 from qubixd.stock import StockWatch, image_of
@@ -67,6 +68,7 @@ class Node:
     waiting: Waiting
     metering: Metering
     proving: Proving
+    office: RelayOffice
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
@@ -119,7 +121,10 @@ async def run_node(
     provider = Provider(config, parts, shop, leases, watchers, stock)
     settings = _discovery_settings(config)
     discovery = Discovery(parts.wire, parts.key, book, parts.now_ms, provider.offer, parts.store, settings)
-    desk = Desk(parts.key, leases, files, parts.runner, parts.now_ms, provider.house, trio.Lock())
+    office = RelayOffice(parts.relay, Qu(config.relay_price), leases, parts.store, provider.relay_house)
+    desk = Desk(
+        parts.key, leases, files, parts.runner, parts.now_ms, provider.house, office.house, trio.Lock()
+    )
     performer = Performer(
         wire=parts.wire,
         key=parts.key,
@@ -166,7 +171,7 @@ async def run_node(
         can_prove=proving.prove is not None,
     )
     health = provider.cards.health if provider.cards else None
-    metering = Metering.build(parts, leases, addresses_of, health, proving.door)
+    metering = Metering.build(parts, leases, addresses_of, health, proving.door, office)
     asked_to_stop = trio.Event()
     async with trio.open_nursery() as nursery:
         node = Node(
@@ -185,6 +190,7 @@ async def run_node(
             bridge.waiting,
             metering,
             proving,
+            office,
             stop_soon=asked_to_stop.set,
         )
         nursery.start_soon(_leave_when_asked, node, asked_to_stop, nursery.cancel_scope)
@@ -238,6 +244,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     node.leases.on_change.append(_after_change(node, ready))
     await nursery.start(node.trust.run)
     await nursery.start(node.leases.run, performer)
+    node.office.watch()
     nursery.start_soon(performer.progress.run, performer.tell)
     await nursery.start(node.reconciler.run)
     await nursery.start(node.watchers.run)
@@ -255,6 +262,8 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
         nursery.start_soon(node.offers.visit, peer, lease.peer_addresses)
     if node.config.provider:
         nursery.start_soon(node.provider.run)
+    elif node.parts.relay is not None:
+        nursery.start_soon(node.provider.watch_balance)
     nursery.start_soon(Leftovers(node.files, node.parts.store, node.parts.runner, node.parts.now_ms).run)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -104,6 +104,10 @@ class Provider:
             internet=parts.internet,
         )
 
+    def relay_house(self) -> House:
+        """The same for a relay, which needs neither a runner nor to be offered in the market."""
+        return replace(self.house(), open_for_business=self.can_settle)
+
     def offer(self, sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
         """What this machine advertises now; None if it never offers anything."""
         config, parts = self.config, self.parts
@@ -151,6 +155,11 @@ class Provider:
         reasons = (*(self.cards.reasons() if self.cards else ()), *self.parts.remarks)
         return found + [Hindrance(code, sentence, closes=False) for code, sentence in reasons]
 
+    @property
+    def can_settle(self) -> bool:
+        """The chain has been seen, and what is earned can be cashed."""
+        return self.watchers.tick is not None and bool(self.can_cash)
+
     def _poor_words(self) -> str:
         return (
             f"cashing vouchers needs {layout.SIGNATURE_BOND} QU for a moment; "
@@ -173,7 +182,7 @@ class Provider:
                 nursery.start_soon(self.cards.run)
             if isinstance(self.parts.runner, DockerRunner):
                 nursery.start_soon(Tidying(self.parts.runner, self._images(), self.parts.now_ms).run)
-            nursery.start_soon(self._watch_balance)
+            nursery.start_soon(self.watch_balance)
             nursery.start_soon(self._watch_engine)
 
     def _images(self) -> Policy:
@@ -197,7 +206,7 @@ class Provider:
         self._said = said
         log.warning("no jobs are taken: %s", said) if said else log.info("jobs are taken")
 
-    async def _watch_balance(self) -> None:
+    async def watch_balance(self) -> None:
         """The offer says withdrawn until the chain has been seen, and while the wallet holds too little."""
         await self.watchers.first_tick.wait()
         while True:

@@ -7,9 +7,9 @@ A job that stays idle for as long as its terms allow is told to its lease.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -21,7 +21,7 @@ from protocol.units import LeaseId, UnixMs
 from qubixd.idle import NOT_IDLE, Idleness, after, passed_over
 from qubixd.leases import Clock, Leases
 from qubixd.meters import Meters
-from qubixd.runner import Runner, Usage
+from qubixd.runner import Usage
 
 log = logging.getLogger("qubix.meters")
 
@@ -34,6 +34,14 @@ MAX_SIZE: Final = 2**53
 
 Gpus = Callable[[], Mapping[bytes, GpuUse]]
 """The newest figures of this machine's cards, by digest; old ones are left out."""
+
+
+class Used(Protocol):
+    """Whoever knows what leases use: a runner, a relay, or both."""
+
+    async def usage(self, leases: Collection[LeaseId]) -> dict[LeaseId, Usage]: ...
+
+
 Disturbed = Callable[[LeaseId, float], bool]
 """Whether others (a proof of the machine) have computed in a job since an instant of trio's clock."""
 
@@ -82,7 +90,7 @@ class Sampler:
 
     leases: Leases
     meters: Meters
-    runner: Runner
+    runner: Used
     now_ms: Clock
     gpus: Gpus
     disturbed: Disturbed = lambda lease_id, since: False

@@ -11,6 +11,7 @@ from protocol.control_wallet import WalletView
 from protocol.lease import max_loss, max_loss_intervals
 from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
 from protocol.messages import Progress, Terms
+from protocol.relay_lease import is_relay
 from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of
 from qubixd.book import Entry
 from qubixd.wire_libp2p import peer_id_of
@@ -151,4 +152,4 @@ def words_of(lease: Lease, told: Progress | None = None) -> str:
 def holds_capacity(lease: Lease) -> bool:
     """Does this lease take a part of this machine? Also while its money is settled before its job is gone."""
     taken = not lease.collected if lease.phase is Phase.SETTLING else lease.phase not in TERMINAL
-    return lease.role is Role.PROVIDER and taken
+    return lease.role is Role.PROVIDER and taken and not is_relay(lease.terms)

@@ -22,6 +22,7 @@ from escrow_bridge.pace import Pace
 from protocol import lease_model as m
 from protocol.errors import EngineUnreachable, JobMissing, QubixError
 from protocol.lease_state import TERMINAL, Lease, Role
+from protocol.relay_lease import is_relay
 from protocol.units import LeaseId, Qu, Tick, UnixMs
 from qubixd.escrows import seen_by
 from qubixd.leases import Clock, Leases
@@ -44,6 +45,7 @@ class Watchers:
         self._unseen: set[LeaseId] = set()
         self._escrows: set[LeaseId] = set()
         self._nursery: trio.Nursery
+        self._over = False
         self.tick: TickInfo | None = None
         self.first_tick = trio.Event()
         self._pace = Pace()
@@ -57,7 +59,10 @@ class Watchers:
             if self._runner is not None:
                 nursery.start_soon(self._watch_engine, self._runner)
             task_status.started()
-            await self._follow_ticks()
+            try:
+                await self._follow_ticks()
+            finally:
+                self._over = True  # leases may still be written down, and watchers have no place any more
 
     @property
     def tick_ms(self) -> int:
@@ -68,7 +73,7 @@ class Watchers:
         """Start the watchers that a lease needs and does not have. Called after every change."""
         if lease.phase in TERMINAL:
             return
-        if lease.role is Role.PROVIDER and (lease.container_at or lease.started_at) and not lease.exited:
+        if _has_job(lease) and not lease.exited:
             self._once(self._jobs, lease, self._watch_job)
             if lease.unseen:
                 self._once(self._unseen, lease, self._see_job)
@@ -76,7 +81,7 @@ class Watchers:
             self._once(self._escrows, lease, self._watch_escrow)
 
     def _once(self, watched: set[LeaseId], lease: Lease, watch: Watch) -> None:
-        if lease.lease_id in watched:
+        if lease.lease_id in watched or self._over:
             return
         watched.add(lease.lease_id)
         self._nursery.start_soon(self._guard, watched, lease, watch)
@@ -180,3 +185,9 @@ class Watchers:
         for lease in self._leases.active():
             if lease.role is Role.PROVIDER and lease.deadline_tick:
                 await self._leases.feed(lease.lease_id, m.TickPassed(tick, self._now_ms()))
+
+
+def _has_job(lease: Lease) -> bool:
+    """Whether this node's engine runs one for it."""
+    began = lease.container_at or lease.started_at
+    return lease.role is Role.PROVIDER and bool(began) and not is_relay(lease.terms)

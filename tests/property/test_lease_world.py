@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocol.lease_state import Phase, Role
+from protocol.relay_lease import RELAY
 from protocol.units import Qu, Seconds, amount_due
 from tests.support.lease_checks import check, check_end
 from tests.support.lease_plan import Plan, make_terms
@@ -56,6 +57,7 @@ any_plan = st.builds(
         proof=st.booleans(),
         idle_seconds=st.sampled_from([0, 60]).map(Seconds),
         budget=st.sampled_from([0, 0, 0, 20_000]).map(Qu),
+        runner=st.sampled_from(["docker", "docker", RELAY]),
     ),
     delays_ms=st.lists(st.sampled_from([100, 1_000, 4_000, 9_000]), min_size=1, max_size=4).map(tuple),
     job_ms=st.sampled_from([500, 4_000, 20_000, 10_000_000, 10_000_000]),
