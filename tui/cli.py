@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
 from protocol.query import help_text
-from tui import devnet, images, market, metrics, provider, run, show, stake, up, verbs, wallet
+from tui import devnet, images, keys, market, metrics, provider, run, show, stake, up, verbs, wallet
 from tui.safe import safe_line, safe_text
 
 Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -224,6 +224,19 @@ VERBS: dict[str, Verb] = {
         ("qubix images", "qubix images all", "qubix images jupyter pytorch --gpu"),
         images.add_arguments,
         images.images,
+    ),
+    "keys": Verb(
+        "show and make the SSH keys that let you into jobs",
+        (
+            "qubix keys",
+            "qubix keys make laptop",
+            "qubix keys add ~/.ssh/id_ed25519 --name mine",
+            "qubix keys use mine",
+            "qubix keys show",
+            "qubix keys remove laptop",
+        ),
+        keys.add_arguments,
+        keys.keys,
     ),
     "demo": Verb(
         "run a whole rental on this machine, on a private network",

@@ -22,6 +22,7 @@ from protocol.lease_state import TERMINAL
 from protocol.query import parse_filter, parse_sort
 from tui import consent, show, up
 from tui.client import Client, connect, error_of
+from tui.keys import keys_of
 from tui.places import control_socket, data_dir
 from tui.safe import safe_line
 
@@ -118,7 +119,7 @@ def request(options: argparse.Namespace) -> RunArgs:
         job_yaml=text,
         base_dir=str(path.absolute().parent),
         output_dir=str(_output_dir(options.output, job.name)),
-        secrets=_secrets(job.secrets),
+        secrets=_secrets(job, options),
         max_price_qu_per_hour=price,
         provider=options.provider,
         detach=options.detach,
@@ -147,11 +148,17 @@ def _read_text(path: Path) -> str:
         raise JobFileInvalid(f"cannot read the job file {path}: {error.strerror}") from error
 
 
-def _secrets(names: tuple[str, ...]) -> dict[str, str]:
-    for name in names:
-        if name not in os.environ:
+def _secrets(job: jobspec.Job, options: argparse.Namespace) -> dict[str, str]:
+    """From the environment; the SSH key from the keys here. The daemon makes what else can be made."""
+    made, values = job.makes, {}
+    for name in job.secrets:
+        if name in os.environ:
+            values[name] = os.environ[name]
+        elif made.get(name) == "ssh_public_key":
+            values[name] = keys_of(options).used().public
+        elif name not in made:
             raise JobFileInvalid(f"the job needs the secret {name}; set it in the environment and run again")
-    return {name: os.environ[name] for name in names}
+    return values
 
 
 def _output_dir(chosen: str | None, name: str) -> Path:

@@ -300,3 +300,18 @@ def test_up_becomes_the_daemon(tmp_path: Path) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "no escrow contract is set" in done.stderr and done.stderr.endswith("[config.invalid]\n")
+
+
+def test_a_template_s_key_is_yours_and_its_tokens_are_left_to_the_daemon(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.write_text("template: vscode\nsecrets: [TOKEN]")
+    with serve(job, ends_as()) as received:
+        assert cli.main(["run", "job.yaml", "--output", "one"]) == 0
+        monkeypatch.setenv("SSH_PUBLIC_KEY", "ssh-ed25519 AAAA mine")
+        monkeypatch.setenv("PASSWORD", "my own")
+        assert cli.main(["run", "job.yaml", "--output", "two"]) == 0
+    first, second = (args.secrets for args in received)
+    used = job.parent.parent / "ssh" / "keys" / "qubix.pub"
+    assert first == {"TOKEN": "s3cret", "SSH_PUBLIC_KEY": used.read_text().strip()}
+    assert second == {"TOKEN": "s3cret", "SSH_PUBLIC_KEY": "ssh-ed25519 AAAA mine", "PASSWORD": "my own"}
