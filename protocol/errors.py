@@ -19,6 +19,11 @@ QubixError                      exit  code
     QuoteExpired                      quote.expired
     CapacityTaken                     quote.capacity_taken
     QuoteDeclined                     quote.declined
+    AskedTooOften                     peer.asked_too_often
+    RelayRefused                      relay.refused
+      RelayFull                         relay.full
+      RelayAllowanceUsed                relay.allowance_used
+      RelayTargetAway                   relay.target_away
     RelayNotForRent                   relay.not_for_rent
     TooManyStreams                    tunnel.too_many
     JobNotRunning                     tunnel.not_running
@@ -208,6 +213,32 @@ class PeerRefused(Refused):
     def __init__(self, refusal_code: str, message: str) -> None:
         super().__init__(message)
         self.refusal_code = refusal_code
+
+
+class AskedTooOften(Refused):
+    code = "peer.asked_too_often"
+
+
+class RelayRefused(Refused):
+    """A relay does not carry what it was asked to carry."""
+
+    code = "relay.refused"
+
+
+class RelayFull(RelayRefused):
+    code = "relay.full"
+
+
+class RelayAllowanceUsed(RelayRefused):
+    """One end has sent and received today what the relay carries for nothing."""
+
+    code = "relay.allowance_used"
+
+
+class RelayTargetAway(RelayRefused):
+    """Who is wanted has no place at that relay now."""
+
+    code = "relay.target_away"
 
 
 class MachineError(QubixError):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
-from protocol import signing
+from protocol import messages, signing
 from protocol.errors import MessageInvalid, PeerRefused, PeerUnreachable, QubixError, StreamBroken
 from protocol.messages import MAX_MESSAGE_BYTES, Refusal
 from protocol.signing import NodeKey, Signed
@@ -30,6 +30,8 @@ REQUEST_TIMEOUT_S: Final = 20.0
 IDLE_TIMEOUT_S: Final = 60.0
 """A peer that owes us bytes, or takes none of ours, for that long is gone."""
 MAX_ENVELOPE_BYTES: Final = MAX_MESSAGE_BYTES + signing.ENVELOPE_OVERHEAD_BYTES
+
+Message = TypeVar("Message")
 
 Answer = Callable[[Signed], Awaitable[object]]
 """Handles one verified request and returns the message to answer with."""
@@ -76,6 +78,30 @@ async def receive_signed(stream: Stream, peer: PeerKey, max_bytes: int = MAX_ENV
     if isinstance(signed.message, Refusal):
         raise PeerRefused(signed.message.code, signed.message.sentence)
     return signed
+
+
+async def send_bare(stream: Stream, message: object) -> None:
+    """Send a message without an envelope: for what nobody passes on, as the stream says who speaks."""
+    try:
+        await send_frame(stream, messages.encode(message))
+    except trio.BrokenResourceError as error:
+        raise StreamBroken("the connection broke while a message was sent") from error
+
+
+async def receive_bare(
+    stream: Stream, kind: type[Message], max_bytes: int = 4_096, seconds: float = IDLE_TIMEOUT_S
+) -> Message:
+    """The next message without an envelope, of that kind; a Refusal becomes PeerRefused."""
+    with patience(seconds):
+        raw = await receive_frame(stream, max_bytes)
+    if raw is None:
+        raise StreamBroken("the peer closed the stream without an answer")
+    message: object = messages.decode(raw, max_bytes)
+    if isinstance(message, Refusal):
+        raise PeerRefused(message.code, message.sentence)
+    if not isinstance(message, kind):
+        raise MessageInvalid(f"a peer sent {type(message).__name__} where it does not belong")
+    return message
 
 
 async def answer_one(stream: Stream, peer: PeerKey, key: NodeKey, answer: Answer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import psutil
 import trio
@@ -22,6 +23,7 @@ from multiaddr import Multiaddr
 from protocol.errors import PeerUnreachable, QubixError
 from protocol.paths import PathKind
 from protocol.units import PeerKey
+from qubixd.observing import Observer
 from qubixd.wire import (
     GossipValidator,
     Outside,
@@ -43,6 +45,9 @@ from qubixd.wire_libp2p.yamux_stream import YamuxStream
 
 log = logging.getLogger(__name__)
 
+MAX_ADDRESSES: Final = 8
+"""As many as an offer or an acceptance has room for."""
+
 
 class Libp2pWire:
     """The Wire of one node; see qubixd.wire.Wire for what each method promises."""
@@ -59,7 +64,7 @@ class Libp2pWire:
         assert key is not None
         self._key, self._host, self.swarm, self._limits = key, host, swarm, limits
         self._announce = announce
-        self._outside = Outside()
+        self.observer = Observer(self, self._ports)
         self._relayed: tuple[str, ...] = ()
         self._counters = WireCounters()
         self._served: set[str] = set()
@@ -79,8 +84,9 @@ class Libp2pWire:
     @property
     def addresses(self) -> tuple[str, ...]:
         suffix = f"/p2p/{peer_id_of(self._key)}"
-        direct = self._announce or self._listening()
-        return (*(f"{address}{suffix}" for address in direct), *(f"{way}{suffix}" for way in self._relayed))
+        direct = self._announce or tuple(dict.fromkeys([*self._reached(), *self._listening()]))
+        room = MAX_ADDRESSES - len(self._relayed)
+        return tuple(f"{address}{suffix}" for address in (*direct[:room], *self._relayed))
 
     @property
     def counters(self) -> WireCounters:
@@ -123,7 +129,7 @@ class Libp2pWire:
         return key_of(conns[0].relay) if conns and conns[0].relay else None
 
     def observed(self) -> Outside:
-        return self._outside
+        return self.observer.outside
 
     def dialled(self) -> tuple[tuple[str, int], ...]:
         conns = [conn for conn in reversed(self.swarm.get_connections()) if _is_ours(conn)]
@@ -136,6 +142,7 @@ class Libp2pWire:
         for peer in self.swarm.connections:
             for conn in self._muxed(peer):
                 self.swarm.manager.run_task(conn.prove_alive)
+        self.observer.forget()
 
     def take_sockets(self, first: int, handler: SocketHandler) -> None:
         self.swarm.door.take(first, handler)
@@ -215,6 +222,15 @@ class Libp2pWire:
             raise PeerUnreachable(f"the connection to peer {target} was lost") from error
         return _wire_stream(raw)
 
+    def _reached(self) -> list[str]:
+        """Where others have reached this node, be it through a router that passes the port on."""
+        ends = (text.rpartition(":") for text in self.observed().reached_at)
+        return [tcp_address(ip.strip("[]"), int(port)) for ip, _, port in ends]
+
+    def _ports(self) -> list[int]:
+        listening = self._host.get_transport_addrs()
+        return [int(address.value_for_protocol("tcp") or 0) for address in listening]
+
     def _listening(self) -> list[str]:
         found: list[str] = []
         for address in self._host.get_transport_addrs():
@@ -287,6 +303,11 @@ def _expected(error: BaseException) -> bool:
 
 def _broken_stream(error: BaseException) -> bool:
     return isinstance(error, trio.BrokenResourceError | MuxedStreamError | StreamError)
+
+
+def tcp_address(ip: str, port: int) -> str:
+    """As libp2p writes it."""
+    return f"/{'ip6' if ':' in ip else 'ip4'}/{ip}/tcp/{port}"
 
 
 def _is_ours(conn: INetConn) -> bool:

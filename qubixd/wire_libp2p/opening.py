@@ -183,6 +183,7 @@ async def _running_wire(
                 if peer != swarm.self_id:
                     nursery.start_soon(book.keep, peer)
             nursery.start_soon(exchange.run)
+            nursery.start_soon(wire.observer.run)
             if config.mdns:
                 nursery.start_soon(Neighbours(wire, book, config.listen_host).run)
             try:
