@@ -49,6 +49,7 @@ def test_every_leaf_is_described_with_its_code() -> None:
     assert {name for name, (_, _, code) in tree.items() if not code} == parents - {
         "Exception",
         "ImageUnavailable",
+        "RelayRefused",
     } | {"PeerRefused"}
 
 
