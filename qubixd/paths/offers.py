@@ -1,0 +1,143 @@
+"""What this node and a peer tell each other of themselves before they dial, and how long that is believed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from protocol.errors import MessageInvalid
+from protocol.messages import PathOffer
+from protocol.paths import PathKind
+from protocol.signing import NodeKey
+from protocol.units import PeerKey
+from qubixd.link import Carrier
+from qubixd.paths.changes import outward, own_ips, own_networks
+from qubixd.paths.endpoints import Endpoint, dialable, from_multiaddress, parse
+from qubixd.paths.plan import Side
+from qubixd.paths.surroundings import Surroundings
+from qubixd.talk import ask
+from qubixd.wire import Wire
+
+log = logging.getLogger("qubix.paths")
+
+PATHS_PROTOCOL: Final = "/qubix/paths/1"
+LIFE_SECONDS: Final = 600.0
+MAX_NAMED: Final = 8
+MAX_KNOWN: Final = 256
+
+
+class Tls(Protocol):
+    """How a socket becomes a carrier: link.tls. Neither leaves the socket open if it does not."""
+
+    @property
+    def certificate(self) -> bytes:
+        """Ours, DER."""
+        ...
+
+    def expect(self, peer: PeerKey, certificate: bytes) -> None:
+        """That peer may come, with that certificate and no other."""
+        ...
+
+    def forget(self, peer: PeerKey) -> None: ...
+
+    async def client(self, stream: trio.SocketStream, certificate: bytes, kind: PathKind) -> Carrier: ...
+
+    async def accept(self, stream: trio.SocketStream, kind: PathKind) -> tuple[PeerKey, Carrier]: ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """A peer's offer, and where it may be dialled."""
+
+    offer: PathOffer
+    side: Side
+    until: float
+
+    @property
+    def is_fresh(self) -> bool:
+        """Neither side has been elsewhere since; else it is still worth a try to dial."""
+        return trio.current_time() < self.until
+
+
+class Offers:
+    """Ours and theirs."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        key: NodeKey,
+        tls: Tls,
+        around: Surroundings,
+        may: Callable[[PeerKey], bool],
+    ) -> None:
+        self._wire, self._key, self._tls = wire, key, tls
+        self._around, self._may = around, may
+        self._known: dict[PeerKey, Known] = {}
+
+    def own(self) -> PathOffer:
+        """What a peer is told of this node now."""
+        seen = self._around.seen
+        named = tuple(end.multiaddress for end in self._own_ends()[:MAX_NAMED])
+        return PathOffer(self._tls.certificate, named, seen.nat, seen.ports)
+
+    def _own_ends(self) -> list[Endpoint]:
+        reached = [parse(text) for text in self._wire.observed().reached_at]
+        listening = [end for text in self._wire.addresses if (end := from_multiaddress(text)) is not None]
+        out = outward()
+        listening.sort(key=lambda end: (end.ip not in out, end.ip.startswith("127."), not end.is_public))
+        return list(dict.fromkeys([*reached, *listening]))
+
+    def own_side(self, peer: Known) -> Side:
+        """Where we may be dialled by that peer: in the open, or in the network that we share."""
+        seen = self._around.seen
+        shared = any(not end.is_public for end in peer.side.ends)
+        ends = tuple(end for end in self._own_ends()[:MAX_NAMED] if end.is_public or shared)
+        return Side(ends, seen.nat, seen.ports)
+
+    def of(self, peer: PeerKey) -> Known | None:
+        """What is remembered of a peer."""
+        return self._known.get(peer)
+
+    async def exchange(self, peer: PeerKey, addresses: Sequence[str]) -> Known:
+        """Ours for theirs. PeerUnreachable, PeerRefused, StreamBroken."""
+        answer = await ask(self._wire, self._key, peer, self.own(), addresses, PATHS_PROTOCOL)
+        if not isinstance(answer.message, PathOffer):
+            raise MessageInvalid("a peer answers a PathOffer with its own")
+        return self.heard(peer, answer.message)
+
+    def heard(self, peer: PeerKey, offer: PathOffer) -> Known:
+        """Believe what a peer says of itself, for a while."""
+        self._make_room()
+        ends = dialable(offer.addresses, self._wire.remote_ip(peer), own_networks(), own_ips())
+        side = Side(ends, offer.nat, offer.ports)
+        known = self._known[peer] = Known(offer, side, trio.current_time() + LIFE_SECONDS)
+        self._tls.expect(peer, offer.certificate)
+        return known
+
+    def endpoint_of(self, peer: PeerKey, named: Endpoint) -> Endpoint | None:
+        """The same, if it is a place that this peer may make us dial."""
+        ends = dialable((named.multiaddress,), self._wire.remote_ip(peer), own_networks(), own_ips())
+        return ends[0] if ends else None
+
+    def doubt(self, peer: PeerKey) -> None:
+        """What was heard last did not help: ask again before the next try."""
+        known = self._known.get(peer)
+        if known is not None:
+            self._known[peer] = Known(known.offer, known.side, 0.0)
+
+    def doubt_all(self) -> None:
+        """This node is elsewhere now."""
+        for peer in self._known:
+            self.doubt(peer)
+
+    def _make_room(self) -> None:
+        """Forget those with whom there is nothing any more, and above MAX_KNOWN the first heard."""
+        gone = [peer for peer in self._known if not self._may(peer)]
+        rest = [peer for peer in self._known if peer not in gone]
+        for peer in (*gone, *rest[: max(0, len(rest) - MAX_KNOWN)]):
+            del self._known[peer]
+            self._tls.forget(peer)

@@ -1,0 +1,109 @@
+"""Two nodes agree on a punch over the connection that they have, and do it: the asker's side and the other.
+
+The asker sends Punch with the outside of its port, the other answers with its own; then the asker ends its
+side of the stream and begins half a round trip later, the other begins when it sees that end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from protocol.errors import MessageInvalid, PeerUnreachable
+from protocol.messages import Punch
+from protocol.paths import PathKind
+from protocol.signing import NodeKey
+from protocol.units import PeerKey
+from qubixd.link import Carrier
+from qubixd.paths.endpoints import Endpoint, parse
+from qubixd.paths.offers import PATHS_PROTOCOL, Known, Offers, Tls
+from qubixd.paths.plan import source_port
+from qubixd.paths.punch import Hole, drilled, may_use, punch
+from qubixd.paths.surroundings import Surroundings
+from qubixd.talk import receive_signed, send_signed
+from qubixd.wire import Stream, Wire
+
+log = logging.getLogger("qubix.paths")
+
+PUNCH_SECONDS: Final = 4.0
+AGREE_SECONDS: Final = 8.0
+LAST_RESORT_PORT: Final = 443
+NONCE_BYTES: Final = 32
+
+
+class Puncher:
+    """Both sides of a punch."""
+
+    def __init__(self, wire: Wire, key: NodeKey, tls: Tls, around: Surroundings, offers: Offers) -> None:
+        self._wire, self._key, self._tls, self._around, self._offers = wire, key, tls, around, offers
+
+    async def ask(self, peer: PeerKey, known: Known, attempt: int) -> Carrier:
+        """As the one who wants it. PeerUnreachable if they do not meet."""
+        with trio.move_on_after(AGREE_SECONDS):
+            return await self._ask(peer, known, attempt)
+        raise PeerUnreachable("the punch came to nothing in time")
+
+    async def _ask(self, peer: PeerKey, known: Known, attempt: int) -> Carrier:
+        async with self._hole(known, attempt) as hole:
+            trip = await self._wire.round_trip(peer)
+            stream = await self._wire.open(peer, PATHS_PROTOCOL)
+            async with stream:
+                await send_signed(stream, self._key.sign(_word(hole, attempt)))
+                answer = (await receive_signed(stream, peer)).message
+                remote = self._remote(peer, answer)
+                await stream.send_eof()
+                await trio.sleep(trip / 2)
+                socket = await _meet(hole, remote)
+            return await self._tls.client(socket, known.offer.certificate, PathKind.PUNCHED)
+
+    async def answer(self, stream: Stream, peer: PeerKey, known: Known, message: Punch) -> Carrier:
+        """As the one who is asked: says where, waits for the sign, and meets the asker."""
+        with trio.move_on_after(AGREE_SECONDS):
+            remote = self._remote(peer, message)
+            async with self._hole(known, message.attempt) as hole:
+                await send_signed(stream, self._key.sign(_word(hole, message.attempt, message.nonce)))
+                if await stream.receive_some(1):
+                    raise MessageInvalid("a peer said more than a punch needs")
+                socket = await _meet(hole, remote)
+                found, carrier = await self._tls.accept(socket, PathKind.PUNCHED)
+            if found == peer:
+                return carrier
+            await carrier.aclose()
+        raise PeerUnreachable("the punch came to nothing in time")
+
+    def _remote(self, peer: PeerKey, message: object) -> Endpoint:
+        if not isinstance(message, Punch):
+            raise MessageInvalid("a Punch is answered with a Punch")
+        end = self._offers.endpoint_of(peer, parse(message.observed))
+        if end is None:
+            raise MessageInvalid(f"{message.observed} is no place to meet at")
+        return end
+
+    @asynccontextmanager
+    async def _hole(self, known: Known, attempt: int) -> AsyncIterator[Hole]:
+        """Fresh each time; if the peer's firewall lets it reach one port only, that one, as outside too."""
+        port = source_port(known.side.ports) or (LAST_RESORT_PORT if attempt else 0)
+        if port and not may_use(port):
+            port = 0
+        async with drilled(self._around.echoes(), port) as hole:
+            if hole.is_symmetric:
+                self._around.symmetric()
+                raise PeerUnreachable("this router shows another port to everyone (symmetric NAT)")
+            if known.side.ports and hole.seen[0].port not in known.side.ports:
+                raise PeerUnreachable("the router does not keep the only port that the peer can dial")
+            yield hole
+
+
+async def _meet(hole: Hole, remote: Endpoint) -> trio.SocketStream:
+    with trio.move_on_after(PUNCH_SECONDS):
+        return await punch(hole.port, remote)
+    raise PeerUnreachable(f"nobody came through from {remote}")
+
+
+def _word(hole: Hole, attempt: int, nonce: bytes = b"") -> Punch:
+    return Punch(nonce or os.urandom(NONCE_BYTES), str(hole.seen[0]), attempt)

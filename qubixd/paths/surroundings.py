@@ -1,0 +1,131 @@
+"""How this node stands in the world: what its router makes of its addresses, and which ports get out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from protocol.errors import PeerUnreachable
+from qubixd.paths.changes import own_ips
+from qubixd.paths.endpoints import Endpoint
+from qubixd.paths.plan import CONE, OPEN, SYMMETRIC
+from qubixd.paths.punch import connect, drilled
+from qubixd.wire import Wire
+
+log = logging.getLogger("qubix.paths")
+
+FRESH_SECONDS: Final = 600.0
+AGAIN_SECONDS: Final = 2.0
+"""How soon after a look that told nothing."""
+PROBE_SECONDS: Final = 2.0
+PROBED_PORTS: Final = (20_000, 60_000)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look around told."""
+
+    nat: str = ""
+    """As in PathOffer."""
+    outside: tuple[Endpoint, ...] = ()
+    """One fresh port of this machine, as each node that was asked saw it."""
+    ports: tuple[int, ...] = ()
+    """The only ones that get out, if not all do."""
+
+
+def nat_of(outside: Sequence[Endpoint], own: frozenset[str]) -> str:
+    """What two nodes' answers about one port say of the router between; "" if one is too few to tell."""
+    if outside and all(end.ip in own for end in outside):
+        return OPEN
+    if len(set(outside)) > 1:
+        return SYMMETRIC
+    return CONE if len(outside) > 1 else ""
+
+
+class Surroundings:
+    """Looks when asked, and remembers; `forget` when the network is another."""
+
+    def __init__(self, wire: Wire, ips: Callable[[], frozenset[str]] = own_ips) -> None:
+        self._wire, self._ips = wire, ips
+        self._seen = Seen()
+        self._at = -math.inf
+        self._busy = trio.Lock()
+        self._asked: frozenset[Endpoint] = frozenset()
+        self._news = trio.Event()
+        wire.on_peer(lambda _: self._news.set())
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look as soon as somebody can be asked, and again after `forget`; until cancelled."""
+        task_status.started()
+        while True:
+            self._news = trio.Event()
+            if not self._seen.nat and self._asked != frozenset(self.echoes()):
+                await self.look()
+            await self._news.wait()
+            await trio.sleep(AGAIN_SECONDS)
+
+    @property
+    def seen(self) -> Seen:
+        """What is known now."""
+        return self._seen
+
+    def forget(self) -> None:
+        self._seen, self._at, self._asked = Seen(), -math.inf, frozenset()
+        self._news.set()
+
+    def symmetric(self) -> None:
+        """Noticed while punching: the router changed its mind."""
+        self._seen = Seen(SYMMETRIC, self._seen.outside, self._seen.ports)
+
+    def echoes(self) -> tuple[Endpoint, ...]:
+        """Nodes that tell addresses, those on different machines first."""
+        ends = [Endpoint(*end) for end in self._wire.dialled()]
+        firsts = {end.ip: end for end in reversed(ends)}
+        return (*firsts.values(), *(end for end in ends if end not in firsts.values()))
+
+    async def look(self) -> Seen:
+        """What is known, after a look if that is old."""
+        async with self._busy:
+            life = FRESH_SECONDS if self._seen.nat else AGAIN_SECONDS
+            if trio.current_time() - self._at >= life:
+                self._seen = await self._looked()
+                self._at = trio.current_time()
+        return self._seen
+
+    async def _looked(self) -> Seen:
+        echoes = self.echoes()
+        self._asked = frozenset(echoes)
+        try:
+            async with drilled(echoes) as hole:
+                nat = nat_of(hole.seen, self._ips())
+                seen = Seen(nat, hole.seen, await self._only_ports(echoes))
+        except PeerUnreachable:
+            seen = Seen()
+        log.debug("looked around: %s", seen)
+        return seen
+
+    async def _only_ports(self, echoes: Sequence[Endpoint]) -> tuple[int, ...]:
+        """Ports known to get out, if a firewall swallows what goes to another: a node that is there answers
+        for a closed port, too. One that answers nothing may itself be behind a firewall, so two are asked."""
+        public = [end for end in echoes if end.is_public]
+        known = tuple(dict.fromkeys(end.port for end in public))
+        targets = list({end.ip: end for end in public}.values())[:2]
+        if not known or any(port > 1_023 for port in known):
+            return ()
+        silent: list[bool] = []
+        async with trio.open_nursery() as nursery:
+            for end in targets:
+                nursery.start_soon(self._probe, Endpoint(end.ip, random.randint(*PROBED_PORTS)), silent)
+        return known[:8] if all(silent) else ()
+
+    async def _probe(self, end: Endpoint, silent: list[bool]) -> None:
+        with trio.move_on_after(PROBE_SECONDS) as scope, suppress(OSError):
+            (await connect(end)).close()
+        silent.append(scope.cancelled_caught)
