@@ -64,7 +64,6 @@ class Libp2pWire:
         assert key is not None
         self._key, self._host, self.swarm, self._limits = key, host, swarm, limits
         self._announce = announce
-        self.observer = Observer(self, self._ports)
         self._relayed: tuple[str, ...] = ()
         self._counters = WireCounters()
         self._served: set[str] = set()
@@ -76,6 +75,7 @@ class Libp2pWire:
         swarm.on_stream = self._on_stream
         budget.on_refused = lambda: self._on_stream(taken=False)
         swarm.register_notifee(_Notifee(self._on_connected, self._on_disconnected))
+        self.observer = Observer(self, self._ports)
 
     @property
     def peer_key(self) -> PeerKey:
