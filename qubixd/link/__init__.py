@@ -22,13 +22,22 @@ class Carrier(Protocol):
     @property
     def kind(self) -> PathKind: ...
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray | memoryview:
-        """What has come, empty at the end. Good until the next call."""
+    @property
+    def address(self) -> str:
+        """IP:PORT of the other end, or the relay's peer id; for people."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def send_parts(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Send these one after the other. One task at a time."""
+        ...
+
+    async def receive_some(self) -> bytes | bytearray | memoryview:
+        """What has come, empty at the end. Good until the next call. One task at a time."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close at once, whatever is still on its way; wakes those who wait."""
+        ...
 
 
 class Dialler(Protocol):
@@ -56,3 +65,5 @@ class LinkView:
     streams: int
     address: str
     """IP:PORT of the other end, or the relay's peer id."""
+    waiting: bool = False
+    """There is no carrier: streams wait for one, and the rest says how it was before."""

@@ -1,0 +1,285 @@
+"""One carrier and the streams on it: what goes out next, and what came in.
+
+Small frames go before data, and streams take turns, so that neither an answer nor a keystroke waits for more
+than one batch of bulk. Two tasks and a heartbeat for each carrier; none of them does anything while idle but
+the heartbeat.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Final, NoReturn, Protocol
+
+import trio
+
+from protocol.errors import MessageInvalid, QubixError, StreamBroken
+from protocol.units import PeerKey
+from qubixd.link import Carrier, frames
+from qubixd.link.frames import Frame, Kind
+from qubixd.link.rate import Rate
+from qubixd.link.stream import LinkStream
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES: Final = 256 * 1024
+BULK_BYTES: Final = 32 * 1024
+"""A batch of more waits for its turn among all carriers."""
+PING_SECONDS: Final = 10.0
+SILENCE_SECONDS: Final = 25.0
+"""Without a byte, though pinged: the carrier is dead."""
+CHECK_SECONDS: Final = 3.0
+"""For an answer, when there is reason to doubt."""
+HELLO_SECONDS: Final = 20.0
+UNUSED_SECONDS: Final = 60.0
+"""A carrier without streams is kept so long for the next one."""
+_MAX_URGENT: Final = 1_024
+"""Small frames for a peer that asks for more and does not read them."""
+_OF_STREAMS: Final = frozenset((Kind.DATA, Kind.END, Kind.ACK, Kind.ACCEPT, Kind.ABORT))
+
+
+class Turns:
+    """Bulk batches of all carriers, one in each pass of the event loop: control waits for one at most."""
+
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+
+
+class Owner(Protocol):
+    """The link that a mux belongs to."""
+
+    peer: PeerKey
+    sent: Rate
+    received: Rate
+
+    def greeted(self, mux: Mux, run: int) -> None: ...
+    def opened(self, mux: Mux, frame: Frame) -> None: ...
+    def resumed(self, mux: Mux, frame: Frame) -> None: ...
+    def find(self, number: int) -> LinkStream | None:
+        """None if it is over; MessageInvalid if it never was."""
+        ...
+
+
+class Mux:
+    """`run` ends with the carrier."""
+
+    def __init__(self, owner: Owner, carrier: Carrier, run: int, turns: Turns) -> None:
+        self._owner, self.carrier, self._turns = owner, carrier, turns
+        self.streams: dict[int, LinkStream] = {}
+        self.rtt: float | None = None
+        self.moved = Rate()
+        """Bytes both ways."""
+        self.idle_since = trio.current_time()
+        self.dead = False
+        self._urgent: deque[bytes] = deque([frames.hello(run)])
+        self._acks: dict[int, LinkStream] = {}
+        self._ready: dict[int, LinkStream] = {}
+        self._pong: int | None = None
+        self._ping: float | None = None
+        self._heard = trio.current_time()
+        self._greeted = False
+        self._doubtful = False
+        self._wake, self._beat = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
+
+    @property
+    def kind_rank(self) -> int:
+        return self.carrier.kind.rank
+
+    async def run(self) -> QubixError:
+        """Why the carrier is no more. It is closed on return."""
+        reason: QubixError = StreamBroken("the connection was closed")
+        try:
+            async with trio.open_nursery() as nursery:
+                for part in (self._read, self._write, self._heartbeat):
+                    nursery.start_soon(part)
+        except* (QubixError, trio.BrokenResourceError, trio.ClosedResourceError) as errors:
+            reason = _first(errors)
+        finally:
+            self.dead = True
+            with trio.CancelScope(shield=True):
+                await self.carrier.aclose()
+        return reason
+
+    async def close(self) -> None:
+        """Wakes `run`, which ends."""
+        self.dead = True
+        await self.carrier.aclose()
+
+    # --- out ----------------------------------------------------------------------------------
+
+    def wants_to_send(self, stream: LinkStream) -> None:
+        self._ready.setdefault(stream.number, stream)
+        self._wake.unpark_all()
+
+    def wants_to_ack(self, stream: LinkStream) -> None:
+        self._acks[stream.number] = stream
+        self._wake.unpark_all()
+
+    def urgent(self, frame: bytes) -> None:
+        self._urgent.append(frame)
+        self._wake.unpark_all()
+
+    def drop(self, stream: LinkStream) -> None:
+        """It is over, or goes on elsewhere."""
+        if self.streams.pop(stream.number, None) is not None and not self.streams:
+            self.idle_since = trio.current_time()
+        self._ready.pop(stream.number, None)
+
+    async def _write(self) -> NoReturn:
+        while True:
+            if not (self._urgent or self._acks or self._ready or self._pong is not None):
+                await self._wake.park()
+            elif self._waiting() > BULK_BYTES:
+                async with self._turns.lock:
+                    await self._send_batch()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                await self._send_batch()
+
+    async def _send_batch(self) -> None:
+        if parts := self._gather():
+            await self.carrier.send_parts(parts)
+
+    def _waiting(self) -> int:
+        return max((stream.out.room for stream in self._ready.values()), default=0)
+
+    def _gather(self) -> list[bytes | bytearray | memoryview]:
+        """The next batch: small frames, then data of one stream after the other."""
+        parts: list[bytes | bytearray | memoryview] = [*self._urgent]
+        self._urgent.clear()
+        if self._pong is not None:
+            parts.append(frames.header(Kind.PONG, 0, self._pong))
+            self._pong = None
+        for stream in self._acks.values():
+            parts.append(frames.ack(stream.number, *stream.inc.grant()))
+        self._acks.clear()
+        left = BATCH_BYTES
+        while left > 0 and self._ready:
+            number, stream = next(iter(self._ready.items()))
+            del self._ready[number]
+            left -= self._add_data(stream, left, parts)
+        size = sum(map(len, parts))
+        self._owner.sent.add(size)
+        self.moved.add(size)
+        return parts
+
+    def _add_data(self, stream: LinkStream, most: int, parts: list[bytes | bytearray | memoryview]) -> int:
+        """Adds one frame of a stream, and its end if it is due; the stream queues again if it has more."""
+        position = stream.out.sent
+        if chunk := stream.out.take(most):
+            parts += (frames.header(Kind.DATA, stream.number, position, len(chunk)), chunk)
+            stream.on_sent()
+        if stream.out.end_due:
+            parts.append(frames.header(Kind.END, stream.number, stream.out.take_end()))
+        elif stream.out.room:
+            self._ready[stream.number] = stream
+        return len(chunk)
+
+    # --- in -----------------------------------------------------------------------------------
+
+    async def _read(self) -> NoReturn:
+        splitter = frames.Splitter()
+        while data := await self.carrier.receive_some():
+            self._heard = trio.current_time()
+            self._owner.received.add(len(data))
+            self.moved.add(len(data))
+            for frame in splitter.feed(data):
+                self._take(frame)
+            if len(self._urgent) > _MAX_URGENT:
+                raise MessageInvalid("a peer asks over a link for more than it listens to")
+        raise StreamBroken("the connection was closed at the other end")
+
+    def _take(self, frame: Frame) -> None:
+        if not self._greeted:
+            self._greet(frame)
+        elif frame.kind in _OF_STREAMS:
+            self._for_stream(frame)
+        elif frame.kind == Kind.OPEN:
+            self._owner.opened(self, frame)
+        elif frame.kind == Kind.RESUME:
+            self._owner.resumed(self, frame)
+        elif frame.kind == Kind.PING:
+            self._pong = frame.value
+            self._wake.unpark_all()
+        else:
+            self._take_pong(frame)
+
+    def _greet(self, frame: Frame) -> None:
+        if frame.kind != Kind.HELLO or frame.stream != frames.VERSION:
+            raise MessageInvalid("a peer began a link in a way that this version does not know")
+        self._greeted = True
+        self._owner.greeted(self, frame.value)
+
+    def _take_pong(self, frame: Frame) -> None:
+        if frame.kind != Kind.PONG or self._ping is None or frame.value != _micros(self._ping):
+            raise MessageInvalid("a peer answered a question that was never asked over a link")
+        self.rtt = trio.current_time() - self._ping
+        self._ping = None
+
+    def _for_stream(self, frame: Frame) -> None:
+        """A stream that gets nonsense ends; what comes late for one that is over or elsewhere is dropped."""
+        stream = self._owner.find(frame.stream)
+        if stream is None or (stream.road is not self and frame.kind != Kind.ABORT):
+            return
+        try:
+            self._hand(stream, frame)
+        except MessageInvalid as error:
+            log.info("peer %s: %s", self._owner.peer.hex()[:8], error)
+            stream.fail(error, tell=True)
+
+    def _hand(self, stream: LinkStream, frame: Frame) -> None:
+        kind = frame.kind
+        if kind == Kind.ABORT:
+            stream.fail(frames.reason_of(frame.payload), tell=False)
+        elif kind == Kind.ACCEPT:
+            stream.on_accept(min(frame.value, 2**32 - 1))
+        elif not stream.flowing:
+            raise MessageInvalid("a peer sent bytes of a stream that was not agreed on")
+        elif kind == Kind.DATA:
+            stream.on_data(frame.value, frame.payload)
+        elif kind == Kind.END:
+            stream.on_end(frame.value)
+        else:
+            stream.on_ack(frame.value, frames.window_of(frame.payload))
+
+    # --- is it alive? -------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Ask now whether the other side is still there; it has CHECK_SECONDS."""
+        self._doubtful = True
+        self._beat.unpark_all()
+
+    async def _heartbeat(self) -> NoReturn:
+        """Ping at the beginning, then now and then."""
+        pause = 1.0
+        while True:
+            if self._ping is None:
+                self._ping = trio.current_time()
+                self.urgent(frames.header(Kind.PING, 0, _micros(self._ping)))
+            doubted, self._doubtful = self._doubtful, False
+            with trio.move_on_after(CHECK_SECONDS if doubted else pause):
+                await self._beat.park()
+            pause = PING_SECONDS
+            self._check_silence(doubted)
+
+    def _check_silence(self, doubted: bool) -> None:
+        now = trio.current_time()
+        if now - self._heard > (SILENCE_SECONDS if self._greeted else HELLO_SECONDS):
+            raise StreamBroken(f"nothing has come from the other side for {now - self._heard:.0f} seconds")
+        if doubted and self._ping is not None and now - self._ping >= CHECK_SECONDS:
+            raise StreamBroken("the other side does not answer any more")
+        if not self.streams and now - self.idle_since > UNUSED_SECONDS:
+            raise StreamBroken("it was not used any more")
+
+
+def _micros(seconds: float) -> int:
+    return int(seconds * 1e6) % 2**64
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> QubixError:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _first(error)
+        if isinstance(error, QubixError):
+            return error
+    return StreamBroken("the connection broke")
