@@ -10,7 +10,7 @@ import enum
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -123,6 +123,49 @@ class Inside(Protocol):
     async def aclose(self) -> None: ...
 
 
+OUTPUT: Final = 1
+ERRORS: Final = 2
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A terminal for a program to run on. `term` is its kind, for TERM."""
+
+    columns: int
+    rows: int
+    term: str = "xterm-256color"
+
+
+class Program(Protocol):
+    """A program that a person runs beside a job. `aclose` ends it, with all of its session.
+
+    Errors of its pipes: StreamBroken.
+    """
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    async def send_eof(self) -> None:
+        """No more input; without effect on a terminal, which has ctrl-D for it."""
+        ...
+
+    async def receive_some(self) -> tuple[int, bytes] | None:
+        """(OUTPUT or ERRORS, bytes); None at the end, which comes soon after the program's own end, also if
+        something that it has begun could still write. A terminal's is all OUTPUT."""
+        ...
+
+    async def resize(self, columns: int, rows: int) -> None: ...
+
+    async def signal(self, name: str) -> None:
+        """Send a signal ("TERM") to the program and what it has begun."""
+        ...
+
+    async def exit_code(self) -> int:
+        """Wait until it has ended; 128 + the number of a signal that ended it."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
 Dialed = trio.SocketStream | trio.socket.SocketType | Inside
 """A TCP connection, a connected UDP socket, or where neither can be had a program that passes bytes on: for
 UDP each datagram behind its length (u16, big-endian)."""
@@ -175,6 +218,13 @@ class Runner(Protocol):
     async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
         """Run a program in the job's container, as the job's user and within its limits, also while it waits
         at the gate. JobMissing if it does not run, StartFailed if the program cannot."""
+        ...
+
+    async def program(
+        self, lease_id: LeaseId, command: Sequence[str], terminal: Terminal | None = None
+    ) -> Program:
+        """Run a program beside a job that was let go, as `inside`; a shell if `command` is empty. JobMissing,
+        StartFailed."""
         ...
 
     async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:

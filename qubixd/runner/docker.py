@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +32,11 @@ from qubixd.runner import (
     JobExit,
     JobState,
     JobStatus,
+    Program,
     Progress,
     RunSpec,
     Stock,
+    Terminal,
     Usage,
 )
 from qubixd.runner import docker_config as config
@@ -48,15 +51,11 @@ from qubixd.runner.common import (
 )
 from qubixd.runner.disk import DiskWatch
 from qubixd.runner.docker_ends import Ends, Waiter
-from qubixd.runner.docker_engine import (
-    Client,
-    DockerEngine,
-    LogBatches,
-    ignoring_ended,
-)
+from qubixd.runner.docker_engine import Client, DockerEngine, ignoring_ended, said_by
 from qubixd.runner.docker_images import Images
 from qubixd.runner.docker_inside import open_inside
 from qubixd.runner.docker_jobs import Containers
+from qubixd.runner.docker_program import open_program
 from qubixd.runner.fence import FenceLimits, Fences
 from qubixd.runner.gate import (
     LOOK_SECONDS,
@@ -173,15 +172,17 @@ class DockerRunner:
         return await self._restarts.once(lease_id, nonce, run, again)
 
     async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
-        if config.job_state(await self._existing(lease_id)) is not JobState.RUNNING:
-            raise job_missing(lease_id)
+        await self._running(lease_id)
         return await open_inside(self._engine, config.container_name(lease_id), command)
 
+    async def program(
+        self, lease_id: LeaseId, command: Sequence[str], terminal: Terminal | None = None
+    ) -> Program:
+        await self._running(lease_id)
+        return await open_program(self._engine, config.container_name(lease_id), command, terminal=terminal)
+
     async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:
-        info = await self._existing(lease_id)
-        if config.job_state(info) is not JobState.RUNNING:
-            raise job_missing(lease_id)
-        return await self._porters.dial(info, lease_id, port, udp=udp)
+        return await self._porters.dial(await self._running(lease_id), lease_id, port, udp=udp)
 
     async def _begin(self, lease_id: LeaseId) -> None:
         """The next run of a job that has ended."""
@@ -258,16 +259,10 @@ class DockerRunner:
         position = offset
         while True:
             await self._existing(lease_id)
-            stream = await self._engine.call(lambda client: _open_logs(client, lease_id, follow))
-            skip = position
-            try:
-                while (chunk := await in_thread(stream.take, self._engine.logs)) is not None:
-                    skip, chunk = max(0, skip - len(chunk)), chunk[skip:]
+            async with aclosing(said_by(self._engine, lease_id, follow, position)) as chunks:
+                async for chunk in chunks:
                     position += len(chunk)
-                    if chunk:
-                        yield chunk
-            finally:
-                stream.close()
+                    yield chunk
             # The stream ends with the job, and also with the engine: then go on from here.
             if not follow or not (await self._lives(lease_id) or self._restarts.under_way(lease_id)):
                 return
@@ -391,9 +386,11 @@ class DockerRunner:
             raise job_missing(lease_id)
         return info
 
+    async def _running(self, lease_id: LeaseId) -> config.Info:
+        info = await self._existing(lease_id)
+        if config.job_state(info) is not JobState.RUNNING:
+            raise job_missing(lease_id)
+        return info
+
     async def _lives(self, lease_id: LeaseId) -> bool:
         return config.job_state(await self._inspect(lease_id)) in LIVE
-
-
-def _open_logs(client: Client, lease_id: LeaseId, follow: bool) -> LogBatches:
-    return LogBatches(client.logs(config.container_name(lease_id), stream=True, follow=follow))

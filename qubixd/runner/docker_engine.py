@@ -6,7 +6,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
@@ -17,6 +17,8 @@ from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
 
 from protocol.errors import DiskFull, EngineUnreachable, ImageUnavailable, QubixError, StartFailed
+from protocol.units import LeaseId
+from qubixd.runner import docker_config as config
 from qubixd.runner.common import in_thread
 
 ENGINE_TIMEOUT_SECONDS: Final = 60
@@ -116,6 +118,24 @@ class LogBatches:
             for chunk in self._stream:
                 self._chunks.put(chunk)
         self._chunks.put(None)
+
+
+async def said_by(
+    engine: DockerEngine, lease_id: LeaseId, follow: bool, offset: int
+) -> AsyncGenerator[bytes, None]:
+    """What a job has said, from byte `offset` on, until the engine ends the stream."""
+
+    def open_logs(client: Client) -> LogBatches:
+        return LogBatches(client.logs(config.container_name(lease_id), stream=True, follow=follow))
+
+    stream = await engine.call(open_logs)
+    try:
+        while (chunk := await in_thread(stream.take, engine.logs)) is not None:
+            offset, chunk = max(0, offset - len(chunk)), chunk[offset:]
+            if chunk:
+                yield chunk
+    finally:
+        stream.close()
 
 
 class LayerShares:

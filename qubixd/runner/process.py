@@ -30,9 +30,11 @@ from qubixd.runner import (
     JobExit,
     JobState,
     JobStatus,
+    Program,
     Progress,
     RunSpec,
     Stock,
+    Terminal,
     Usage,
 )
 from qubixd.runner.common import (
@@ -50,6 +52,7 @@ from qubixd.runner.gate import LOOK_SECONDS, Passage, Passages, gate_seen, gate_
 from qubixd.runner.loopback import connect, fresh_socket
 from qubixd.runner.process_inside import open_inside
 from qubixd.runner.process_order import order_of, say_to, supervise
+from qubixd.runner.process_program import open_program
 from qubixd.runner.restarts import Restart, Restarts
 from qubixd.runner.workspace import usage_bytes
 
@@ -126,16 +129,25 @@ class ProcessRunner:
         return await self._restarts.once(lease_id, nonce, self._run(lease_id), again)
 
     async def inside(self, lease_id: LeaseId, command: Sequence[str]) -> Inside:
-        self._existing(lease_id)
-        if self._ended(lease_id) is not None:
-            raise job_missing(lease_id)
-        return await open_inside(self._order(lease_id), command)
+        return await open_inside(self._living(lease_id), command)
+
+    async def program(
+        self, lease_id: LeaseId, command: Sequence[str], terminal: Terminal | None = None
+    ) -> Program:
+        return await open_program(self._living(lease_id), command, terminal)
 
     async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:
         """This machine's own loopback: such a job has no other."""
         if (await self.status(lease_id)).state is not JobState.RUNNING:
             raise job_missing(lease_id)
         return await connect(partial(fresh_socket, udp=udp), port, udp=udp)
+
+    def _living(self, lease_id: LeaseId) -> dict[str, Any]:
+        """The order of a job that has not ended."""
+        self._existing(lease_id)
+        if self._ended(lease_id) is not None:
+            raise job_missing(lease_id)
+        return self._order(lease_id)
 
     async def status(self, lease_id: LeaseId) -> JobStatus:
         begun = self._begun(lease_id)

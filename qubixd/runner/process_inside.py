@@ -17,10 +17,13 @@ import trio
 from protocol.errors import StartFailed, StreamBroken
 
 # Sets the limits in the process that becomes the program: this daemon has threads, so nothing may run in
-# its own child before that. Arguments: JSON of limits and processors, then the command.
+# its own child before that. Arguments: JSON of limits, processors and whether standard input is to be the
+# terminal of the program, then the command.
 LIMITED: Final = """
-import json, os, resource, sys
-limits, cpus = json.loads(sys.argv[1])
+import fcntl, json, os, resource, sys, termios
+limits, cpus, terminal = json.loads(sys.argv[1])
+if terminal:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 for name, value in limits.items():
     kind = getattr(resource, name)
     hard = resource.getrlimit(kind)[1]
@@ -71,19 +74,24 @@ class ProcessInside:
 
 async def open_inside(order: Mapping[str, Any], command: Sequence[str]) -> ProcessInside:
     """Begin a program under the limits of the job's `order`. StartFailed if it cannot be found."""
-    workspace, env = order["workspace"], order["env"]
-    name = os.path.join(workspace, command[0]) if "/" in command[0] else command[0]
-    found = shutil.which(name, path=env["PATH"])
-    if found is None:
-        raise StartFailed(f"there is no program {command[0][:80]!r} to run beside the job")
-    limits = json.dumps([order["limits"], order["cpus"]])
+    words = limited(order, command)
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-I", "-c", LIMITED, limits, found, *command[1:]],
-        cwd=workspace,
-        env=env,
+        words,
+        cwd=order["workspace"],
+        env=order["env"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     return ProcessInside(process)
+
+
+def limited(order: Mapping[str, Any], command: Sequence[str], *, terminal: bool = False) -> list[str]:
+    """The command that becomes a program under the limits of an order. StartFailed if it cannot be found."""
+    name = os.path.join(order["workspace"], command[0]) if "/" in command[0] else command[0]
+    found = shutil.which(name, path=order["env"]["PATH"])
+    if found is None:
+        raise StartFailed(f"there is no program {command[0][:80]!r} to run beside the job")
+    limits = json.dumps([order["limits"], order["cpus"], terminal])
+    return [sys.executable, "-I", "-c", LIMITED, limits, found, *command[1:]]

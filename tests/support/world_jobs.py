@@ -13,10 +13,23 @@ from typing import Final
 
 import trio
 
-from protocol.errors import EngineUnreachable, ImageUnavailable, JobMissing
+from protocol.errors import EngineUnreachable, ImageUnavailable, JobMissing, PortClosed, StartFailed
 from protocol.images import LocalImage
 from protocol.units import LeaseId, UnixMs
-from qubixd.runner import ExitReason, Inside, JobExit, JobState, JobStatus, Progress, RunSpec, Stock, Usage
+from qubixd.runner import (
+    Dialed,
+    ExitReason,
+    Inside,
+    JobExit,
+    JobState,
+    JobStatus,
+    Program,
+    Progress,
+    RunSpec,
+    Stock,
+    Terminal,
+    Usage,
+)
 
 EPOCH_MS: Final = 1_800_000_000_000
 
@@ -179,6 +192,16 @@ class Engine:
             raise JobMissing("it does not run")
         seconds = float(command[-1].split()[-1])
         return _Asked(0 if now_ms() - one.began_at >= seconds * 1_000 else 1)
+
+    async def program(
+        self, lease_id: LeaseId, command: Sequence[str], terminal: Terminal | None = None
+    ) -> Program:
+        await trio.lowlevel.checkpoint()
+        raise StartFailed("such a job is two numbers: no program runs beside it")
+
+    async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:
+        await trio.lowlevel.checkpoint()
+        raise PortClosed("such a job is two numbers: nothing listens in it")
 
     def reboot(self) -> None:
         """The engine's machine was restarted: every job has ended there and then."""
