@@ -21,6 +21,7 @@ from protocol.units import Qu, Seconds, Tick, UnixMs
 from qubixd.book import OfferBook
 from qubixd.choosing import Chooser
 from qubixd.config import Config
+from qubixd.connections import Connections
 from qubixd.desk import Desk
 from qubixd.discovery import Discovery, Settings
 from qubixd.effects import Performer
@@ -42,6 +43,8 @@ from qubixd.standing import Standings
 from qubixd.stock import StockWatch, image_of
 from qubixd.tidying import Leftovers
 from qubixd.trust import Trust
+from qubixd.tunnels.local import LocalTunnels
+from qubixd.tunnels.local import LocalTunnels
 from qubixd.views import holds_capacity
 from qubixd.watch import Watchers
 from qubixd.wire_libp2p import peers_of
@@ -69,9 +72,13 @@ class Node:
     metering: Metering
     proving: Proving
     office: RelayOffice
+    connections: Connections
+    tunnels: LocalTunnels
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
+    tunnels: LocalTunnels = field(compare=False, default_factory=LocalTunnels)
+    """Those of this machine's front ends."""
     stopped: trio.Event = field(compare=False, default_factory=trio.Event)
 
     @property
@@ -191,6 +198,8 @@ async def run_node(
             metering,
             proving,
             office,
+            Connections.build(parts, leases, addresses_of),
+            LocalTunnels(),
             stop_soon=asked_to_stop.set,
         )
         nursery.start_soon(_leave_when_asked, node, asked_to_stop, nursery.cancel_scope)
@@ -255,6 +264,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     node.desk.open(node.parts.wire)
     node.metering.open(node.parts.wire)
     node.proving.open(node.parts.wire)
+    await nursery.start(node.connections.run)
     await nursery.start(node.discovery.run)
     for lease in node.leases.active():
         # After a restart: the other side may know an address that is no longer ours.

@@ -1,0 +1,69 @@
+"""How jobs are reached, put together: paths to peers, the links over them, the door to jobs here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from protocol.errors import UsageError
+from protocol.lease_state import Lease, Role
+from protocol.relay_lease import is_relay
+from protocol.units import PeerKey
+from qubixd.leases import Leases
+from qubixd.link import LinkView
+from qubixd.link.links import Links
+from qubixd.link.stream import LinkStream
+from qubixd.link.tls import Identity
+from qubixd.parts import Parts
+from qubixd.paths.dialler import Paths
+
+
+@dataclass(frozen=True)
+class Connections:
+    paths: Paths
+    links: Links
+    addresses_of: Callable[[Lease], tuple[str, ...]]
+
+    @classmethod
+    def build(
+        cls, parts: Parts, leases: Leases, addresses_of: Callable[[Lease], tuple[str, ...]]
+    ) -> Connections:
+        """Only those with whom there is a lease are let in, or make this node dial."""
+
+        def may(peer: PeerKey) -> bool:
+            return any(peer in (one.terms.caller, one.terms.provider) for one in leases.active())
+
+        identity = Identity(parts.key.public)
+        paths = Paths(parts.wire, parts.key, identity, may)
+        return cls(paths, Links(parts.key.public, paths), addresses_of)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer peers until cancelled, which breaks every stream."""
+        self.paths.open(self.links)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.links.run)
+            await nursery.start(self.paths.run)
+            task_status.started()
+
+    async def open(self, lease: Lease, opening: object) -> LinkStream:
+        """A stream to the job of a lease in which this node is the caller, accepted by its provider."""
+        return await self.links.open(_provider_of(lease), opening, self.addresses_of(lease))
+
+    async def reach(self, lease: Lease) -> None:
+        """Make sure of a way to the job. PeerUnreachable."""
+        await self.links.reach(_provider_of(lease), self.addresses_of(lease))
+
+    def view(self, lease: Lease) -> LinkView | None:
+        """How the streams with a lease's other side travel now; None while there is no way."""
+        other = lease.terms.provider if lease.role is Role.CALLER else lease.terms.caller
+        return self.links.view(other)
+
+
+def _provider_of(lease: Lease) -> PeerKey:
+    if is_relay(lease.terms):
+        raise UsageError("this lease is for a relay; there is no job to connect to")
+    if lease.role is not Role.CALLER:
+        raise UsageError("this job runs here for somebody else; only its caller can connect to it")
+    return lease.terms.provider
