@@ -4,6 +4,7 @@ Frames are a u32 big-endian length and one msgpack map. A front end sends
 `{"id": n, "verb": name, "args": {...}}`; the daemon answers any number of `{"id": n, "event": {...}}`
 and then one of `{"id": n, "ok": {...}}` or `{"id": n, "error": {"code", "message", "exit_code"}}`.
 Requests of one connection are served at the same time; closing the connection cancels them.
+`connect` turns its connection into a tunnel (control_tunnels).
 Bodies are the dataclasses below as maps. Bytes appear as lower-case hex except log data (raw).
 """
 
@@ -16,7 +17,14 @@ import msgpack
 import msgspec
 from msgspec import Meta
 
-from protocol import control_access, control_market, control_meters, control_provider, control_wallet
+from protocol import (
+    control_access,
+    control_market,
+    control_meters,
+    control_provider,
+    control_tunnels,
+    control_wallet,
+)
 from protocol.codec import convert, unpack
 from protocol.control_market import Text
 from protocol.errors import MessageInvalid
@@ -133,6 +141,9 @@ VERBS: Final[dict[str, type]] = {
     "logs": LogsArgs,
     "metrics": control_meters.MetricsArgs,
     "access": control_access.AccessArgs,
+    "connect": control_tunnels.ConnectArgs,
+    "tunnel": control_tunnels.TunnelArgs,
+    "forward": control_tunnels.ForwardArgs,
     "stop": StopArgs,
     "pause": PauseArgs,
     "resume": ResumeArgs,
@@ -284,6 +295,9 @@ ANSWERS: Final[dict[str, type]] = {
     "logs": Done,
     "metrics": control_meters.MetricsView,
     "access": control_access.AccessView,
+    "connect": control_tunnels.ConnectView,
+    "tunnel": control_tunnels.TunnelEnd,
+    "forward": control_tunnels.ForwardEnd,
     "stop": RunEvent,
     "pause": RunEvent,
     "resume": RunEvent,
@@ -298,6 +312,8 @@ EVENTS: Final[dict[str, type]] = {
     "run": RunEvent,
     "logs": LogChunk,
     "metrics": control_meters.SampleView,
+    "tunnel": control_tunnels.PathView,
+    "forward": control_tunnels.ForwardEvent,
     "wait": RunEvent,
     "send": control_wallet.WaitingEvent,
     "stake": control_wallet.WaitingEvent,

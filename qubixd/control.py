@@ -18,6 +18,7 @@ import trio
 
 from protocol import control, control_wallet, jobspec, messages
 from protocol.control_market import OfferAnswer, OfferArgs
+from protocol.control_tunnels import ConnectArgs, ConnectView
 from protocol.errors import (
     AlreadyRunning,
     ConfigInvalid,
@@ -25,19 +26,28 @@ from protocol.errors import (
     MessageInvalid,
     QubixError,
     QuoteDeclined,
+    UsageError,
     WireError,
 )
 from protocol.lease import max_loss_words
 from protocol.lease_state import Lease, Role
 from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
-from qubixd import lease_desk, market_desk, meters_desk, provider_desk, stake_desk, wallet_desk
+from qubixd import (
+    lease_desk,
+    market_desk,
+    meters_desk,
+    provider_desk,
+    stake_desk,
+    tunnel_desk,
+    wallet_desk,
+)
 from qubixd.access import with_made
 from qubixd.node import Node
 from qubixd.shop import set_open, set_price
 from qubixd.views import quote_view
 from qubixd.why import code_of
-from qubixd.wire import Stream, receive_frame
+from qubixd.wire import receive_frame
 from qubixd.wire_libp2p import peer_id_of
 
 log = logging.getLogger("qubix.control")
@@ -91,13 +101,16 @@ async def _refuse_if_alive(path: Path) -> None:
         raise AlreadyRunning(f"a daemon already answers at {path}")
 
 
-async def _serve_connection(node: Node, stream: Stream) -> None:
+async def _serve_connection(node: Node, stream: trio.SocketStream) -> None:
     connection = _Connection(node, stream, trio.Lock(), trio.Semaphore(MAX_REQUESTS_AT_ONCE))
     try:
         async with stream, trio.open_nursery() as nursery:
             while (data := await receive_frame(stream, control.MAX_FRAME_BYTES)) is not None:
                 await connection.free.acquire()
-                nursery.start_soon(connection.serve, data)
+                if is_connect(data):  # nothing more may be read: what follows is not for us
+                    await connection.serve(data)
+                else:
+                    nursery.start_soon(connection.serve, data)
             nursery.cancel_scope.cancel()
     except* (WireError, trio.BrokenResourceError, trio.ClosedResourceError):
         log.debug("a front end went away")
@@ -106,7 +119,7 @@ async def _serve_connection(node: Node, stream: Stream) -> None:
 @dataclass(frozen=True)
 class _Connection:
     node: Node
-    stream: Stream
+    stream: trio.SocketStream
     sending: trio.Lock
     free: trio.Semaphore
     """Requests that may still be taken on beside those being served."""
@@ -118,6 +131,8 @@ class _Connection:
             request = control.read_head(data)
             request_id = request.id
             args = control.read_args(request)
+            if isinstance(args, ConnectArgs):
+                return await self._connect(request_id, args)
             answer = await VERBS[request.verb](self.node, args, partial(self._send_event, request_id))
             await self._send({"id": request_id, "ok": control.to_body(answer)})
         except QubixError as error:
@@ -130,6 +145,16 @@ class _Connection:
         finally:
             self.free.release()
 
+    async def _connect(self, request_id: int, args: ConnectArgs) -> None:
+        """This connection becomes a tunnel: after the answer nothing of ours may travel on it."""
+        if self.free.value != MAX_REQUESTS_AT_ONCE - 1:
+            raise UsageError("`connect` needs a connection on which nothing else is asked")
+
+        async def answer(view: ConnectView) -> None:
+            await self._send({"id": request_id, "ok": control.to_body(view)})
+
+        await tunnel_desk.connect(self.node, args, self.stream, answer)
+
     async def _send_error(self, request_id: int, error: QubixError) -> None:
         body = {"code": code_of(error), "message": str(error), "exit_code": error.exit_code}
         await self._send({"id": request_id, "error": body})
@@ -140,6 +165,13 @@ class _Connection:
     async def _send(self, frame: dict[str, Any]) -> None:
         async with self.sending:
             await self.stream.send_all(control.pack(frame))
+
+
+def is_connect(data: bytes) -> bool:
+    try:
+        return control.read_head(data).verb == "connect"
+    except MessageInvalid:
+        return False
 
 
 # --- verbs ------------------------------------------------------------------------------------
@@ -295,6 +327,8 @@ VERBS: Final[dict[str, Verb]] = {
     "logs": lease_desk.logs,
     "metrics": meters_desk.metrics,
     "access": lease_desk.access,
+    "tunnel": tunnel_desk.tunnel,
+    "forward": tunnel_desk.forward,
     "stop": lease_desk.stop,
     "pause": lease_desk.pause,
     "resume": lease_desk.resume,
@@ -305,4 +339,4 @@ VERBS: Final[dict[str, Verb]] = {
     "history": history,
     "shutdown": shutdown,
 }
-assert VERBS.keys() == control.VERBS.keys()
+assert VERBS.keys() | {"connect"} == control.VERBS.keys()

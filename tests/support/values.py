@@ -73,6 +73,8 @@ def sample(kind: Any, name: str = "") -> Any:
         return {sample(key, f"{name}-key"): sample(value, f"{name}-value")}
     if get_origin(kind) in (types.UnionType, typing.Union):
         return sample(get_args(kind)[0], name)
+    if get_origin(kind) is typing.Literal:
+        return get_args(kind)[digest[0] % len(get_args(kind))]
     if isinstance(kind, enum.EnumMeta):
         return list(kind)[digest[0] % len(kind)]
     if kind is bytes:
