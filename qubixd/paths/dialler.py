@@ -20,9 +20,13 @@ from protocol.paths import PathKind
 from protocol.signing import NodeKey
 from protocol.units import PeerKey
 from qubixd.link import Carrier
+from qubixd.link.links import Links
+from qubixd.link.tls import Identity, TlsDoor, tls_client
 from qubixd.paths.answers import Answers
+from qubixd.paths.changes import Changes
 from qubixd.paths.endpoints import Endpoint
-from qubixd.paths.offers import PATHS_PROTOCOL, Known, Offers, Tls
+from qubixd.paths.improve import Improver
+from qubixd.paths.offers import PATHS_PROTOCOL, Known, Offers
 from qubixd.paths.over_wire import WireCarrier
 from qubixd.paths.plan import Side, Step, Way, plan
 from qubixd.paths.punch import connect
@@ -44,30 +48,41 @@ DIAL_BACK_SECONDS: Final = 8.0
 class Paths:
     """The Dialler of the daemon: `open` it for the links that are built on it, then `run` it."""
 
-    def __init__(self, wire: Wire, key: NodeKey, tls: Tls, may: Callable[[PeerKey], bool]) -> None:
-        self._wire, self._key, self._tls, self._may = wire, key, tls, may
+    def __init__(self, wire: Wire, key: NodeKey, identity: Identity, may: Callable[[PeerKey], bool]) -> None:
+        self._wire, self._key, self._identity, self._may = wire, key, identity, may
+        self._door = TlsDoor(identity)
         self._around = Surroundings(wire)
-        self._offers = Offers(wire, key, tls, self._around, may)
-        self._puncher = Puncher(wire, key, tls, self._around, self._offers)
+        self._offers = Offers(wire, key, identity, self._door, self._around, may)
+        self._puncher = Puncher(wire, key, identity, self._door, self._around, self._offers)
+        self._changes = Changes()
         self._awaited: dict[PeerKey, list[trio.MemorySendChannel[Carrier]]] = {}
-        self._take: Callable[[PeerKey, Carrier], None]
+        self._links: Links
 
-    def open(self, take: Callable[[PeerKey, Carrier], None]) -> None:
-        """Begin to answer peers, and to hand the carriers that they open to `take`."""
-        self._take = take
-        answers = Answers(self._key, self._may, self._offers, self._puncher, self.dial, take)
+    def open(self, links: Links) -> None:
+        """Begin to answer peers, and to hand the carriers that they open to the links."""
+        self._links = links
+        answers = Answers(self._key, self._may, self._offers, self._puncher, self.dial, links.take)
         self._wire.serve(PATHS_PROTOCOL, answers.serve)
         self._wire.serve(LINK_PROTOCOL, self._linked)
         self._wire.take_sockets(TLS_FIRST_BYTE, self._arrived)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Know how this node stands in the world, until cancelled."""
-        await self._around.run(task_status)
+        """Know how this node stands in the world and find better ways for its links, until cancelled."""
+        improver = Improver(self._links)
+        self._changes.on_change += [self._moved, improver.again]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._changes.run)
+            await nursery.start(self._around.run)
+            await nursery.start(improver.run)
+            task_status.started()
 
-    def moved(self) -> None:
-        """The network of this machine is another, or it slept: what was told of it is wrong."""
+    def _moved(self) -> None:
+        """The network of this machine is another, or it slept: what was told of it is wrong, and what goes
+        over its old address is dead."""
         self._around.forget()
         self._offers.doubt_all()
+        self._wire.recheck()
+        self._links.suspect()
 
     @property
     def reach(self) -> Reach:
@@ -124,7 +139,7 @@ class Paths:
         try:
             with trio.fail_after(DIAL_SECONDS):
                 stream = trio.SocketStream(await connect(end))
-                return await self._tls.client(stream, known.offer.certificate, PathKind.DIRECT)
+                return await tls_client(stream, self._identity, known.offer.certificate, PathKind.DIRECT)
         except (OSError, trio.TooSlowError) as error:
             raise PeerUnreachable(f"{end} did not answer") from error
 
@@ -157,7 +172,7 @@ class Paths:
     def _left_over(self, peer: PeerKey, receive: trio.MemoryReceiveChannel[Carrier]) -> None:
         """It came too late for whoever waited; it is good all the same."""
         with suppress(trio.WouldBlock):
-            self._take(peer, receive.receive_nowait())
+            self._links.take(peer, receive.receive_nowait())
 
     # Inwards
 
@@ -166,7 +181,7 @@ class Paths:
         if not self._may(peer):
             raise StreamBroken("a peer without a lease opened a link")
         carrier = self._over_wire(stream, peer)
-        self._take(peer, carrier)
+        self._links.take(peer, carrier)
         await carrier.closed.wait()
 
     def _over_wire(self, stream: Stream, peer: PeerKey) -> WireCarrier:
@@ -176,7 +191,7 @@ class Paths:
     async def _arrived(self, stream: trio.SocketStream) -> None:
         """A TLS connection came in at the wire's port."""
         try:
-            peer, carrier = await self._tls.accept(stream, PathKind.DIRECT)
+            peer, carrier = await self._door.accept(stream, PathKind.DIRECT)
         except QubixError as error:
             log.debug("an inbound connection was nobody's: %s", error)
             return
@@ -185,7 +200,7 @@ class Paths:
         elif waiting := self._awaited.get(peer):
             waiting.pop(0).send_nowait(carrier)
         else:
-            self._take(peer, carrier)
+            self._links.take(peer, carrier)
 
 
 def _none() -> Endpoint:

@@ -86,10 +86,10 @@ def dialable(
     """
     ends = dict.fromkeys(end for text in named if (end := from_multiaddress(text)) is not None)
     own = set(own_ips)
-    here = remote_ip is not None and (remote_ip in own or _loopback(remote_ip))
+    here = remote_ip is not None and (remote_ip in own or is_loopback(remote_ip))
 
     def may(end: Endpoint) -> bool:
-        if _loopback(end.ip):
+        if is_loopback(end.ip):
             return here
         if end.ip in own and not here:
             return False
@@ -98,9 +98,9 @@ def dialable(
         return near or (end.is_public and not address.is_multicast)
 
     allowed = [end for end in ends if may(end)]
-    allowed.sort(key=lambda end: (not _loopback(end.ip), end.is_public))
+    allowed.sort(key=lambda end: (not is_loopback(end.ip), end.is_public))
     return tuple(allowed[:MAX_DIALLED])
 
 
-def _loopback(ip: str) -> bool:
+def is_loopback(ip: str) -> bool:
     return ipaddress.ip_address(ip).is_loopback

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
@@ -30,9 +30,9 @@ GOOD: Final = PathKind.PUNCHED
 class Links(Protocol):
     """Of link.links."""
 
-    on_change: list[Callable[[], None]]
+    on_change: list[Callable[[PeerKey], None]]
 
-    def peers(self) -> Iterable[PeerKey]: ...
+    def peers(self) -> tuple[PeerKey, ...]: ...
     def view(self, peer: PeerKey) -> LinkView | None: ...
     async def improve(self, peer: PeerKey) -> bool: ...
 
@@ -46,9 +46,10 @@ class Improver:
         """How often it was tried, and when it is tried next, for those who could do better."""
         self._woken = trio.Event()
 
-    def look(self, *_: object) -> None:
-        """Something about the links has changed."""
-        self._woken.set()
+    def look(self, peer: PeerKey) -> None:
+        """Something about the links with a peer has changed."""
+        if self._could_be_better(peer) != (peer in self._due):
+            self._woken.set()
 
     def again(self) -> None:
         """The network is another: try everything at once."""

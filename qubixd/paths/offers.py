@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from protocol.errors import MessageInvalid
 from protocol.messages import PathOffer
-from protocol.paths import PathKind
 from protocol.signing import NodeKey
 from protocol.units import PeerKey
-from qubixd.link import Carrier
+from qubixd.link.tls import Identity, TlsDoor
 from qubixd.paths.changes import outward, own_ips, own_networks
-from qubixd.paths.endpoints import Endpoint, dialable, from_multiaddress, parse
+from qubixd.paths.endpoints import Endpoint, dialable, from_multiaddress, is_loopback
 from qubixd.paths.plan import Side
 from qubixd.paths.surroundings import Surroundings
 from qubixd.talk import ask
@@ -28,25 +27,6 @@ PATHS_PROTOCOL: Final = "/qubix/paths/1"
 LIFE_SECONDS: Final = 600.0
 MAX_NAMED: Final = 8
 MAX_KNOWN: Final = 256
-
-
-class Tls(Protocol):
-    """How a socket becomes a carrier: link.tls. Neither leaves the socket open if it does not."""
-
-    @property
-    def certificate(self) -> bytes:
-        """Ours, DER."""
-        ...
-
-    def expect(self, peer: PeerKey, certificate: bytes) -> None:
-        """That peer may come, with that certificate and no other."""
-        ...
-
-    def forget(self, peer: PeerKey) -> None: ...
-
-    async def client(self, stream: trio.SocketStream, certificate: bytes, kind: PathKind) -> Carrier: ...
-
-    async def accept(self, stream: trio.SocketStream, kind: PathKind) -> tuple[PeerKey, Carrier]: ...
 
 
 @dataclass(frozen=True)
@@ -70,32 +50,33 @@ class Offers:
         self,
         wire: Wire,
         key: NodeKey,
-        tls: Tls,
+        identity: Identity,
+        door: TlsDoor,
         around: Surroundings,
         may: Callable[[PeerKey], bool],
     ) -> None:
-        self._wire, self._key, self._tls = wire, key, tls
+        self._wire, self._key, self._identity, self._door = wire, key, identity, door
         self._around, self._may = around, may
         self._known: dict[PeerKey, Known] = {}
 
     def own(self) -> PathOffer:
         """What a peer is told of this node now."""
         seen = self._around.seen
-        named = tuple(end.multiaddress for end in self._own_ends()[:MAX_NAMED])
-        return PathOffer(self._tls.certificate, named, seen.nat, seen.ports)
+        named = tuple(end.multiaddress for end in self._own_ends())
+        return PathOffer(self._identity.certificate, named, seen.nat, seen.ports)
 
     def _own_ends(self) -> list[Endpoint]:
-        reached = [parse(text) for text in self._wire.observed().reached_at]
-        listening = [end for text in self._wire.addresses if (end := from_multiaddress(text)) is not None]
+        """Outward ones first, those of bridges later, loopback last."""
+        ends = [end for text in self._wire.addresses if (end := from_multiaddress(text)) is not None]
         out = outward()
-        listening.sort(key=lambda end: (end.ip not in out, end.ip.startswith("127."), not end.is_public))
-        return list(dict.fromkeys([*reached, *listening]))
+        ends.sort(key=lambda end: (is_loopback(end.ip), not (end.is_public or end.ip in out)))
+        return ends[:MAX_NAMED]
 
     def own_side(self, peer: Known) -> Side:
         """Where we may be dialled by that peer: in the open, or in the network that we share."""
         seen = self._around.seen
         shared = any(not end.is_public for end in peer.side.ends)
-        ends = tuple(end for end in self._own_ends()[:MAX_NAMED] if end.is_public or shared)
+        ends = tuple(end for end in self._own_ends() if end.is_public or shared)
         return Side(ends, seen.nat, seen.ports)
 
     def of(self, peer: PeerKey) -> Known | None:
@@ -112,10 +93,10 @@ class Offers:
     def heard(self, peer: PeerKey, offer: PathOffer) -> Known:
         """Believe what a peer says of itself, for a while."""
         self._make_room()
+        self._door.expect(peer, offer.certificate)
         ends = dialable(offer.addresses, self._wire.remote_ip(peer), own_networks(), own_ips())
         side = Side(ends, offer.nat, offer.ports)
         known = self._known[peer] = Known(offer, side, trio.current_time() + LIFE_SECONDS)
-        self._tls.expect(peer, offer.certificate)
         return known
 
     def endpoint_of(self, peer: PeerKey, named: Endpoint) -> Endpoint | None:
@@ -140,4 +121,4 @@ class Offers:
         rest = [peer for peer in self._known if peer not in gone]
         for peer in (*gone, *rest[: max(0, len(rest) - MAX_KNOWN)]):
             del self._known[peer]
-            self._tls.forget(peer)
+            self._door.forget(peer)

@@ -20,8 +20,9 @@ from protocol.paths import PathKind
 from protocol.signing import NodeKey
 from protocol.units import PeerKey
 from qubixd.link import Carrier
+from qubixd.link.tls import Identity, TlsDoor, tls_client
 from qubixd.paths.endpoints import Endpoint, parse
-from qubixd.paths.offers import PATHS_PROTOCOL, Known, Offers, Tls
+from qubixd.paths.offers import PATHS_PROTOCOL, Known, Offers
 from qubixd.paths.plan import source_port
 from qubixd.paths.punch import Hole, drilled, may_use, punch
 from qubixd.paths.surroundings import Surroundings
@@ -39,8 +40,17 @@ NONCE_BYTES: Final = 32
 class Puncher:
     """Both sides of a punch."""
 
-    def __init__(self, wire: Wire, key: NodeKey, tls: Tls, around: Surroundings, offers: Offers) -> None:
-        self._wire, self._key, self._tls, self._around, self._offers = wire, key, tls, around, offers
+    def __init__(
+        self,
+        wire: Wire,
+        key: NodeKey,
+        identity: Identity,
+        door: TlsDoor,
+        around: Surroundings,
+        offers: Offers,
+    ) -> None:
+        self._wire, self._key, self._identity, self._door = wire, key, identity, door
+        self._around, self._offers = around, offers
 
     async def ask(self, peer: PeerKey, known: Known, attempt: int) -> Carrier:
         """As the one who wants it. PeerUnreachable if they do not meet."""
@@ -59,7 +69,7 @@ class Puncher:
                 await stream.send_eof()
                 await trio.sleep(trip / 2)
                 socket = await _meet(hole, remote)
-            return await self._tls.client(socket, known.offer.certificate, PathKind.PUNCHED)
+            return await tls_client(socket, self._identity, known.offer.certificate, PathKind.PUNCHED)
 
     async def answer(self, stream: Stream, peer: PeerKey, known: Known, message: Punch) -> Carrier:
         """As the one who is asked: says where, waits for the sign, and meets the asker."""
@@ -70,7 +80,7 @@ class Puncher:
                 if await stream.receive_some(1):
                     raise MessageInvalid("a peer said more than a punch needs")
                 socket = await _meet(hole, remote)
-                found, carrier = await self._tls.accept(socket, PathKind.PUNCHED)
+                found, carrier = await self._door.accept(socket, PathKind.PUNCHED)
             if found == peer:
                 return carrier
             await carrier.aclose()
