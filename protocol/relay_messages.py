@@ -10,7 +10,11 @@ from protocol.units import UnixMs
 
 @dataclass(frozen=True)
 class Reserve:
-    """Let others reach me through you, for as long as this stream is open. Answer: Reserved or Refusal."""
+    """Let others reach me through you, for as long as this stream is open; said again before its life is over
+    it begins a new one. Answer: Reserved or Refusal."""
+
+    ask_only: bool = False
+    """Only say what you would grant me."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Reserved:
     price_qu_per_hour: Money
     """Of a lease with this relay, which lifts both limits; 0 where none is offered."""
     life_seconds: Duration
+    used_bytes: Size = 0
+    """Of the free ones, those of today that are gone."""
 
 
 @dataclass(frozen=True)
