@@ -92,6 +92,8 @@ async def _cone(lab: Lab, targets: tuple[str, ...]) -> None:
         assert await seen(guest, 4_003, outside) == ["TimeoutError"]
         host.router.forward(4_002, host)
         assert await seen(guest, 4_003, outside) == [f"{guest.ip} 4003"]
+        async with await guest.connect(4_002, host.public_ip) as stream:
+            assert (await stream.receive_some()).startswith(guest.ip.encode())
 
 
 async def _symmetric(lab: Lab, targets: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ table ip filter {{
         type filter hook forward priority filter; policy drop
         ct state established,related accept
         ct status dnat accept
+        {blocked}
         iifname "lan" {lets_out} accept
     }}
     chain input {{
@@ -60,6 +62,12 @@ table ip filter {{
         iifname {{ "lan", "lo" }} accept
     }}
 }}
+"""
+CONNECT: Final = """
+import socket, sys
+channel = socket.socket(fileno=int(sys.argv[1]))
+with socket.create_connection((sys.argv[2], int(sys.argv[3])), 10) as sock:
+    socket.send_fds(channel, [b"!"], [sock.fileno()])
 """
 DEVNET: Final = """
 table ip nat {{
@@ -77,6 +85,7 @@ class Router:
     def __init__(self, lab: Lab, name: str, how: str, lets_out: str) -> None:
         self.lab, self.how, self.lets_out = lab, how, lets_out
         self.forwards: list[str] = []
+        self.blocked: list[str] = []
         self.space = lab.space(f"{name}-router")
         self.ip = lab.attach(self.space, "wan")
         self.space.ip("link add lan type bridge")
@@ -90,9 +99,15 @@ class Router:
         self.forwards.append(f'iifname "wan" tcp dport {port} dnat to {host.ip}')
         self._write()
 
+    def block(self, *ips: str) -> None:
+        """Nothing new leaves for these addresses, until it is said anew for which."""
+        self.blocked = [f"ip daddr {ip} drop" for ip in ips]
+        self._write()
+
     def _write(self) -> None:
-        forwards = "\n".join(self.forwards)
-        self.space.rules(ROUTER.format(how=self.how, lets_out=self.lets_out, forwards=forwards))
+        forwards, blocked = "\n".join(self.forwards), "\n".join(self.blocked)
+        text = ROUTER.format(how=self.how, lets_out=self.lets_out, forwards=forwards, blocked=blocked)
+        self.space.rules(text)
 
 
 @dataclass
@@ -166,6 +181,15 @@ class Host:
     def run(self, *command: str, text: str = "") -> str:
         """What a program says that runs on this machine."""
         return tool(*self.space.enter, *command, text=text)
+
+    async def connect(self, port: int, ip: str = "127.0.0.1") -> trio.SocketStream:
+        """A connection that this machine opens, for the test to use: a socket stays where it was made."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [*self.space.enter, "python3", "-c", CONNECT, str(theirs.fileno()), ip, str(port)]
+            await trio.run_process(command, pass_fds=(theirs.fileno(),))
+            _, (descriptor, *_), _, _ = socket.recv_fds(ours, 1, 1)
+        return trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
 
 
 class Lab:

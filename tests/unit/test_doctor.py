@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from protocol.control_doctor import Facts, Level
 from protocol.control_provider import HindranceView
 from qubixd.doctor_rules import judge, outlook
 
+ROOT = Path(__file__).parents[2]
 HOME = {"own_ips": ["192.168.1.10"], "outside_ips": ["203.0.113.7"], "listening": ["192.168.1.10:4001"]}
 
 
@@ -141,3 +144,10 @@ def test_behind_a_router_one_is_not_told_to_open_what_is_open() -> None:
 )
 def test_the_outlook_is_what_the_paths_would_try(found: Facts, paths: list[str]) -> None:
     assert [one.path for one in outlook(found)] == paths
+
+
+def test_every_finding_is_described() -> None:
+    rules = (ROOT / "qubixd" / "doctor_rules.py").read_text()
+    known = set(re.findall(r'"((?:net|chain|wallet|clock|provider)\.\w+)"', rules))
+    described = set(re.findall(r"^\| `([a-z]+\.\w+)` \|", (ROOT / "docs" / "doctor.md").read_text(), re.M))
+    assert known == described and len(known) > 20
