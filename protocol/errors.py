@@ -27,6 +27,7 @@ QubixError                      exit  code
     RelayNotForRent                   relay.not_for_rent
     TooManyStreams                    tunnel.too_many
     JobNotRunning                     tunnel.not_running
+    LeaseEnded                        tunnel.lease_ended
     NotAFile                          files.not_a_file
     FileDenied                        files.denied
     PeerRefused                       (the code the peer gave)
@@ -191,6 +192,12 @@ class JobNotRunning(Refused):
     """The lease is there, and its job does not run now: not yet, paused, or no more."""
 
     code = "tunnel.not_running"
+
+
+class LeaseEnded(Refused):
+    """A tunnel ends with the lease of its job."""
+
+    code = "tunnel.lease_ended"
 
 
 class NotAFile(Refused):
