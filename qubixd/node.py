@@ -44,7 +44,6 @@ from qubixd.stock import StockWatch, image_of
 from qubixd.tidying import Leftovers
 from qubixd.trust import Trust
 from qubixd.tunnels.local import LocalTunnels
-from qubixd.tunnels.local import LocalTunnels
 from qubixd.views import holds_capacity
 from qubixd.watch import Watchers
 from qubixd.wire_libp2p import peers_of
@@ -74,11 +73,10 @@ class Node:
     office: RelayOffice
     connections: Connections
     tunnels: LocalTunnels
+    """Those of this machine's front ends."""
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
-    tunnels: LocalTunnels = field(compare=False, default_factory=LocalTunnels)
-    """Those of this machine's front ends."""
     stopped: trio.Event = field(compare=False, default_factory=trio.Event)
 
     @property
