@@ -122,8 +122,8 @@ def _nat(facts: Facts) -> Iterator[FindingView]:
             "net.symmetric",
             "The router shows another outer port to everyone, so no hole can be made through it: with others "
             "who cannot be reached all goes through a relay, slower.",
-            f"forward TCP port {_port(facts)} at the router to {_own_ip(facts)}{_fixed(facts)}, or set its "
-            'NAT to "endpoint-independent" or "full cone" if it can',
+            f'forward port {_port(facts)}, or set the router\'s NAT to "endpoint-independent" or '
+            '"full cone" if it can',
         )
 
 
