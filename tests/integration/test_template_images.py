@@ -166,3 +166,31 @@ async def test_without_its_secret_nothing_is_opened(
 def test_a_build_that_fails_says_why(docker_engine: docker.DockerClient, python_image: str) -> None:
     with pytest.raises(ImageUnavailable, match="localhost/qubix/base:1-cpu could not be built"):
         images.build(docker_engine.api, "base", cpu=True, debian="localhost/qubix-test/absent:1")
+
+
+MOONLIGHT: Final = """
+SUNSHINE_PASSWORD=secret qubix-moonlight & until_listens 47989
+python3 - <<'PYTHON'
+import socket, ssl
+from urllib.request import urlopen
+trusting = ssl._create_unverified_context()
+print(urlopen("http://127.0.0.1:47989/serverinfo").read().decode().split("<hostname>")[1][:5])
+paired = urlopen("https://127.0.0.1:47984/pair?phrase=getservercert", context=trusting)
+print("paired" in paired.read().decode())
+door = socket.create_connection(("127.0.0.1", 48010), 30)
+door.sendall(b"OPTIONS rtsp://x RTSP/1.0\\r\\nCSeq: 7\\r\\n\\r\\n")
+print(door.recv(100).decode().split())
+for port in (47998, 47999, 48000, 48002, 48010):
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.settimeout(30)
+    one.sendto(b"PING", ("127.0.0.1", port))
+    print(port, len(one.recv(2000)))
+PYTHON
+"""
+
+
+async def test_the_stand_in_of_moonlight_answers_on_all_ports(bench: Bench, template_image: Build) -> None:
+    said = await used(bench, template_image("moonlight"), MOONLIGHT)
+    assert "qubix\nTrue\n['RTSP/1.0', '200', 'OK', 'CSeq:', '7']" in said
+    sizes = [line.split() for line in said.splitlines() if line[:2] in ("47", "48")]
+    assert sizes == [["47998", "1200"], ["47999", "4"], ["48000", "160"], ["48002", "4"], ["48010", "4"]]
