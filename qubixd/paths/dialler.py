@@ -55,6 +55,8 @@ class Paths:
         self._offers = Offers(wire, key, identity, self._door, self._around, may)
         self._puncher = Puncher(wire, key, identity, self._door, self._around, self._offers)
         self._changes = Changes()
+        self.on_moved: list[Callable[[], None]] = []
+        """Called when this machine's network is another, or it slept, after the wire was told."""
         self._awaited: dict[PeerKey, list[trio.MemorySendChannel[Carrier]]] = {}
         self._links: Links
 
@@ -83,6 +85,8 @@ class Paths:
         self._offers.doubt_all()
         self._wire.recheck()
         self._links.suspect()
+        for callback in self.on_moved:
+            callback()
 
     @property
     def reach(self) -> Reach:

@@ -53,7 +53,7 @@ class Improver:
 
     def again(self) -> None:
         """The network is another: try everything at once."""
-        self._due.clear()
+        self._due = dict.fromkeys(self._due, (0, trio.current_time()))
         self._woken.set()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

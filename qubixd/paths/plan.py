@@ -93,7 +93,8 @@ def _punches(me: Side, peer: Side, wire: PathKind | None, hurry: bool) -> list[S
     if wire is None or SYMMETRIC in (me.nat, peer.nat) or (me.nat == peer.nat == OPEN):
         return []
     patience = FIRST_PUNCH_PATIENCE if hurry else PUNCH_PATIENCE
-    return [Step(Way.PUNCH, PathKind.PUNCHED, patience, attempt=attempt) for attempt in range(PUNCHES)]
+    tries = 1 if me.ports or peer.ports else PUNCHES  # there is but one port to leave from
+    return [Step(Way.PUNCH, PathKind.PUNCHED, patience, attempt=attempt) for attempt in range(tries)]
 
 
 def source_port(peer_ports: Sequence[int]) -> int:

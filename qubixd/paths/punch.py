@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ PAUSE_SECONDS: Final = (0.01, 0.08)
 ECHO_SECONDS: Final = 3.0
 ECHO_QUESTION: Final = b"QUBIX/1\n"
 _NONCE_BYTES: Final = 8
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 _MAX_ANSWER_BYTES: Final = _NONCE_BYTES + 64
 
 
@@ -73,6 +75,8 @@ async def observed(echo: Endpoint, port: int = 0) -> tuple[trio.SocketStream, En
     try:
         with trio.fail_after(ECHO_SECONDS):
             stream = trio.SocketStream(await connect(echo, port))
+            # Its end must leave nothing behind: the same port may have to ask the same node again.
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             return stream, await _asked(stream)
     except (OSError, trio.TooSlowError, trio.BrokenResourceError, MessageInvalid) as error:
         if stream is not None:

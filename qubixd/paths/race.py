@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -10,6 +11,8 @@ import trio
 from protocol.errors import PeerUnreachable, QubixError
 from qubixd.link import Carrier
 from qubixd.paths.plan import Step
+
+log = logging.getLogger("qubix.paths")
 
 
 async def race(steps: Sequence[Step], attempt: Callable[[Step], Awaitable[Carrier]]) -> Carrier:
@@ -23,6 +26,7 @@ async def race(steps: Sequence[Step], attempt: Callable[[Step], Awaitable[Carrie
             carrier = await attempt(step)
         except (QubixError, OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
             failures.append(f"{step.way.value}: {str(error) or 'too slow'}")
+            log.debug("no way by %s", failures[-1])
             over.set()
             return
         if found:
