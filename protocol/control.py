@@ -22,6 +22,7 @@ from protocol import (
     control_market,
     control_meters,
     control_provider,
+    control_relay,
     control_tunnels,
     control_wallet,
 )
@@ -149,6 +150,8 @@ VERBS: Final[dict[str, type]] = {
     "resume": ResumeArgs,
     "restart": RestartArgs,
     "wait": WaitArgs,
+    "relay": control_relay.RelayArgs,
+    "rent_relay": control_relay.RentRelayArgs,
     "wallet": control_wallet.WalletArgs,
     "send": control_wallet.SendArgs,
     "history": control_wallet.HistoryArgs,
@@ -303,6 +306,8 @@ ANSWERS: Final[dict[str, type]] = {
     "resume": RunEvent,
     "restart": RunEvent,
     "wait": RunEvent,
+    "relay": control_relay.RelaysView,
+    "rent_relay": RunEvent,
     "wallet": control_wallet.WalletView,
     "send": control_wallet.PaymentView,
     "history": control_wallet.HistoryView,
@@ -315,6 +320,7 @@ EVENTS: Final[dict[str, type]] = {
     "tunnel": control_tunnels.PathView,
     "forward": control_tunnels.ForwardEvent,
     "wait": RunEvent,
+    "rent_relay": RunEvent,
     "send": control_wallet.WaitingEvent,
     "stake": control_wallet.WaitingEvent,
 }

@@ -18,6 +18,7 @@ import trio
 
 from protocol import control, control_wallet, jobspec, messages
 from protocol.control_market import OfferAnswer, OfferArgs
+from protocol.control_relay import RentRelayArgs
 from protocol.control_tunnels import ConnectArgs, ConnectView
 from protocol.errors import (
     AlreadyRunning,
@@ -38,6 +39,7 @@ from qubixd import (
     market_desk,
     meters_desk,
     provider_desk,
+    relay_desk,
     stake_desk,
     tunnel_desk,
     wallet_desk,
@@ -284,6 +286,10 @@ async def _consent(node: Node, ask: bool, emit: Emit, name: str, terms: messages
         del node.consents[token]
 
 
+async def rent_relay(node: Node, args: RentRelayArgs, emit: Emit) -> control.RunEvent:
+    return await relay_desk.rent_relay(node, args, emit, partial(_consent, node, args.ask, emit))
+
+
 async def confirm(node: Node, args: control.ConfirmArgs, emit: Emit) -> control.Done:
     answered = node.consents.get(args.token)
     if answered is None:
@@ -334,6 +340,8 @@ VERBS: Final[dict[str, Verb]] = {
     "resume": lease_desk.resume,
     "restart": lease_desk.restart,
     "wait": lease_desk.wait,
+    "relay": relay_desk.relays,
+    "rent_relay": rent_relay,
     "wallet": wallet,
     "send": send,
     "history": history,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import trio
 
@@ -15,9 +14,6 @@ from protocol.messages import Capacity, Offer, Terms
 from protocol.relay_lease import RELAY, RELAY_IMAGE, RELAY_WISH
 from protocol.units import PeerKey, Qu, Seconds
 from qubixd.hiring import Consent, Hiring, always
-
-MAX_RENTED_SECONDS: Final = Seconds(30 * 24 * 3_600)
-"""All of it is locked at once."""
 
 
 def relay_job(seconds: Seconds) -> Job:

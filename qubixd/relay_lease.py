@@ -35,6 +35,16 @@ class Relay(Protocol):
         """Bytes that came from a peer and went to it, in joined connections, since this node began."""
         ...
 
+    @property
+    def places(self) -> tuple[PeerKey, ...]:
+        """Who is reached through it now."""
+        ...
+
+    @property
+    def joins(self) -> int:
+        """How many connections it carries now."""
+        ...
+
 
 @dataclass
 class RelayOffice:
@@ -46,25 +56,26 @@ class RelayOffice:
     store: Store
     machine: Callable[[], House]
     """What this node's quotes are made from."""
-    _renters: frozenset[PeerKey] = frozenset()
+    renters: frozenset[PeerKey] = frozenset()
+    """Whose traffic is paid for now."""
     _before: dict[LeaseId, tuple[int, int]] = field(default_factory=dict)
     """What to add to the relay's count of a lease's caller to get that of the lease."""
 
     def watch(self) -> None:
         """Follow who has rented, from the leases that are there on."""
         self.leases.on_change.append(self._changed)
-        self._renters = self._paying()
+        self.renters = self._paying()
 
     def _changed(self, lease: Lease) -> None:
         if is_relay(lease.terms):
-            self._renters = self._paying()
+            self.renters = self._paying()
 
     def _paying(self) -> frozenset[PeerKey]:
         return frozenset(one.terms.caller for one in self.leases.active() if lets_through(one))
 
     def is_paid(self, peer: PeerKey) -> bool:
         """Whether this peer's traffic is paid for now; cheap enough to ask for each piece of it."""
-        return peer in self._renters
+        return peer in self.renters
 
     def house(self) -> House:
         """What quotes for the relay are made from. RelayNotForRent."""

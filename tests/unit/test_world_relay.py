@@ -27,6 +27,8 @@ class Carried:
     """The relay's count of what it has joined, moved by hand."""
 
     bytes_of: dict[PeerKey, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
+    places: tuple[PeerKey, ...] = ()
+    joins: int = 0
 
     def carried(self, peer: PeerKey) -> tuple[int, int]:
         return self.bytes_of[peer]
@@ -96,7 +98,8 @@ async def test_what_goes_through_is_on_the_meters_of_both_sides_also_after_a_res
 ) -> None:
     async with World(tmp_path) as world:
         relay, bob = await start(world)
-        through = world.relays["rita"] = Carried()
+        through = Carried()
+        world.relays["rita"] = through
         relay.up.office.relay = through
         through.bytes_of[bob.peer] = (1_000_000, 5_000_000)  # before it was rented
         lease = await rented(world, relay, bob, 3_600)
