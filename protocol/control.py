@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from protocol import (
     control_access,
+    control_doctor,
     control_market,
     control_meters,
     control_provider,
@@ -128,6 +129,7 @@ class ShutdownArgs:
 
 VERBS: Final[dict[str, type]] = {
     "status": StatusArgs,
+    "doctor": control_doctor.DoctorArgs,
     "offer": control_market.OfferArgs,
     "provider": control_provider.ProviderArgs,
     "market": control_market.MarketArgs,
@@ -284,6 +286,7 @@ class Done:
 
 ANSWERS: Final[dict[str, type]] = {
     "status": StatusView,
+    "doctor": control_doctor.DoctorView,
     "offer": control_market.OfferAnswer,
     "provider": control_provider.ProviderView,
     "market": control_market.MarketView,

@@ -35,6 +35,7 @@ from protocol.lease_state import Lease, Role
 from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
 from qubixd import (
+    doctor,
     lease_desk,
     market_desk,
     meters_desk,
@@ -319,6 +320,7 @@ async def shutdown(node: Node, args: control.ShutdownArgs, emit: Emit) -> contro
 Verb = Callable[[Node, Any, Emit], Awaitable[object]]
 VERBS: Final[dict[str, Verb]] = {
     "status": status,
+    "doctor": doctor.doctor,
     "offer": offer,
     "provider": provider_desk.provider,
     "market": market_desk.market,
