@@ -40,8 +40,13 @@ class Space:
     total: int
 
     @property
+    def floor(self) -> int:
+        """What the host keeps for itself."""
+        return max(FLOOR_BYTES, min(FLOOR_BYTES_MOST, self.total // FLOOR_SHARE))
+
+    @property
     def is_short(self) -> bool:
-        return self.free < max(FLOOR_BYTES, min(FLOOR_BYTES_MOST, self.total // FLOOR_SHARE))
+        return self.free < self.floor
 
 
 @dataclass(frozen=True)
