@@ -7,18 +7,29 @@ import asyncio
 import io
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from textwrap import indent
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
 from protocol.query import help_text
-from tui import devnet, images, keys, market, metrics, provider, run, show, stake, up, verbs, wallet
+from tui import (
+    devnet,
+    doctor,
+    images,
+    market,
+    metrics,
+    provider,
+    run,
+    show,
+    stake,
+    up,
+    verbs,
+    wallet,
+)
+from tui.connecting import CONNECTING
 from tui.safe import safe_line, safe_text
-
-Handler = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
-Arguments = Callable[[argparse.ArgumentParser], None]
+from tui.verb import Verb
 
 
 def _no_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,18 +91,6 @@ async def _demo(options: argparse.Namespace) -> int:
     return await demo(options)
 
 
-@dataclass(frozen=True)
-class Verb:
-    """One word of the command line. `examples` go below its --help."""
-
-    help: str
-    examples: tuple[str, ...]
-    arguments: Arguments
-    handler: Handler
-    more: str = ""
-    """What else goes there."""
-
-
 VERBS: dict[str, Verb] = {
     "up": Verb(
         "start this machine's daemon",
@@ -106,6 +105,13 @@ VERBS: dict[str, Verb] = {
     ),
     "down": Verb("end the daemon; running jobs go on", ("qubix down",), _no_arguments, verbs.down),
     "status": Verb("show the daemon, its network and peers", ("qubix status",), _no_arguments, verbs.status),
+    "doctor": Verb(
+        "say what works from this machine, what does not, and what to change",
+        ("qubix doctor", "qubix doctor --json"),
+        _no_arguments,
+        doctor.doctor,
+        "\n\nThe exit code is 5 if something does not work.",
+    ),
     "offer": Verb(
         "show or change what this machine offers",
         ("qubix offer", "qubix offer --price 500000", "qubix offer --withdraw"),
@@ -219,24 +225,12 @@ VERBS: dict[str, Verb] = {
         devnet.add_arguments,
         devnet.devnet,
     ),
+    **CONNECTING,
     "images": Verb(
         "show the ready-made environments of job files, and build their images",
         ("qubix images", "qubix images all", "qubix images jupyter pytorch --gpu"),
         images.add_arguments,
         images.images,
-    ),
-    "keys": Verb(
-        "show and make the SSH keys that let you into jobs",
-        (
-            "qubix keys",
-            "qubix keys make laptop",
-            "qubix keys add ~/.ssh/id_ed25519 --name mine",
-            "qubix keys use mine",
-            "qubix keys show",
-            "qubix keys remove laptop",
-        ),
-        keys.add_arguments,
-        keys.keys,
     ),
     "demo": Verb(
         "run a whole rental on this machine, on a private network",

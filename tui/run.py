@@ -20,7 +20,7 @@ from protocol.control import ConfirmArgs, LeaseView, QuoteView, RunArgs, RunEven
 from protocol.errors import DaemonUnreachable, FilesInvalid, JobFailed, JobFileInvalid, QubixError
 from protocol.lease_state import TERMINAL
 from protocol.query import parse_filter, parse_sort
-from tui import consent, show, up
+from tui import consent, show, ssh_config, up
 from tui.client import Client, connect, error_of
 from tui.keys import keys_of
 from tui.places import control_socket, data_dir
@@ -80,6 +80,8 @@ async def run(options: argparse.Namespace) -> int:
         try:
             async with aclosing(client.stream("run", args)) as items:
                 async for event in items:
+                    if event.lease and not follower.lease:
+                        await ssh_config.refresh(client, options)
                     follower.take(event)
                     if event.quote and args.ask:
                         yes = await consent.answer()
