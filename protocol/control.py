@@ -129,8 +129,8 @@ class ShutdownArgs:
 
 VERBS: Final[dict[str, type]] = {
     "status": StatusArgs,
-    "doctor": control_doctor.DoctorArgs,
     "offer": control_market.OfferArgs,
+    "doctor": control_doctor.DoctorArgs,
     "provider": control_provider.ProviderArgs,
     "market": control_market.MarketArgs,
     "why": control_market.WhyArgs,
