@@ -70,12 +70,13 @@ def _findings(findings: Sequence[FindingView]) -> Table:
 
 
 def _outlook(outlook: Sequence[OutlookView]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column()
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
     grid.add_column()
     for one in outlook:
         style = {"": show.BAD, "relayed": "yellow", "wire": "yellow"}.get(one.path, show.GOOD)
-        grid.add_row(Text(safe_line(one.whom, 80)), Text(safe_line(one.sentence, 80), style))
+        said = f"{safe_line(one.whom, 80)}: {safe_line(one.sentence, 80)}"
+        grid.add_row(Text(safe_line(one.path, 8) or "none", style), Text(said))
     return grid
 
 
