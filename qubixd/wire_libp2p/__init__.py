@@ -1,8 +1,17 @@
 """The world's Wire: libp2p with its pitfalls closed. Nothing outside this room imports libp2p."""
 
+from qubixd.wire_libp2p.addresses import is_circuit, peers_of
 from qubixd.wire_libp2p.identity import peer_id_of, peer_key_of
 from qubixd.wire_libp2p.limits import DIRECTORY_LIMITS, Limits
 from qubixd.wire_libp2p.opening import WireConfig, open_wire
-from qubixd.wire_libp2p.peers import peers_of
 
-__all__ = ["DIRECTORY_LIMITS", "Limits", "WireConfig", "open_wire", "peer_id_of", "peer_key_of", "peers_of"]
+__all__ = [
+    "DIRECTORY_LIMITS",
+    "Limits",
+    "WireConfig",
+    "is_circuit",
+    "open_wire",
+    "peer_id_of",
+    "peer_key_of",
+    "peers_of",
+]

@@ -16,10 +16,12 @@ import msgspec
 import trio
 
 from protocol.errors import ConfigInvalid, MessageInvalid, PeerUnreachable, QubixError
+from protocol.paths import PathKind
 from protocol.units import PeerKey
 from qubixd.wire import Stream, Wire, receive_frame, send_frame
-from qubixd.wire_libp2p.identity import key_of
-from qubixd.wire_libp2p.peers import Peers, split_address
+from qubixd.wire_libp2p.addresses import is_circuit, split_address
+from qubixd.wire_libp2p.identity import key_of, libp2p_id
+from qubixd.wire_libp2p.peers import Peers
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +77,14 @@ class PeerExchange:
 
     async def _talk(self, peer: PeerKey) -> list[str]:
         async with await self._wire.open(peer, PROTOCOL) as stream:
-            await send_frame(stream, msgspec.msgpack.encode(self._wire.addresses[:_MAX_OWN]))
+            await send_frame(stream, msgspec.msgpack.encode(self._own()))
             found = await _receive_addresses(stream, _MAX_ANSWER)
             await stream.send_eof()
         return found
+
+    def _own(self) -> list[str]:
+        """None that leads through a relay: those are for who has business with us."""
+        return [address for address in self._wire.addresses if not is_circuit(address)][:_MAX_OWN]
 
     async def _dial(self, text: str) -> None:
         peer, address = split_address(text)
@@ -96,6 +102,8 @@ class PeerExchange:
             connected = set(self._wire.peers())
             others = [t[0] for p, t in self._told.items() if t and p != peer and p in connected]
             self._told[peer] = own
+            if self._wire.path_of(peer) is PathKind.RELAYED:
+                self._book.try_plain(libp2p_id(peer), [split_address(address)[1] for address in own])
             chosen = random.sample(others, min(len(others), _MAX_ANSWER))
             await send_frame(stream, msgspec.msgpack.encode(chosen))
 
@@ -108,7 +116,8 @@ async def _receive_addresses(stream: Stream, most: int) -> list[str]:
         if len(texts) > most or any(len(text) > _MAX_ADDRESS for text in texts):
             raise MessageInvalid("a peer sent too many or too long addresses")
         for text in texts:
-            split_address(text)
+            if is_circuit(split_address(text)[1]):
+                raise MessageInvalid("a peer sent an address that leads through a relay")
     except (msgspec.MsgspecError, ConfigInvalid) as error:
         raise MessageInvalid("a peer sent something that is no list of addresses") from error
     return texts

@@ -46,6 +46,12 @@ class Limits:
     """One address: TCP, noise and yamux."""
     dial_stagger_seconds: float = 0.3
     """The next address starts when the one before failed or took so long."""
+    relay_after_seconds: float = 1.0
+    """Plain addresses have so much time to answer before relays are asked."""
+    improve_seconds: tuple[float, ...] = (0.0, 30.0, 120.0, 600.0)
+    """While a peer is connected through a relay only its plain addresses are tried, after such pauses."""
+    relayed_idle_seconds: float = 60.0
+    """A relayed connection without a stream ends after so long."""
     reach_seconds: float = 5.0
     """Trying for another whether it can be reached."""
     open_seconds: float = 10.0

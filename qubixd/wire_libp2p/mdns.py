@@ -26,8 +26,9 @@ from multiaddr.exceptions import Error as MultiaddrError
 from protocol.errors import ConfigInvalid, MessageInvalid, PeerUnreachable
 from qubixd.wire import Wire
 from qubixd.wire_libp2p import mdns_format
+from qubixd.wire_libp2p.addresses import is_circuit, split_address
 from qubixd.wire_libp2p.identity import key_of
-from qubixd.wire_libp2p.peers import Peers, split_address
+from qubixd.wire_libp2p.peers import Peers
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Neighbours:
             ip = plain.value_for_protocol("ip4")
         except (ConfigInvalid, MultiaddrError, ValueError, LookupError):
             return None
-        return (peer, plain) if ip and self._is_near(ip) else None
+        return (peer, plain) if ip and self._is_near(ip) and not is_circuit(plain) else None
 
     def _is_wanted(self, peer: ID) -> bool:
         """Whether to try a peer now; notes that it is tried."""
@@ -215,7 +216,8 @@ class Neighbours:
         """On each link the addresses that are on it: what else we have is nobody's business there."""
         records = {}
         for interface in self._interfaces:
-            near = [text for text in self._wire.addresses if _ip_of(text) in interface.network]
+            plain = [text for text in self._wire.addresses if not is_circuit(text)]
+            near = [text for text in plain if _ip_of(text) in interface.network]
             if near:
                 records[interface] = mdns_format.answer(self._name, tuple(near))
         return records

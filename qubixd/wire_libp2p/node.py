@@ -33,11 +33,13 @@ from qubixd.wire import (
     WireCounters,
     address_text,
 )
+from qubixd.wire_libp2p.addresses import split_address
 from qubixd.wire_libp2p.gossip import Gossip
 from qubixd.wire_libp2p.identity import key_of, libp2p_id, peer_id_of
 from qubixd.wire_libp2p.limits import Limits
 from qubixd.wire_libp2p.patches import QuietHost
-from qubixd.wire_libp2p.peers import Peers, split_address
+from qubixd.wire_libp2p.peers import Peers
+from qubixd.wire_libp2p.relayed import RelayedConnections
 from qubixd.wire_libp2p.stream import WireStream
 from qubixd.wire_libp2p.swarm import GuardedSwarm
 from qubixd.wire_libp2p.yamux import Budget, Yamux
@@ -76,6 +78,9 @@ class Libp2pWire:
         budget.on_refused = lambda: self._on_stream(taken=False)
         swarm.register_notifee(_Notifee(self._on_connected, self._on_disconnected))
         self.observer = Observer(self, self._ports)
+        self._relayed_conns = RelayedConnections(self, swarm, self.peer_book)
+        self.peer_book.through_relay = self._relayed_conns.dial
+        self.gossip.pubsub.is_direct = self.peer_book.direct
 
     @property
     def peer_key(self) -> PeerKey:
@@ -122,11 +127,11 @@ class Libp2pWire:
         conns = self._muxed(libp2p_id(peer))
         if not conns:
             return None
-        return PathKind.RELAYED if conns[0].relay else PathKind.WIRE
+        return PathKind.WIRE if conns[0].relay is None else PathKind.RELAYED
 
     def relay_of(self, peer: PeerKey) -> PeerKey | None:
         conns = self._muxed(libp2p_id(peer))
-        return key_of(conns[0].relay) if conns and conns[0].relay else None
+        return key_of(conns[0].relay) if conns and conns[0].relay is not None else None
 
     def observed(self) -> Outside:
         return self.observer.outside
@@ -153,6 +158,7 @@ class Libp2pWire:
 
     def be_reached_through(self, relays: Mapping[PeerKey, Sequence[str]]) -> None:
         self._relayed = tuple(f"{way}/p2p-circuit" for ways in relays.values() for way in ways)
+        self._relayed_conns.relays = frozenset(relays)
 
     def remote_ip(self, peer: PeerKey) -> str | None:
         remote = self._remote(peer)
@@ -208,6 +214,8 @@ class Libp2pWire:
             raise PeerUnreachable("a node opens no stream to itself")
         if not self.peer_book.connected(target):
             await self.peer_book.dial(target)
+        elif not self.peer_book.direct(target):
+            self.peer_book.improve(target)
         return target
 
     async def _negotiate(self, target: ID, protocol: str) -> Stream:
@@ -264,6 +272,8 @@ class Libp2pWire:
 
     def _on_connected(self, peer: ID) -> None:
         key = key_of(peer)
+        if not self.peer_book.direct(peer):
+            self.peer_book.improve(peer)
         if key is None or len(self.swarm.get_connections(peer)) > 1:
             return
         for callback in self._callbacks:

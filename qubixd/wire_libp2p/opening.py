@@ -25,12 +25,12 @@ from multiaddr.exceptions import Error as MultiaddrError
 
 from protocol.errors import ConfigInvalid, PortBusy
 from qubixd.wire import Wire
+from qubixd.wire_libp2p.addresses import split_address
 from qubixd.wire_libp2p.exchange import PeerExchange
 from qubixd.wire_libp2p.limits import Limits
 from qubixd.wire_libp2p.mdns import Neighbours
 from qubixd.wire_libp2p.node import Libp2pWire
 from qubixd.wire_libp2p.patches import QuietHost, YamuxOnly, running
-from qubixd.wire_libp2p.peers import split_address
 from qubixd.wire_libp2p.swarm import GuardedSwarm
 from qubixd.wire_libp2p.tcp import BufferedTcpTransport
 

@@ -175,10 +175,15 @@ class GuardedPubsub(Pubsub):
     wait_turn: Callable[[ID], Awaitable[None]]
     """Returns when that peer's next message may be taken."""
     read_frames: Callable[[INetStream], AsyncIterator[bytes]]
+    is_direct: Callable[[ID], bool]
+    """Whether a peer has a connection without a relay."""
 
     @replaces(Pubsub, pitfall="2, 10: garbage ends the service; a task per message; bytes read one by one")
     async def stream_handler(self, stream: INetStream) -> None:
         peer = stream.muxed_conn.peer_id
+        if isinstance(stream.muxed_conn, Yamux) and stream.muxed_conn.relay is not None:
+            await stream.reset()  # relays do not carry gossip
+            return
         async for payload in self.read_frames(stream):
             rpc = rpc_pb2.RPC.FromString(payload)
             for subscription in rpc.subscriptions[:MAX_SUBSCRIPTIONS]:
@@ -215,6 +220,8 @@ class GuardedPubsub(Pubsub):
 
     @replaces(Pubsub, pitfall="10: more than 32 waiting messages to a peer are dropped")
     async def _handle_new_peer(self, peer_id: ID) -> None:
+        if not self.is_direct(peer_id):
+            return
         await super()._handle_new_peer(peer_id)
         queue = self.peer_queues.get(peer_id)
         if queue is not None:

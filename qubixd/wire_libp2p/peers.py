@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -18,12 +18,10 @@ import trio
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
-from multiaddr.exceptions import Error as MultiaddrError
 
-from protocol.errors import ConfigInvalid, PeerUnreachable
-from protocol.units import PeerKey
+from protocol.errors import PeerUnreachable
 from qubixd.wire import WireCounters
-from qubixd.wire_libp2p.identity import key_of
+from qubixd.wire_libp2p.addresses import is_circuit
 from qubixd.wire_libp2p.limits import Limits
 from qubixd.wire_libp2p.swarm import GuardedSwarm
 
@@ -32,33 +30,6 @@ log = logging.getLogger(__name__)
 _KNOWN_PEERS: Final = 1_000
 _ADDRESSES_PER_PEER: Final = 8
 _MAX_BANS: Final = 10_000
-_ADDRESS_TTL_SECONDS: Final = 120
-
-
-def split_address(text: str) -> tuple[ID, Multiaddr]:
-    """The peer id and the plain TCP address of "/ip4/.../tcp/.../p2p/<id>"; ConfigInvalid if it is none."""
-    try:
-        address = Multiaddr(text)
-        peer = ID.from_base58(address.value_for_protocol("p2p") or "")
-        plain = address.decapsulate(Multiaddr(f"/p2p/{peer}"))
-        plain.value_for_protocol("tcp")
-    except (MultiaddrError, ValueError, LookupError) as error:
-        raise ConfigInvalid(
-            f"{text!r} is not a peer address; one looks like /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo..."
-        ) from error
-    if key_of(peer) is None:
-        raise ConfigInvalid(f"{text!r} names a peer whose key is not Ed25519")
-    return peer, plain
-
-
-def peers_of(addresses: Sequence[str]) -> dict[PeerKey, tuple[str, ...]]:
-    """Addresses by the peer they name; ConfigInvalid if one names none."""
-    found: dict[PeerKey, tuple[str, ...]] = {}
-    for text in addresses:
-        key = key_of(split_address(text)[0])
-        assert key is not None, "split_address lets Ed25519 peers pass only"
-        found[key] = (*found.get(key, ()), text)
-    return found
 
 
 class Peers:
@@ -72,6 +43,10 @@ class Peers:
         self._banned: OrderedDict[ID, float] = OrderedDict()
         self._lost: dict[ID, trio.Event] = {}
         self._redialling: set[ID] = set()
+        self._improving: set[ID] = set()
+        self._reaching: dict[ID, trio.Event] = {}
+        self.through_relay: Callable[[ID, Multiaddr], Awaitable[None]]
+        """Makes one connection over such a way; PeerUnreachable."""
 
     # Addresses
 
@@ -88,26 +63,91 @@ class Peers:
     def connected(self, peer: ID) -> bool:
         return any(not conn.is_closed for conn in self._swarm.get_connections(peer))
 
+    def direct(self, peer: ID) -> bool:
+        """Whether there is a connection without a relay."""
+        return bool(self._swarm.direct(peer))
+
     async def dial(self, peer: ID, rumoured: Sequence[Multiaddr] = ()) -> None:
-        """Connect over any known address; PeerUnreachable if none answers. What is only `rumoured` is tried
-        instead, and known if the peer was there: a liar must not push out what is true."""
+        """Connect over any known address, through a relay if nothing else answers in a moment;
+        PeerUnreachable if nothing does. What is only `rumoured` is tried instead, and known if the peer was
+        there: a liar must not push out what is true."""
         addresses = list(rumoured) or self.addresses_of(peer)
         if not addresses:
             raise PeerUnreachable(f"no address of peer {peer} is known")
         if not self.allowed(peer):
             raise PeerUnreachable(f"peer {peer} sent too many invalid messages and is shut out for now")
-        store = self._swarm.peerstore
-        store.clear_addrs(peer)
-        store.add_addrs(peer, addresses, _ADDRESS_TTL_SECONDS)
-        try:
-            await self._swarm.dial_peer(peer)
-        except Exception as error:
+        said = await self._reach(peer, addresses)
+        if not self.connected(peer):
             self._counters.dials_failed += 1
             tried = ", ".join(str(address) for address in addresses)
-            raise PeerUnreachable(f"peer {peer} does not answer at {tried}") from error
+            raise PeerUnreachable("; ".join([f"peer {peer} does not answer at {tried}", *said]))
         if rumoured:
             self.learn(peer, rumoured)
-        self._dialled.add(peer)
+        if self.direct(peer):
+            self._dialled.add(peer)
+
+    async def _reach(self, peer: ID, addresses: list[Multiaddr]) -> list[str]:
+        """Try all; what relays said where they did not help."""
+        if (other := self._reaching.get(peer)) is not None:
+            await other.wait()
+            return []
+        self._reaching[peer] = trio.Event()
+        try:
+            ways = [address for address in addresses if is_circuit(address)]
+            plain = [address for address in addresses if not is_circuit(address)]
+            if ways:
+                return await self._with_relays(peer, plain, ways)
+            await self._plainly(peer, plain)
+            return []
+        finally:
+            self._reaching.pop(peer).set()
+
+    async def _plainly(self, peer: ID, addresses: list[Multiaddr], over: trio.Event | None = None) -> None:
+        try:
+            await self._swarm.dial_direct(peer, addresses)
+        except Exception as error:
+            log.debug("%r", error)
+        finally:
+            if over is not None:
+                over.set()
+
+    async def _with_relays(self, peer: ID, plain: list[Multiaddr], ways: list[Multiaddr]) -> list[str]:
+        """The plain dial has a head start, and goes on when a relay was faster."""
+        over, said = trio.Event(), list[str]()
+        self._swarm.manager.run_task(self._plainly, peer, plain, over)
+        with trio.move_on_after(self._limits.relay_after_seconds):
+            await over.wait()
+        for way in ways:
+            if self.connected(peer):
+                return said
+            try:
+                await self.through_relay(peer, way)
+            except PeerUnreachable as error:
+                said.append(str(error))
+        if not self.connected(peer):
+            await over.wait()
+        return said
+
+    def try_plain(self, peer: ID, rumoured: list[Multiaddr]) -> None:
+        """Once, behind the caller's back."""
+        self._swarm.manager.run_task(self._plainly, peer, rumoured)
+
+    def improve(self, peer: ID) -> None:
+        """While a peer is connected through a relay only, try its other addresses now and then."""
+        if peer not in self._improving:
+            self._improving.add(peer)
+            self._swarm.manager.run_task(self._improve, peer)
+
+    async def _improve(self, peer: ID) -> None:
+        try:
+            for delay in self._limits.improve_seconds:
+                await trio.sleep(delay)
+                if self.direct(peer) or not self.connected(peer):
+                    return
+                plain = [address for address in self.addresses_of(peer) if not is_circuit(address)]
+                await self._plainly(peer, plain)
+        finally:
+            self._improving.discard(peer)
 
     # Bans
 

@@ -91,15 +91,18 @@ class GuardedSwarm(Swarm):
         remote = read_write_closer.get_remote_address()
         await self.take(RawConnection(read_write_closer, False), maddr, remote[0] if remote else "unknown")
 
-    async def take(self, raw: RawConnection, maddr: Multiaddr, source: str) -> None:
-        """Run an inbound connection until it ends, if there is room for one more from that IP (or relay)."""
+    async def take(
+        self, raw: RawConnection, maddr: Multiaddr, source: str, expected: ID | None = None
+    ) -> None:
+        """Run an inbound connection until it ends, if there is room for one more from that IP (or relay), and
+        the peer is the expected one, if any is."""
         if not self._admit(source):
             await raw.close()
             return
         self._inbound[source] += 1
         self._handshakes[source] += 1
         try:
-            await self._serve_inbound(raw, maddr, source)
+            await self._serve_inbound(raw, maddr, source, expected)
         except* Exception as errors:
             log.debug("inbound connection from %s: %r", source, errors.exceptions)
         finally:
@@ -114,7 +117,9 @@ class GuardedSwarm(Swarm):
             and self._handshakes.total() < limits.handshakes
         )
 
-    async def _serve_inbound(self, raw: RawConnection, maddr: Multiaddr, ip: str) -> None:
+    async def _serve_inbound(
+        self, raw: RawConnection, maddr: Multiaddr, ip: str, expected: ID | None
+    ) -> None:
         try:
             with trio.fail_after(self.limits.handshake_seconds):
                 if isinstance(raw.stream, BufferedTcp) and not await self.door.is_libp2p(raw.stream.stream):
@@ -124,6 +129,9 @@ class GuardedSwarm(Swarm):
         finally:
             _release(self._handshakes, ip)
         assert isinstance(muxed, Yamux)
+        if expected not in (None, muxed.peer_id):
+            log.debug("a relay announced %s and brought %s", expected, muxed.peer_id)
+            await muxed.close()
         await muxed.event_closed.wait()
 
     @replaces(Swarm, pitfall="banned peers come back; one peer holds many connections")
@@ -133,24 +141,29 @@ class GuardedSwarm(Swarm):
             await muxed_conn.close()
             raise SwarmException(f"no connection with {peer} is wanted")
         conn = await super().add_conn(muxed_conn, direction)
-        for old in self.get_connections(peer)[: -self.limits.connections_per_peer]:
+        relayed = _relay(conn) is not None
+        alike = [each for each in self.get_connections(peer) if (_relay(each) is not None) == relayed]
+        for old in alike[: -self.limits.connections_per_peer]:
             self.manager.run_task(old.close)
         return conn
 
     @replaces(Swarm, pitfall="11: 250 ms per dial, one TCP address only, peers blocked for 60 s")
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
+        raise SwarmException(f"there is no connection with {peer_id}; peers are dialled by Peers")
+
+    async def dial_direct(self, peer_id: ID, addresses: list[Multiaddr]) -> None:
+        """Make sure of a connection without a relay; SwarmException if no address answers."""
         if peer_id in self._dials:
             await self._dials[peer_id].wait()
-        elif not self._live(peer_id):
+        elif not self.direct(peer_id):
             event = self._dials[peer_id] = trio.Event()
             try:
-                await self._race(peer_id, self.peerstore.addrs(peer_id))
+                await self._race(peer_id, addresses)
             finally:
                 del self._dials[peer_id]
                 event.set()
-        if live := self._live(peer_id):
-            return live
-        raise SwarmException(f"no address of {peer_id} answered")
+        if not self.direct(peer_id):
+            raise SwarmException(f"no address of {peer_id} answered")
 
     async def answers(self, ip: str, port: int, peer_id: ID) -> bool:
         """Whether that peer proves its key there, on a connection that ends at once."""
@@ -169,8 +182,9 @@ class GuardedSwarm(Swarm):
                 log.debug("%s does not answer at %s port %d: %r", peer_id, ip, port, errors.exceptions)
         return proved
 
-    def _live(self, peer_id: ID) -> list[INetConn]:
-        return [conn for conn in self.get_connections(peer_id) if not conn.is_closed]
+    def direct(self, peer_id: ID) -> list[INetConn]:
+        """Live connections without a relay."""
+        return [conn for conn in self.get_connections(peer_id) if not conn.is_closed and _relay(conn) is None]
 
     async def _race(self, peer_id: ID, addresses: list[Multiaddr]) -> None:
         """Start one dial after another, the next when one fails or is slow; the first success ends it."""
@@ -193,6 +207,10 @@ class GuardedSwarm(Swarm):
             failed.set()
         else:
             won.cancel()
+
+
+def _relay(conn: INetConn) -> ID | None:
+    return conn.muxed_conn.relay if isinstance(conn.muxed_conn, Yamux) else None
 
 
 def _release(counter: Counter[str], key: str) -> None:

@@ -103,7 +103,7 @@ class Yamux(IMuxedConn):
         self._senders = trio.lowlevel.ParkingLot()
         self._pings: dict[int, trio.Event] = {}
         self._ping_number = 0
-        self._heard_at = self._pong_at = trio.current_time()
+        self._used_at = self._heard_at = self._pong_at = trio.current_time()
 
     # What libp2p asks of a muxer
 
@@ -147,6 +147,7 @@ class Yamux(IMuxedConn):
         await trio.lowlevel.checkpoint()
         if self._closing:
             raise MuxedStreamError("the connection is closed")
+        self._used_at = trio.current_time()
         stream = YamuxStream(self._next_id, self, inbound=False)
         self._next_id += 2
         self.streams[stream.stream_id] = stream
@@ -327,6 +328,11 @@ class Yamux(IMuxedConn):
                 self._scope.cancel()
             for stream in list(self.streams.values()):
                 stream.sweep(now)
+            if self.streams:
+                self._used_at = now
+            elif self.relay is not None and now - self._used_at > limits.relayed_idle_seconds:
+                log.debug("the relayed connection to %s is not used any more", self.peer_id)
+                self._scope.cancel()
             sent += 1
             self.enqueue(frame(PING, SYN, 0, sent & 0xFFFF_FFFF))
 

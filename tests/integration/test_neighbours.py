@@ -17,8 +17,8 @@ import pytest
 from protocol.errors import PeerUnreachable
 from protocol.signing import NodeKey
 from qubixd.wire_libp2p import Limits, WireConfig, open_wire, peer_id_of
+from qubixd.wire_libp2p.addresses import split_address
 from qubixd.wire_libp2p.node import Libp2pWire
-from qubixd.wire_libp2p.peers import split_address
 from tests.support.neighbour import seed_of
 
 LIMIT_SECONDS: Final = 40

@@ -25,7 +25,7 @@ from libp2p.utils.varint import encode_uvarint
 from protocol.units import PeerKey
 from qubixd.wire import Stream, Verdict, Wire
 from qubixd.wire_libp2p import Limits, WireConfig, open_wire
-from qubixd.wire_libp2p.peers import split_address
+from qubixd.wire_libp2p.addresses import split_address
 from qubixd.wire_libp2p.tcp import BufferedTcp
 from qubixd.wire_libp2p.yamux import Yamux
 from qubixd.wire_libp2p.yamux_stream import YamuxStream
@@ -74,10 +74,16 @@ def seed_of(number: int) -> bytes:
 
 @asynccontextmanager
 async def node(
-    number: int, bootstrap: Sequence[str] = (), *, port: int = 0, limits: Limits = FAST
+    number: int,
+    bootstrap: Sequence[str] = (),
+    *,
+    port: int = 0,
+    limits: Limits = FAST,
+    hidden: bool = False,
 ) -> AsyncIterator[Wire]:
-    """A running wire on loopback that answers ECHO."""
-    config = WireConfig("127.0.0.1", port, tuple(bootstrap))
+    """A running wire on loopback that answers ECHO; a `hidden` one tells others where nobody is."""
+    announce = ("/ip4/127.0.0.1/tcp/1",) if hidden else ()
+    config = WireConfig("127.0.0.1", port, tuple(bootstrap), announce)
     async with open_wire(config, seed_of(number), limits) as wire:
         wire.serve(ECHO, echo)
         yield wire
