@@ -12,7 +12,7 @@ from typing import Final
 from protocol.control_doctor import Facts, FindingView, Level, OutlookView
 from protocol.paths import PathKind
 from qubixd.paths.endpoints import Endpoint, is_public, parse
-from qubixd.paths.plan import CONE, OPEN, SYMMETRIC, Side, Way, plan
+from qubixd.paths.plan import CONE, OPEN, SYMMETRIC, Side, plan
 
 OPEN_PORT: Final = 443
 """What the strictest firewalls let out."""
@@ -248,20 +248,20 @@ _WORDS: Final = {
 
 
 def outlook(facts: Facts) -> list[OutlookView]:
-    """The best way from here to machines in each sort of place, as qubixd/paths would try them."""
+    """The best way from here to machines in each sort of place, as qubixd/paths would try them. Those who
+    cannot be reached are taken to have a relay: without one nobody could meet them."""
     ends = tuple(parse(end) for end in facts.reached_at) if facts.reachable else ()
     me = Side(ends, facts.nat or (OPEN if facts.reachable else ""), tuple(facts.only_ports))
-    return [_outlook(me, whom, place, relayed=bool(facts.relays)) for whom, place in _PLACES]
+    if not facts.peers:
+        return [OutlookView(whom, "", "no way, while no other node is connected") for whom, _ in _PLACES]
+    return [_outlook(me, whom, place) for whom, place in _PLACES]
 
 
-def _outlook(me: Side, whom: str, place: Side, *, relayed: bool) -> OutlookView:
-    # What is needed to agree on anything: one of the two can be dialled, or has a relay.
+def _outlook(me: Side, whom: str, place: Side) -> OutlookView:
+    # They agree on the rest over a connection that one of the two can open, or a relay brings.
     dialled = any(me.reaches(end) for end in place.ends) or any(place.reaches(end) for end in me.ends)
-    wire = PathKind.WIRE if dialled else PathKind.RELAYED if relayed else None
-    kinds = [step.kind for step in plan(me, place, wire) if step.way is not Way.WIRE or wire]
-    if not kinds:
-        return OutlookView(whom, "", "no way, unless they use a relay that this node can reach")
-    best = min(kinds, key=lambda kind: kind.rank)
+    steps = plan(me, place, PathKind.WIRE if dialled else PathKind.RELAYED)
+    best = min((step.kind for step in steps), key=lambda kind: kind.rank)
     return OutlookView(whom, best.value, _WORDS[best])
 
 
