@@ -241,6 +241,20 @@ class PsView:
 
 
 @dataclass(frozen=True)
+class WayView:
+    """The way to a provider, measured before it is paid; for jobs with ports of the kind game."""
+
+    kind: str
+    """A PathKind."""
+    rtt_ms: float
+    """The median of several pings."""
+    jitter_ms: float
+    """How much they differ: between the fastest and all but the slowest tenth."""
+    sentence: str
+    """What that means for playing."""
+
+
+@dataclass(frozen=True)
 class QuoteView:
     """A provider's signed terms before this side signs them."""
 
@@ -259,6 +273,7 @@ class QuoteView:
     disk_qu_per_hour: int = 0
     fee_qu_per_hour: int = 0
     """Contained in machine and disk: what the contract keeps of the price."""
+    way: WayView | None = None
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,8 @@ class OfferView:
     newcomer: bool = False
     """No lease of it is known to be settled yet."""
     rtt_ms: float | None = None
+    jitter_ms: float | None = None
+    """How much several pings differ; only where they were measured for this answer."""
     start_s: int | None = None
     """Estimate for the image that was named."""
     image_there: bool = False

@@ -9,7 +9,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +40,7 @@ from qubixd import (
     market_desk,
     meters_desk,
     provider_desk,
+    quality,
     relay_desk,
     stake_desk,
     tunnel_desk,
@@ -262,7 +263,7 @@ async def _hire(
             provider=args.provider,
             output_dir=args.output_dir,
             report=tell,
-            consent=partial(_consent, node, args.ask, emit),
+            consent=partial(_consent, node, args.ask, emit, game=is_game(job)),
             where=where,
             order=order,
         )
@@ -272,10 +273,25 @@ async def _hire(
         raise
 
 
-async def _consent(node: Node, ask: bool, emit: Emit, name: str, terms: messages.Terms) -> None:
+def is_game(job: jobspec.Job) -> bool:
+    return any(port.kind == "game" for port in job.ports)
+
+
+async def _way(node: Node, terms: messages.Terms) -> control.WayView | None:
+    found = await quality.measure(node.parts.wire, terms.provider)
+    if found is None:
+        return None
+    return control.WayView(found.kind, found.rtt_ms, found.jitter_ms, quality.words(found))
+
+
+async def _consent(
+    node: Node, ask: bool, emit: Emit, name: str, terms: messages.Terms, *, game: bool = False
+) -> None:
     """Show what is about to be signed and, if the front end wants to be asked, wait for its answer."""
     token = os.urandom(8).hex()
     quote = quote_view(token, name, terms)
+    if game:
+        quote = replace(quote, way=await _way(node, terms))
     words = f"you can lose {max_loss_words(Role.CALLER, terms)}"
     answered, answer = trio.open_memory_channel[bool](1)
     node.consents[token] = answered

@@ -35,12 +35,14 @@ from protocol.images import estimated_start_s, is_there
 from protocol.messages import Wish
 from protocol.query import Condition, Filter, SortKey, gpu_key, parse_filter, parse_sort
 from protocol.units import MAX_QU, PeerKey, Qu
+from qubixd import quality
 from qubixd.book import Entry
 from qubixd.choosing import LEARNT, Image
 from qubixd.demand import is_named
 from qubixd.fitting import fittest, wish_for
 from qubixd.hiring import Search, demand_of
 from qubixd.node import Node
+from qubixd.quality import Quality
 from qubixd.quotes import all_in, sold_mib
 from qubixd.views import offer_view
 from qubixd.wire_libp2p import peer_id_of
@@ -51,6 +53,9 @@ MAX_SCORED: Final = 64
 SCORE_SECONDS: Final = 2.0
 """A list does not wait longer for scores; the next one shows them."""
 MAX_MEASURED: Final = 32
+MEASURED_AT_ONCE: Final = 16
+MEASURE_SECONDS: Final = 2.0
+PINGS_EACH: Final = 5
 MAX_QUOTES: Final = 24
 """Providers that `why --ask` asks."""
 
@@ -92,13 +97,12 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
         else:
             page = await chooser.cheapest(where, wish, args.limit)
         listed, total = [_Listed(entry) for entry in page.entries], page.total
-    if args.measure:
-        await chooser.measure([one.entry for one in listed[:MAX_MEASURED]])
+    ways = await _measured(node, [one.entry for one in listed[:MAX_MEASURED]]) if args.measure else {}
     with trio.move_on_after(SCORE_SECONDS):
         await chooser.scores([one.entry.provider for one in listed[:MAX_SCORED]])
     image = (args.image, await chooser.image_here(args.image)) if args.image else None
     return MarketView(
-        offers=[_view(node, one, wish, image) for one in listed],
+        offers=[_with_way(_view(node, one, wish, image), ways.get(one.entry.provider)) for one in listed],
         total=total,
         known=live_offers(node),
         peers=len(node.parts.wire.peers()),
@@ -106,6 +110,30 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
         use_case=_use_view(use) if use else None,
         directories=_directories(node),
     )
+
+
+async def _measured(node: Node, entries: Sequence[Entry]) -> dict[PeerKey, Quality]:
+    """The ways to these providers, some at a time; those that do not answer are left out."""
+    found: dict[PeerKey, Quality] = {}
+    free = trio.CapacityLimiter(MEASURED_AT_ONCE)
+
+    async def look(entry: Entry) -> None:
+        async with free:
+            way = await quality.measure(
+                node.parts.wire, entry.provider, entry.offer.addresses, PINGS_EACH, MEASURE_SECONDS
+            )
+        if way is not None:
+            found[entry.provider] = way
+            node.offers.book.measure(entry.provider, rtt_ms=way.rtt_ms)
+
+    async with trio.open_nursery() as nursery:
+        for entry in entries:
+            nursery.start_soon(look, entry)
+    return found
+
+
+def _with_way(view: OfferView, way: Quality | None) -> OfferView:
+    return view if way is None else replace(view, rtt_ms=way.rtt_ms, jitter_ms=way.jitter_ms)
 
 
 def _where(args: MarketArgs) -> Filter:

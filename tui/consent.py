@@ -29,6 +29,7 @@ def terms(quote: QuoteView) -> str:
         f"traffic 0; {show.qu(quote.fee_qu_per_hour)} of it are the fee of {FEE_PERCENT:g} %\n"
         f"  {show.duration(quote.max_seconds)} cost at most {show.qu(quote.deposit)} QU; so much is locked, "
         "what is not used comes back"
+        + (f"\n  The way there, for playing: {safe_line(quote.way.sentence, 300)}" if quote.way else "")
     )
 
 

@@ -58,6 +58,7 @@ COLUMNS: Final = (
     Column("net", lambda one: show.cell("yes" if one.internet else "no"), least_width=110),
     Column("region", lambda one: show.cell(one.region, max_chars=16), flexible=True),
     Column("ms", lambda one: show.cell("" if one.rtt_ms is None else f"{one.rtt_ms:.0f}"), right=True),
+    Column("±", lambda one: show.cell("" if one.jitter_ms is None else f"{one.jitter_ms:.0f}"), right=True),
     Column("QU/h", lambda one: show.cell(show.qu(one.all_in_qu_per_hour), "bold"), right=True),
     Column("score", lambda one: show.cell(_score(one)), right=True),
     Column("start", lambda one: show.cell(_start(one)), right=True),
@@ -120,6 +121,7 @@ def marks(offer: OfferView) -> str:
 
 _ONLY_IF_KNOWN: Final[dict[str, Callable[[OfferView], object]]] = {
     "ms": lambda one: one.rtt_ms is not None,
+    "±": lambda one: one.jitter_ms is not None,
     "start": lambda one: one.start_s is not None,
     "region": lambda one: one.region,
     "": marks,

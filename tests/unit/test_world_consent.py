@@ -22,6 +22,7 @@ from tests.support.lease_plan import make_terms
 from tests.support.rental import Rental, rental
 from tests.support.world import PRICE
 from tests.support.world_jobs import job
+from tui.consent import terms
 
 Clock = trio.testing.MockClock
 
@@ -42,8 +43,9 @@ class Asked:
         if event.quote and self.accept is not None:
             await confirm(self.one.bob.up, ConfirmArgs(event.quote.token, self.accept), nobody)
 
-    async def run(self, *, ask: bool) -> RunEvent:
-        args = RunArgs(job(seconds=3), str(self.one.world.root), str(self.one.bob.root / "out"), ask=ask)
+    async def run(self, *, ask: bool, extra: str = "") -> RunEvent:
+        text = job(seconds=3, extra=extra)
+        args = RunArgs(text, str(self.one.world.root), str(self.one.bob.root / "out"), ask=ask)
         return await run(self.one.bob.up, args, self.take)
 
 
@@ -88,6 +90,28 @@ async def test_a_quote_is_one_number_and_its_parts(tmp_path: Path, autojump_cloc
         assert f"alice: {quote.price_qu_per_hour:,} QU/h all in, image is there" in asking.detail
 
 
+async def test_of_a_game_the_way_is_measured_and_told_before_anything_is_signed(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with asked(tmp_path, accept=False) as front:
+        front.one.world.net.link(front.one.alice.peer, front.one.bob.peer).delay_seconds = 0.03
+        game = "ports: [{name: video, port: 47998, protocol: udp, kind: game}]\n"
+        with pytest.raises(QuoteDeclined):
+            await front.run(ask=True, extra=game)
+        quote = next(event.quote for event in front.events if event.quote)
+        assert quote.way is not None
+        assert (quote.way.kind, quote.way.rtt_ms, quote.way.jitter_ms) == ("wire", 60, 0)
+        assert "60 ms there and back, varying by less than 1 ms: fine for slow games" in terms(quote)
+
+
+async def test_a_job_that_is_no_game_is_not_kept_waiting(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with asked(tmp_path, accept=False) as front:
+        with pytest.raises(QuoteDeclined):
+            await front.run(ask=True)
+        quote = next(event.quote for event in front.events if event.quote)
+        assert quote.way is None and "playing" not in terms(quote)
+
+
 async def test_no_means_that_nothing_is_signed(tmp_path: Path, autojump_clock: Clock) -> None:
     async with asked(tmp_path, accept=False) as front:
         with pytest.raises(QuoteDeclined, match="nothing is owed"):
@@ -112,9 +136,9 @@ async def test_a_front_end_that_goes_away_unanswered_signs_nothing(
 
 
 def test_the_words_and_the_numbers() -> None:
-    terms = make_terms()
-    assert max_loss_words(Role.CALLER, terms) == "at most 22,000 QU = 4.4 intervals of 5 s"
-    assert max_loss_words(Role.PROVIDER, terms) == "at most 16,000 QU = 3.2 intervals of 5 s"
+    usual = make_terms()
+    assert max_loss_words(Role.CALLER, usual) == "at most 22,000 QU = 4.4 intervals of 5 s"
+    assert max_loss_words(Role.PROVIDER, usual) == "at most 16,000 QU = 3.2 intervals of 5 s"
     short = make_terms(max_seconds=Seconds(2))
     assert max_loss_if_gone(make_terms(max_seconds=Seconds(9_999))) == 1_000 * (1_260 + 3 * 16)
     assert max_loss_if_gone(short) == short.deposit
