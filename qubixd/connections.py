@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import trio
 
-from protocol.errors import UsageError
+from protocol.errors import LeaseUnknown, UsageError
 from protocol.lease_state import Lease, Role
 from protocol.relay_lease import is_relay
 from protocol.units import PeerKey
+from qubixd.jobfiles import JobFiles
 from qubixd.leases import Leases
 from qubixd.link import LinkView
 from qubixd.link.links import Links
@@ -18,17 +19,24 @@ from qubixd.link.stream import LinkStream
 from qubixd.link.tls import Identity
 from qubixd.parts import Parts
 from qubixd.paths.dialler import Paths
+from qubixd.tunnels.door import Door
 
 
 @dataclass(frozen=True)
 class Connections:
     paths: Paths
     links: Links
+    door: Door | None
+    """To the jobs that run here; None where none do."""
     addresses_of: Callable[[Lease], tuple[str, ...]]
 
     @classmethod
     def build(
-        cls, parts: Parts, leases: Leases, addresses_of: Callable[[Lease], tuple[str, ...]]
+        cls,
+        parts: Parts,
+        leases: Leases,
+        files: JobFiles,
+        addresses_of: Callable[[Lease], tuple[str, ...]],
     ) -> Connections:
         """Only those with whom there is a lease are let in, or make this node dial."""
 
@@ -37,7 +45,10 @@ class Connections:
 
         identity = Identity(parts.key.public)
         paths = Paths(parts.wire, parts.key, identity, may)
-        return cls(paths, Links(parts.key.public, paths), addresses_of)
+        links = Links(parts.key.public, paths)
+        door = Door(leases, parts.runner, files.folder) if parts.runner else None
+        links.serve(door.serve if door else _nobody_home)
+        return cls(paths, links, door, addresses_of)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer peers until cancelled, which breaks every stream."""
@@ -59,6 +70,10 @@ class Connections:
         """How the streams with a lease's other side travel now; None while there is no way."""
         other = lease.terms.provider if lease.role is Role.CALLER else lease.terms.caller
         return self.links.view(other)
+
+
+async def _nobody_home(stream: LinkStream) -> None:
+    await stream.refuse(LeaseUnknown("there is no such lease with you"))
 
 
 def _provider_of(lease: Lease) -> PeerKey:

@@ -196,7 +196,7 @@ async def run_node(
             metering,
             proving,
             office,
-            Connections.build(parts, leases, addresses_of),
+            Connections.build(parts, leases, files, addresses_of),
             LocalTunnels(),
             stop_soon=asked_to_stop.set,
         )
