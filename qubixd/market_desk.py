@@ -37,7 +37,7 @@ from protocol.query import Condition, Filter, SortKey, gpu_key, parse_filter, pa
 from protocol.units import MAX_QU, PeerKey, Qu
 from qubixd import quality
 from qubixd.book import Entry
-from qubixd.choosing import LEARNT, Image
+from qubixd.choosing import LEARNT, MEASURE_SECONDS, MEASURED_AT_ONCE, Image
 from qubixd.demand import is_named
 from qubixd.fitting import fittest, wish_for
 from qubixd.hiring import Search, demand_of
@@ -53,8 +53,6 @@ MAX_SCORED: Final = 64
 SCORE_SECONDS: Final = 2.0
 """A list does not wait longer for scores; the next one shows them."""
 MAX_MEASURED: Final = 32
-MEASURED_AT_ONCE: Final = 16
-MEASURE_SECONDS: Final = 2.0
 PINGS_EACH: Final = 5
 MAX_QUOTES: Final = 24
 """Providers that `why --ask` asks."""

@@ -51,12 +51,13 @@ def test_every_code_of_a_group_is_named() -> None:
 
 def test_the_numbers() -> None:
     said = PAGE.replace("\n", " ").replace("   ", " ")
-    words = {8: "eight", 3: "three", 2: "two", 6: "six", 50: "fifty"}
+    words = {8: "eight", 5: "five", 3: "three", 2: "two", 6: "six", 50: "fifty"}
     assert f"The first {words[hiring.MAX_ASKED]} are asked for quotes, {words[hiring.WAVE]} at a time" in said
     assert f"the first {market_desk.MAX_SCORED} offers shown" in said
     assert f"within {words[int(market_desk.SCORE_SECONDS)]} seconds" in said
     assert (
-        f"asks the first {market_desk.MAX_MEASURED} for a round trip, {choosing.MEASURED_AT_ONCE} at" in said
+        f"asks the first {market_desk.MAX_MEASURED} for {words[market_desk.PINGS_EACH]} round trips, "
+        f"{choosing.MEASURED_AT_ONCE} at" in said
     )
     assert f"of the {choosing.MAX_LEARNT} cheapest that else match" in said
     assert f"asks the first {market_desk.MAX_QUOTES} that fit" in said
