@@ -11,9 +11,10 @@ import asyncio
 import secrets
 import socket
 import sys
+import threading
 import webbrowser
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
@@ -168,13 +169,28 @@ async def _in_browser(page: Page, screen: Console) -> None:
     door = Door(page)
     server = await asyncio.start_server(door.serve, LOCAL, 0)
     async with server:
-        port = server.sockets[0].getsockname()[1]
-        begun = await asyncio.to_thread(webbrowser.open, f"http://{LOCAL}:{port}/{door.word}")
-        if not begun:
+        begun = _begin_browser(f"http://{LOCAL}:{server.sockets[0].getsockname()[1]}/{door.word}")
+        used = asyncio.create_task(door.used.wait())
+        either: set[asyncio.Future[Any]] = {begun, used}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not used.done() and not begun.result():
             _tell(f"No browser could be begun here. Open {page.url}")
         _until(screen, page)
-        if begun:
-            await door.used.wait()
+        await used
+
+
+def _begin_browser(address: str) -> asyncio.Future[bool]:
+    """Whether there is one. Those of a terminal come back when they end, so nobody waits for the thread."""
+    loop = asyncio.get_running_loop()
+    begun: asyncio.Future[bool] = loop.create_future()
+
+    def begin() -> None:
+        found = webbrowser.open(address)
+        with suppress(RuntimeError):  # the loop may be no more
+            loop.call_soon_threadsafe(begun.set_result, found)
+
+    threading.Thread(target=begin, daemon=True).start()
+    return begun
 
 
 def _tell(line: str) -> None:
