@@ -202,7 +202,7 @@ async def run_discard(performer: Performer, task: Task, effect: m.RunDiscard) ->
     lease_id = task.lease.lease_id
     await _runner(performer).stop(lease_id, STOP_GRACE_S)
     await _runner(performer).remove(lease_id)
-    await performer.files.forget(lease_id, ("workspace", "inputs.tar", "secrets"))
+    await performer.files.forget(lease_id, ("workspace", "parts", "inputs.tar", "secrets"))
     return m.RunDiscarded(performer.now_ms())
 
 

@@ -5,6 +5,7 @@
   access     sealed for this node: what lets its person into a job that it rented (access.py)
   inputs.tar what the caller sent       workspace/  what the job sees (provider)
   outputs.tar, job.log                  what the job left
+                                        parts/      files that are being copied into it (tunnels/parts.py)
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Leftovers:
 
     async def _forget_files(self, lease: Lease) -> None:
         old = self.now_ms() - lease.ended_at > KEEP_FILES_MS
-        names = (".",) if old else ("workspace", "inputs.tar", "secrets", "access")
+        names = (".",) if old else ("workspace", "parts", "inputs.tar", "secrets", "access")
         await self.files.forget(lease.lease_id, names)
 
     async def _jobs(self) -> frozenset[LeaseId]:

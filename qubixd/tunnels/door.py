@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -25,7 +25,6 @@ from protocol.lease_state import Lease, Phase, Role
 from protocol.messages import OpenFiles, OpenProgram, OpenTcp, OpenUdp
 from protocol.relay_lease import is_relay
 from protocol.units import LeaseId
-from qubixd.leases import Leases
 from qubixd.link.pump import carry, carry_datagrams
 from qubixd.link.stream import LinkStream
 from qubixd.runner import Dialed, Inside, Runner, Terminal
@@ -43,6 +42,14 @@ HOLDS: Final = RUNS | {Phase.PAUSED}
 """A paused job keeps its connections, on which nothing comes meanwhile."""
 
 
+class Book(Protocol):
+    """What the door asks of `Leases`."""
+
+    on_change: list[Callable[[Lease], None]]
+
+    async def get(self, lease_id: LeaseId) -> Lease: ...
+
+
 @dataclass(eq=False)
 class _Guest:
     """One stream inside."""
@@ -58,7 +65,7 @@ class _Guest:
 class Door:
     """Serves `Links`. Each stream is a task of its own, so that a peer that reads nothing holds up itself."""
 
-    def __init__(self, leases: Leases, runner: Runner, folder_of: Callable[[LeaseId], Path]) -> None:
+    def __init__(self, leases: Book, runner: Runner, folder_of: Callable[[LeaseId], Path]) -> None:
         """`folder_of`: the directory of a lease, with the job's `workspace` in it."""
         self._leases = leases
         self._runner = runner
