@@ -59,7 +59,7 @@ class Puncher:
         raise PeerUnreachable("the punch came to nothing in time")
 
     async def _ask(self, peer: PeerKey, known: Known, attempt: int) -> Carrier:
-        async with self._hole(known, attempt) as hole:
+        async with self._hole(peer, known, attempt) as hole:
             trip = await self._wire.round_trip(peer)
             stream = await self._wire.open(peer, PATHS_PROTOCOL)
             async with stream:
@@ -75,7 +75,7 @@ class Puncher:
         """As the one who is asked: says where, waits for the sign, and meets the asker."""
         with trio.move_on_after(AGREE_SECONDS):
             remote = self._remote(peer, message)
-            async with self._hole(known, message.attempt) as hole:
+            async with self._hole(peer, known, message.attempt) as hole:
                 await send_signed(stream, self._key.sign(_word(hole, message.attempt, message.nonce)))
                 if await stream.receive_some(1):
                     raise MessageInvalid("a peer said more than a punch needs")
@@ -95,12 +95,15 @@ class Puncher:
         return end
 
     @asynccontextmanager
-    async def _hole(self, known: Known, attempt: int) -> AsyncIterator[Hole]:
+    async def _hole(self, peer: PeerKey, known: Known, attempt: int) -> AsyncIterator[Hole]:
         """Fresh each time; if the peer's firewall lets it reach one port only, that one, as outside too."""
         port = source_port(known.side.ports) or (LAST_RESORT_PORT if attempt else 0)
         if port and not may_use(port):
             port = 0
-        async with drilled(self._around.echoes(), port) as hole:
+        theirs = {self._wire.remote_ip(peer), *(end.ip for end in known.side.ends)}
+        # Not the peer itself: what is open to it from this port already could not be opened again.
+        echoes = [end for end in self._around.echoes() if end.ip not in theirs]
+        async with drilled(echoes, port) as hole:
             if hole.is_symmetric:
                 self._around.symmetric()
                 raise PeerUnreachable("this router shows another port to everyone (symmetric NAT)")

@@ -37,11 +37,16 @@ class End:
 
 @asynccontextmanager
 async def end(
-    number: int, bootstrap: Sequence[str] = (), *, port: int = 0, hidden: bool = False
+    number: int,
+    bootstrap: Sequence[str] = (),
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    hidden: bool = False,
 ) -> AsyncIterator[End]:
     """Links of it answer every stream with what it says. `hidden`: nobody can dial it."""
     seed = seed_of(number)
-    config = WireConfig("127.0.0.1", port, tuple(bootstrap), (NOWHERE,) if hidden else ())
+    config = WireConfig(host, port, tuple(bootstrap), (NOWHERE,) if hidden else ())
     async with open_wire(config, seed, FAST) as wire:
         made = built(wire, NodeKey(seed))
         async with trio.open_nursery() as nursery:
