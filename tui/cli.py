@@ -23,6 +23,7 @@ from tui import (
     run,
     show,
     stake,
+    tunnel_verbs,
     up,
     verbs,
     wallet,
@@ -225,6 +226,7 @@ VERBS: dict[str, Verb] = {
         devnet.add_arguments,
         devnet.devnet,
     ),
+    **tunnel_verbs.VERBS,
     **CONNECTING,
     "images": Verb(
         "show the ready-made environments of job files, and build their images",

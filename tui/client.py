@@ -70,7 +70,7 @@ class Client:
                 if isinstance(item, QubixError):
                     raise item
                 ended = "event" not in item
-                yield _read(verb, item)
+                yield typed(verb, item)
         finally:
             del self._waiting[number]
             while not queue.empty():  # lets `receive` go on if it waits for room here
@@ -135,7 +135,7 @@ async def connect(path: Path) -> AsyncIterator[Client]:
         await asyncio.gather(receiver, return_exceptions=True)
 
 
-def _read(verb: str, frame: Frame) -> Any:
+def typed(verb: str, frame: Frame) -> Any:
     """The event or answer in a frame, typed; the error in it, raised."""
     if "event" in frame and verb in control.EVENTS:
         return convert(frame["event"], control.EVENTS[verb], f"event of {verb}")
