@@ -27,8 +27,13 @@ class Carrier(Protocol):
         """IP:PORT of the other end, or the relay's peer id; for people."""
         ...
 
-    async def send_parts(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Send these one after the other. One task at a time."""
+    def put(self, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+        """Send these one after the other, as far as it goes without waiting. False if the carrier holds
+        some of them back: then `flush` comes before the next `put`."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until all that was put is on its way. One task at a time."""
         ...
 
     async def receive_some(self) -> bytes | bytearray | memoryview:

@@ -18,12 +18,18 @@ class StreamCarrier:
 
     def __init__(self, stream: trio.abc.Stream, kind: PathKind, address: str) -> None:
         self._stream, self.kind, self.address = stream, kind, address
+        self._held = b""
 
-    async def send_parts(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+    def put(self, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+        self._held = b"".join(parts)
+        return not self._held
+
+    async def flush(self) -> None:
         try:
-            await self._stream.send_all(b"".join(parts) if len(parts) > 1 else parts[0])
+            await self._stream.send_all(self._held)
         except trio.BrokenResourceError as error:
             raise StreamBroken("the connection broke") from error
+        self._held = b""
 
     async def receive_some(self) -> bytes | bytearray:
         try:

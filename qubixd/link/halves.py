@@ -146,12 +146,15 @@ class Incoming:
         self.window = FIRST_WINDOW
         self._limit = FIRST_WINDOW
 
-    def add(self, position: int, piece: bytes | memoryview) -> None:
-        """Bytes have come. MessageInvalid if they are not the next ones or more than was granted."""
+    def check(self, position: int, size: int) -> None:
+        """Bytes come. MessageInvalid if they are not the next ones or more than was granted."""
         if position != self.received or self.ended:
             raise MessageInvalid("a peer sent bytes of a stream out of order")
-        if self.received + len(piece) > self._limit:
+        if self.received + size > self._limit:
             raise MessageInvalid("a peer sent more bytes than it was granted")
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """Keep them until they are taken."""
         self.received += len(piece)
         self.waiting_bytes += len(piece)
         last = self._chunks[-1] if self._chunks else None
@@ -159,6 +162,11 @@ class Incoming:
             last += piece  # so that many tiny pieces take little more than their bytes
         else:
             self._chunks.append(bytearray(piece) if len(piece) < SMALL and last is not None else bytes(piece))
+
+    def pass_by(self, size: int) -> None:
+        """They are consumed already; nothing else may be waiting."""
+        self.received += size
+        self._consumed += size
 
     def end(self, position: int) -> None:
         """The end has come."""

@@ -158,10 +158,10 @@ class Link:
 
     # --- streams of the peer ------------------------------------------------------------------
 
-    def find(self, number: int) -> LinkStream | None:
-        """None if it is over; MessageInvalid if it never was."""
+    def find(self, number: int, *, ending: bool) -> LinkStream | None:
+        """None if it is over; MessageInvalid if it never was, unless this is its end anyway."""
         stream = self.streams.get(number)
-        if stream is None and number > self._newest[number & 1]:
+        if stream is None and not ending and number > self._newest[number & 1]:
             raise MessageInvalid("a peer spoke of a stream that was never opened")
         return stream
 
@@ -169,10 +169,11 @@ class Link:
         number, turn, window = frame.stream, frame.value >> 32, frame.value & 0xFFFFFFFF
         if number & 1 == self._parity or number < 2 or not turn:
             raise MessageInvalid("a peer opened a stream with a number that is not its to give")
-        if number <= self._newest[1 - self._parity]:
+        if number in self.streams or number in self._remembered:
             self._opened_again(mux, number, turn, window)
             return
-        self._newest[1 - self._parity] = number
+        # Those on other carriers may have overtaken it.
+        self._newest[1 - self._parity] = max(number, self._newest[1 - self._parity])
         if (reason := self._why_not()) is not None:
             mux.urgent(frames.abort(number, "tunnel.too_many", reason))
             return

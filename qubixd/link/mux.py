@@ -23,8 +23,6 @@ from qubixd.link.stream import LinkStream
 log = logging.getLogger(__name__)
 
 BATCH_BYTES: Final = 256 * 1024
-BULK_BYTES: Final = 32 * 1024
-"""A batch of more waits for its turn among all carriers."""
 PING_SECONDS: Final = 10.0
 SILENCE_SECONDS: Final = 25.0
 """Without a byte, though pinged: the carrier is dead."""
@@ -39,10 +37,15 @@ _OF_STREAMS: Final = frozenset((Kind.DATA, Kind.END, Kind.ACK, Kind.ACCEPT, Kind
 
 
 class Turns:
-    """Bulk batches of all carriers, one in each pass of the event loop: control waits for one at most."""
+    """Batches of bulk on all carriers, one in each pass of the event loop: control waits for one at most."""
 
     def __init__(self) -> None:
-        self.lock = trio.Lock()
+        self._lock = trio.Lock()
+
+    async def rest(self) -> None:
+        """After a batch: let everybody else have a turn."""
+        async with self._lock:  # whoever waits gets it in order, each in a pass of its own
+            pass
 
 
 class Owner(Protocol):
@@ -55,8 +58,8 @@ class Owner(Protocol):
     def greeted(self, mux: Mux, run: int) -> None: ...
     def opened(self, mux: Mux, frame: Frame) -> None: ...
     def resumed(self, mux: Mux, frame: Frame) -> None: ...
-    def find(self, number: int) -> LinkStream | None:
-        """None if it is over; MessageInvalid if it never was."""
+    def find(self, number: int, *, ending: bool) -> LinkStream | None:
+        """None if it is over; MessageInvalid if it never was, unless this is its end anyway."""
         ...
 
 
@@ -78,6 +81,11 @@ class Mux:
         self._ping: float | None = None
         self._heard = trio.current_time()
         self._greeted = False
+        self._holding = False
+        """The carrier has more than it can send now."""
+        self._reading = False
+        """In the middle of a batch that came: answers go together at its end."""
+        self._failed: Exception | None = None
         self._doubtful = False
         self._wake, self._beat = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
 
@@ -109,15 +117,19 @@ class Mux:
 
     def wants_to_send(self, stream: LinkStream) -> None:
         self._ready.setdefault(stream.number, stream)
-        self._wake.unpark_all()
+        self._go()
 
     def wants_to_ack(self, stream: LinkStream) -> None:
         self._acks[stream.number] = stream
-        self._wake.unpark_all()
+        self._go()
 
     def urgent(self, frame: bytes) -> None:
         self._urgent.append(frame)
-        self._wake.unpark_all()
+        self._go()
+
+    async def rest(self) -> None:
+        """Whoever has sent a lot calls this before the next."""
+        await self._turns.rest()
 
     def drop(self, stream: LinkStream) -> None:
         """It is over, or goes on elsewhere."""
@@ -125,23 +137,41 @@ class Mux:
             self.idle_since = trio.current_time()
         self._ready.pop(stream.number, None)
 
-    async def _write(self) -> NoReturn:
-        while True:
-            if not (self._urgent or self._acks or self._ready or self._pong is not None):
-                await self._wake.park()
-            elif self._waiting() > BULK_BYTES:
-                async with self._turns.lock:
-                    await self._send_batch()
-            else:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                await self._send_batch()
+    def _go(self) -> None:
+        """Send a batch at once, in the task of whoever has something to say; `_write` does the rest."""
+        if self._reading or self._is_stuck():
+            return
+        try:
+            self._put()
+        except (QubixError, trio.ClosedResourceError) as error:
+            self._failed = error
+        if self._is_stuck() or self._has_more():
+            self._wake.unpark_all()
 
-    async def _send_batch(self) -> None:
+    def _is_stuck(self) -> bool:
+        """Nothing can go before `_write` has seen to it."""
+        return self._holding or self._failed is not None
+
+    def _put(self) -> None:
         if parts := self._gather():
-            await self.carrier.send_parts(parts)
+            self._holding = not self.carrier.put(parts)
 
-    def _waiting(self) -> int:
-        return max((stream.out.room for stream in self._ready.values()), default=0)
+    def _has_more(self) -> bool:
+        return bool(self._urgent or self._acks or self._ready or self._pong is not None)
+
+    async def _write(self) -> NoReturn:
+        """What did not go at once."""
+        while True:
+            if self._failed is not None:
+                raise self._failed
+            if self._holding:
+                await self.carrier.flush()
+                self._holding = False
+            elif self._has_more():
+                self._put()
+                await self.rest()
+            else:
+                await self._wake.park()
 
     def _gather(self) -> list[bytes | bytearray | memoryview]:
         """The next batch: small frames, then data of one stream after the other."""
@@ -183,10 +213,16 @@ class Mux:
             self._heard = trio.current_time()
             self._owner.received.add(len(data))
             self.moved.add(len(data))
-            for frame in splitter.feed(data):
-                self._take(frame)
+            self._reading = True
+            try:
+                for frame in splitter.feed(data):
+                    self._take(frame)
+            finally:
+                self._reading = False
+            self._go()
             if len(self._urgent) > _MAX_URGENT:
                 raise MessageInvalid("a peer asks over a link for more than it listens to")
+            await self._turns.rest()
         raise StreamBroken("the connection was closed at the other end")
 
     def _take(self, frame: Frame) -> None:
@@ -200,7 +236,6 @@ class Mux:
             self._owner.resumed(self, frame)
         elif frame.kind == Kind.PING:
             self._pong = frame.value
-            self._wake.unpark_all()
         else:
             self._take_pong(frame)
 
@@ -218,7 +253,7 @@ class Mux:
 
     def _for_stream(self, frame: Frame) -> None:
         """A stream that gets nonsense ends; what comes late for one that is over or elsewhere is dropped."""
-        stream = self._owner.find(frame.stream)
+        stream = self._owner.find(frame.stream, ending=frame.kind == Kind.ABORT)
         if stream is None or (stream.road is not self and frame.kind != Kind.ABORT):
             return
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -17,30 +17,30 @@ DATAGRAM_BACKLOG_BYTES: Final = 128 * 1024
 """Datagrams are dropped while more than this is on its way: late ones are worth less than none."""
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
-Socket = trio.SocketStream | trio.abc.HalfCloseableStream
 
-
-async def carry(stream: LinkStream, sock: Socket) -> tuple[int, int]:
+async def carry(
+    stream: LinkStream, sock: trio.SocketStream | trio.abc.HalfCloseableStream
+) -> tuple[int, int]:
     """Both ways until both have ended, each with its end of stream; closes both. A reset of the socket
     aborts the stream, and the other way round; `stream.failure` says why, and is None if all went well.
     Returns the bytes (sent over the stream, received from it)."""
+    local = _Plain(sock) if isinstance(sock, trio.SocketStream) else _Other(sock)
     counts, through = [0, 0], False
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, stream, nursery.cancel_scope)
             async with trio.open_nursery() as both:
-                both.start_soon(_outwards, stream, sock, counts)
-                both.start_soon(_inwards, stream, sock, counts)
+                both.start_soon(_outwards, stream, local, counts)
+                both.start_soon(_inwards, stream, local, counts)
             await stream.aclose()
             through = stream.failure is None
             nursery.cancel_scope.cancel()
-    except* trio.BrokenResourceError:
+    except* (trio.BrokenResourceError, OSError):
         stream.abort("tunnel.reset", "the program at the other end has reset the connection")
     except* QubixError:
         pass  # it is the stream's, which keeps it
     finally:
-        if not through:
-            _reset(sock)
+        local.close(through)
         await trio.aclose_forcefully(sock)
         await trio.aclose_forcefully(stream)
     return counts[0], counts[1]
@@ -54,24 +54,104 @@ async def _watch(stream: LinkStream, scope: trio.CancelScope) -> None:
         scope.cancel()
 
 
-async def _outwards(stream: LinkStream, sock: Socket, counts: list[int]) -> None:
-    while data := await sock.receive_some(CHUNK_BYTES):
+async def _outwards(stream: LinkStream, local: _Local, counts: list[int]) -> None:
+    while data := await local.receive():
         counts[0] += len(data)
         await stream.send_all(data)
     await stream.send_eof()
 
 
-async def _inwards(stream: LinkStream, sock: Socket, counts: list[int]) -> None:
-    while data := await stream.receive_some():
-        await sock.send_all(data)
+async def _inwards(stream: LinkStream, local: _Local, counts: list[int]) -> None:
+    def sink(piece: bytes | memoryview) -> int:
+        taken = local.offer(piece)
+        counts[1] += taken
+        return taken
+
+    while data := await stream.pour(sink):
+        await local.send(data)
         counts[1] += len(data)
-    await sock.send_eof()
+    await local.end()
 
 
-def _reset(sock: Socket) -> None:
-    """Let the close that follows tell the local program that not all was said."""
-    if isinstance(sock, trio.SocketStream) and sock.socket.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+class _Local(Protocol):
+    """The local side of a tunnel. OSError or BrokenResourceError when it breaks."""
+
+    async def receive(self) -> bytes | bytearray: ...
+    async def send(self, data: bytes | bytearray) -> None: ...
+    def offer(self, piece: bytes | memoryview) -> int:
+        """Take as much as goes without waiting. Never fails: what is wrong shows at the next `send`."""
+        ...
+
+    async def end(self) -> None: ...
+    def close(self, through: bool) -> None:
+        """Tell the local program whether all was said."""
+        ...
+
+
+class _Plain:
+    """A socket without trio's stream around it, whose every call costs a pass of the event loop."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._sock = socket.socket(fileno=stream.socket.detach())
+        self._sock.setblocking(False)
+        if self._is_tcp():
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _is_tcp(self) -> bool:
+        return self._sock.family in (socket.AF_INET, socket.AF_INET6)
+
+    async def receive(self) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(CHUNK_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+
+    async def send(self, data: bytes | bytearray) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+
+    def offer(self, piece: bytes | memoryview) -> int:
+        try:
+            return self._sock.send(piece)
+        except OSError:
+            return 0
+
+    async def end(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self, through: bool) -> None:
+        if not through and self._is_tcp():
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)  # so it is a reset
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+
+
+class _Other:
+    """Any other stream of trio's."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self._stream = stream
+
+    async def receive(self) -> bytes | bytearray:
+        return await self._stream.receive_some(CHUNK_BYTES)
+
+    async def send(self, data: bytes | bytearray) -> None:
+        await self._stream.send_all(data)
+
+    def offer(self, piece: bytes | memoryview) -> int:
+        return 0
+
+    async def end(self) -> None:
+        await self._stream.send_eof()
+
+    def close(self, through: bool) -> None:
+        """`carry` closes it; there is no more that it could say."""
 
 
 async def carry_datagrams(

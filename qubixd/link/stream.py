@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NoReturn, Protocol
 
 import trio
@@ -24,6 +25,7 @@ class Road(Protocol):
     def wants_to_send(self, stream: LinkStream) -> None: ...
     def wants_to_ack(self, stream: LinkStream) -> None: ...
     def urgent(self, frame: bytes) -> None: ...
+    async def rest(self) -> None: ...
 
 
 class Home(Protocol):
@@ -53,6 +55,7 @@ class LinkStream(trio.abc.HalfCloseableStream):
         self.out, self.inc = Outgoing(), Incoming()
         self.opening_bytes = b""
         self._home, self._closed, self._over = home, False, False
+        self._sink: Callable[[bytes | memoryview], int] | None = None
         self._shut = False
         """Closed here before anything failed."""
         self._readable, self._writable = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
@@ -85,22 +88,31 @@ class LinkStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Returns when at most a few chunks are still to go."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        view = memoryview(data if isinstance(data, bytes) else bytes(data))
+        whole = data if isinstance(data, bytes) else bytes(data)
+        if len(whole) <= CHUNK_BYTES:
+            await self._send(whole)
+            return
+        view = memoryview(whole)
         for start in range(0, len(view), CHUNK_BYTES):
+            await self._send(view[start : start + CHUNK_BYTES])
+
+    async def _send(self, chunk: bytes | memoryview) -> None:
+        self._check_sending()
+        self.out.add(chunk)
+        self._wake_road()
+        if self.out.unsent_bytes < CHUNK_BYTES:
+            await (self.road.rest() if self.road is not None else trio.lowlevel.checkpoint())
+        await self._until_room()
+
+    async def _until_room(self) -> None:
+        while self.out.unsent_bytes >= CHUNK_BYTES:
+            await self._writable.park()
             self._check_sending()
-            self.out.add(view[start : start + CHUNK_BYTES] if len(view) > CHUNK_BYTES else view.obj)  # type: ignore[arg-type]  # the bytes themselves
-            self._wake_road()
-            while self.out.unsent_bytes >= CHUNK_BYTES:
-                await self._writable.park()
-                self._check_sending()
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
         self._check_sending()
-        while self.out.unsent_bytes >= CHUNK_BYTES:
-            await self._writable.park()
-            self._check_sending()
+        await self._until_room()
 
     async def send_eof(self) -> None:
         """Nothing more goes out; the other direction stays open."""
@@ -121,6 +133,15 @@ class LinkStream(trio.abc.HalfCloseableStream):
             self._check()
         self._after_taking()
         return data
+
+    async def pour(self, sink: Callable[[bytes | memoryview], int]) -> bytes | bytearray:
+        """As `receive_some`; what comes in the meantime goes straight into `sink`, which takes as much as
+        it can without waiting and says how much."""
+        self._sink = sink
+        try:
+            return await self.receive_some()
+        finally:
+            self._sink = None
 
     def _after_taking(self) -> None:
         inc = self.inc
@@ -246,8 +267,15 @@ class LinkStream(trio.abc.HalfCloseableStream):
         self._wake_road()
 
     def on_data(self, position: int, piece: bytes | memoryview) -> None:
-        self.inc.add(position, piece)
-        self._readable.unpark_all()
+        self.inc.check(position, len(piece))
+        if self._sink is not None and not self.inc.waiting_bytes:
+            taken = self._sink(piece)
+            self.inc.pass_by(taken)
+            self._after_taking()
+            piece = piece[taken:]
+        if piece:
+            self.inc.add(piece)
+            self._readable.unpark_all()
 
     def on_end(self, position: int) -> None:
         self.inc.end(position)

@@ -112,6 +112,8 @@ class TlsCarrier:
         # Anonymous maps take no memory before they are written to, unlike a bytearray.
         self._raw = memoryview(mmap.mmap(-1, BUFFER_BYTES))
         self._plain = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+        self._held = memoryview(b"")
+        """Encrypted, and for the moment more than the socket takes."""
         self._closed = False
 
     async def shake_hands(self, context: ssl.SSLContext, *, server: bool) -> bytes:
@@ -131,21 +133,22 @@ class TlsCarrier:
             try:
                 step()
             except ssl.SSLWantReadError:
-                await self._flush()
+                await self.flush()
                 if not await self._fill():
                     raise StreamBroken("the other side hung up in the middle of the handshake") from None
             else:
-                await self._flush()
+                await self.flush()
                 return
 
     async def _say_why(self) -> None:
         """The alert that the library has written, as far as it still goes out."""
         with suppress(StreamBroken):
-            await self._flush()
+            await self.flush()
 
     async def confirm(self) -> None:
         """The server's last word: it has taken the client's certificate."""
-        await self.send_parts([_CONFIRMED])
+        if not self.put([_CONFIRMED]):
+            await self.flush()
 
     async def wait_confirmed(self) -> None:
         """The client's part is through before the server has looked at its certificate."""
@@ -154,21 +157,29 @@ class TlsCarrier:
 
     # --- bytes --------------------------------------------------------------------------------
 
-    async def send_parts(self, parts: Sequence[Buffer]) -> None:
+    def put(self, parts: Sequence[Buffer]) -> bool:
         write = self._tls.write
         for part in parts:
             write(part)
-        await self._flush()
+        return self._send()
 
-    async def _flush(self) -> None:
-        data = memoryview(self._out.read())
-        while data:
-            try:
-                data = data[self._sock.send(data) :]
-            except BlockingIOError:
+    def _send(self) -> bool:
+        """As much as the socket takes now of what is encrypted; True if that is all."""
+        held = self._held or memoryview(self._out.read())
+        try:
+            while held:
+                held = held[self._sock.send(held) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise self._broken(error) from error
+        self._held = held
+        return not held
+
+    async def flush(self) -> None:
+        while self._held or self._out.pending:
+            if not self._send():
                 await trio.lowlevel.wait_writable(self._sock)
-            except OSError as error:
-                raise self._broken(error) from error
 
     async def receive_some(self) -> memoryview:
         return await self._receive(BUFFER_BYTES)
