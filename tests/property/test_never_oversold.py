@@ -105,7 +105,7 @@ class Shop:
 
     def __post_init__(self) -> None:
         files = JobFiles(Path("nowhere"), inline)
-        self.desk = Desk(PROVIDER, self.leases, files, None, now_ms, self.house, trio.Lock())
+        self.desk = Desk(PROVIDER, self.leases, files, None, now_ms, self.house, self.house, trio.Lock())
 
     def house(self) -> House:
         fit = replace(MACHINE, gpus=tuple(card for n, card in enumerate(MACHINE.gpus) if n in self.well))
