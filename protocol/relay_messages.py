@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from protocol.message_fields import Address, Count32, Duration, Instant, Money, Peer, Size
 from protocol.units import UnixMs
@@ -32,6 +35,8 @@ class Reserved:
     life_seconds: Duration
     used_bytes: Size = 0
     """Of the free ones, those of today that are gone."""
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=8)] = ()
+    """Of the relay."""
 
 
 @dataclass(frozen=True)

@@ -106,9 +106,10 @@ def judge(words: Sequence[_Word]) -> Outside:
 
 
 class Observer:
-    """Answers others, and asks some of them. `own_ports` tells where this node listens."""
+    """Answers others, and asks some of them. `own_ports` tells where this node listens for who is at that
+    IP."""
 
-    def __init__(self, wire: Wire, own_ports: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, wire: Wire, own_ports: Callable[[str], Sequence[int]]) -> None:
         self._wire, self._own_ports = wire, own_ports
         self._words: dict[PeerKey, _Word] = {}
         self._tries: dict[str, Bucket] = {}
@@ -175,13 +176,12 @@ class Observer:
         word = _Word(ip)
         try:
             with patience(2 * _ANSWER_SECONDS):
-                for port in tuple(self._own_ports())[:_PORTS] or (0,):
+                for port in (0, *self._own_ports(ip)[:_PORTS]):
                     word.take(await observe(self._wire, peer, port), port)
+                    self._words[peer] = word
+                    self.outside = judge(list(self._words.values()))
         except QubixError as error:
             log.debug("%s does not say how it sees us: %s", peer.hex()[:16], error)
-            return
-        self._words[peer] = word
-        self.outside = judge(list(self._words.values()))
 
     # Answering
 

@@ -170,6 +170,7 @@ class Relay:
             price_qu_per_hour=self.price_qu_per_hour,
             life_seconds=Seconds(self._limits.life_seconds),
             used_bytes=self._accounts.used(peer),
+            addresses=tuple(text for text in self._wire.addresses if "/p2p-circuit" not in text),
         )
         return replace(granted, bytes_per_second=0) if self.rented(peer) else granted
 

@@ -49,6 +49,11 @@ def peers_of(addresses: Sequence[str]) -> dict[PeerKey, tuple[str, ...]]:
     return found
 
 
+def tcp_address(ip: str, port: int) -> str:
+    """A plain one, without a peer."""
+    return f"/{'ip6' if ':' in ip else 'ip4'}/{ip}/tcp/{port}"
+
+
 def is_circuit(address: Multiaddr | str) -> bool:
     """Whether it leads through a relay."""
     return _CIRCUIT in str(address)

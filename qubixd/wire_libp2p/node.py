@@ -33,7 +33,7 @@ from qubixd.wire import (
     WireCounters,
     address_text,
 )
-from qubixd.wire_libp2p.addresses import split_address
+from qubixd.wire_libp2p.addresses import split_address, tcp_address
 from qubixd.wire_libp2p.gossip import Gossip
 from qubixd.wire_libp2p.identity import key_of, libp2p_id, peer_id_of
 from qubixd.wire_libp2p.limits import Limits
@@ -173,9 +173,10 @@ class Libp2pWire:
         return next((remote for remote in remotes if remote), None)
 
     def _muxed(self, target: ID) -> list[Yamux]:
-        """Live connections to a peer, the direct ones first."""
+        """Live connections to a peer, the direct ones first, of those the ones we dialled."""
         conns = [conn.muxed_conn for conn in self.swarm.get_connections(target) if not conn.is_closed]
-        return sorted((c for c in conns if isinstance(c, Yamux)), key=lambda conn: conn.relay is not None)
+        muxed = [conn for conn in conns if isinstance(conn, Yamux)]
+        return sorted(muxed, key=lambda conn: (conn.relay is not None, not conn.is_initiator))
 
     # Streams
 
@@ -235,9 +236,11 @@ class Libp2pWire:
         ends = (text.rpartition(":") for text in self.observed().reached_at)
         return [tcp_address(ip.strip("[]"), int(port)) for ip, _, port in ends]
 
-    def _ports(self) -> list[int]:
-        listening = self._host.get_transport_addrs()
-        return [int(address.value_for_protocol("tcp") or 0) for address in listening]
+    def _ports(self, ip: str) -> list[int]:
+        """Where this node listens for who is at that IP."""
+        places = [str(address).split("/") for address in self._host.get_transport_addrs()]
+        near = is_loopback(ip)
+        return list(dict.fromkeys(int(place[4]) for place in places if near or not is_loopback(place[2])))
 
     def _listening(self) -> list[str]:
         found: list[str] = []
@@ -315,9 +318,8 @@ def _broken_stream(error: BaseException) -> bool:
     return isinstance(error, trio.BrokenResourceError | MuxedStreamError | StreamError)
 
 
-def tcp_address(ip: str, port: int) -> str:
-    """As libp2p writes it."""
-    return f"/{'ip6' if ':' in ip else 'ip4'}/{ip}/tcp/{port}"
+def is_loopback(ip: str) -> bool:
+    return ip == "::1" or ip.startswith("127.")
 
 
 def _is_ours(conn: INetConn) -> bool:

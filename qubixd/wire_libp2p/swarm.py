@@ -21,6 +21,7 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
+from qubixd.wire_libp2p.addresses import tcp_address
 from qubixd.wire_libp2p.door import Door
 from qubixd.wire_libp2p.identity import key_of
 from qubixd.wire_libp2p.limits import Limits
@@ -170,9 +171,7 @@ class GuardedSwarm(Swarm):
         proved = False
         with trio.move_on_after(self.limits.reach_seconds):
             try:
-                raw = await BufferedTcpTransport().dial(
-                    Multiaddr(f"/{'ip6' if ':' in ip else 'ip4'}/{ip}/tcp/{port}")
-                )
+                raw = await BufferedTcpTransport().dial(Multiaddr(tcp_address(ip, port)))
                 try:
                     await self.upgrader.upgrade_security(raw, True, peer_id)
                     proved = True

@@ -63,7 +63,7 @@ async def observers(net: MemoryNet, *keys: PeerKey) -> AsyncIterator[list[Observ
         for number, key in enumerate(keys, 1):
             net.ips[key] = f"198.51.100.{number}"
             wire = await nursery.start(_wire, net, key)
-            found.append(Observer(wire, lambda: [4001]))
+            found.append(Observer(wire, lambda ip: [4001]))
             nursery.start_soon(found[-1].run)
         yield found
         nursery.cancel_scope.cancel()
@@ -114,7 +114,7 @@ async def test_one_address_has_one_voice_and_liars_are_outvoted(
 async def test_an_address_is_not_tried_without_end(autojump_clock: trio.testing.MockClock) -> None:
     net = MemoryNet()
     async with net.wire(ME) as wire, net.wire(OTHERS[0]) as other:
-        Observer(other, lambda: [4001])
+        Observer(other, lambda ip: [4001])
         refused = 0
         for _ in range(10):
             try:
@@ -131,7 +131,7 @@ async def test_an_address_is_not_tried_without_end(autojump_clock: trio.testing.
 async def test_who_comes_through_a_relay_cannot_be_seen() -> None:
     net = MemoryNet()
     async with net.wire(ME) as wire, net.wire(OTHERS[0]) as other:
-        Observer(other, lambda: [4001])
+        Observer(other, lambda ip: [4001])
         net.relays[frozenset((ME, OTHERS[0]))] = OTHERS[1]
         with pytest.raises(PeerRefused, match="relay"):
             await observe(wire, OTHERS[0])
@@ -141,7 +141,7 @@ async def test_who_comes_through_a_relay_cannot_be_seen() -> None:
 async def test_garbage_costs_its_stream(garbage: bytes) -> None:
     net = MemoryNet()
     async with net.wire(ME) as wire, net.wire(OTHERS[0]) as other:
-        Observer(other, lambda: [4001])
+        Observer(other, lambda ip: [4001])
         with suppress(trio.BrokenResourceError):
             async with await wire.open(OTHERS[0], OBSERVE_PROTOCOL) as stream:
                 await stream.send_all(garbage)
