@@ -23,6 +23,8 @@ from qubixd import directory, discovery, liveness, offers, quotes, sync, talk
 from qubixd.config import Config
 from qubixd.desk import ANSWERS
 from qubixd.meters_door import METERS_PROTOCOL
+from qubixd.paths.dialler import LINK_PROTOCOL
+from qubixd.paths.offers import PATHS_PROTOCOL
 from qubixd.proof.run import PROOF_PROTOCOL
 from qubixd.wire_libp2p import exchange
 from qubixd.words import RECEIPTS_PROTOCOL
@@ -138,6 +140,8 @@ def test_every_protocol_is_described() -> None:
     described = {name for row in rows(page("wire.md"), 3) for name in re.findall(r"`(/qubix/\S+)`", row[0])}
     names = {talk.LEASE_PROTOCOL, talk.FILES_PROTOCOL, talk.LOGS_PROTOCOL, METERS_PROTOCOL, exchange.PROTOCOL}
     names |= {
+        LINK_PROTOCOL,
+        PATHS_PROTOCOL,
         PROOF_PROTOCOL,
         RECEIPTS_PROTOCOL,
         sync.PROTOCOL,
