@@ -98,6 +98,7 @@ class Reservations:
                 searching = self._automatic and self._out_of_reach()
                 self._let_go(named, searching)
                 for peer, addresses in self._wanted(named, searching):
+                    self._held[peer] = trio.CancelScope()
                     nursery.start_soon(self._hold, peer, addresses)
                 with trio.move_on_after(_LOOK_SECONDS):
                     await self._wake.wait()
@@ -142,8 +143,7 @@ class Reservations:
         return None if dialled is None else f"{tcp_address(*dialled)}/p2p/{peer_id_of(peer)}"
 
     async def _hold(self, peer: PeerKey, addresses: Sequence[str]) -> None:
-        with trio.CancelScope() as scope:
-            self._held[peer] = scope
+        with self._held[peer]:
             try:
                 await self._keep(peer, addresses)
             except QubixError as error:
