@@ -76,6 +76,7 @@ async def test_a_tree_goes_in_and_out(there: Doors) -> None:
     await copier.stream.send_eof()
     assert await copier.next() is None
     assert list((there.folder / "parts").iterdir()) == []
+    await copier.stream.aclose()
 
 
 async def test_many_entries_come_in_many_frames(there: Doors) -> None:
