@@ -233,6 +233,8 @@ class LeaseView:
     """As its provider: how often it was begun anew because it had ended."""
     detail: str = ""
     """What happens now, in words; empty when it has ended."""
+    path: control_tunnels.PathView | None = None
+    """How tunnels with the other side travel now; None where there are none."""
 
 
 @dataclass(frozen=True)

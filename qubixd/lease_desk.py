@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -17,6 +18,7 @@ from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
 from qubixd.access import access_view, check_ours
 from qubixd.node import Node
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
+from qubixd.tunnels.local import path_view
 from qubixd.views import PHASE_WORDS, lease_view, words_of
 
 MIN_PREFIX: Final = 4
@@ -44,14 +46,19 @@ async def follow(node: Node, lease: Lease, emit: Emit) -> control.RunEvent:
 
 async def ps(node: Node, args: control.PsArgs, emit: Emit) -> control.PsView:
     leases = await node.all_leases()
-    standing, progress = node.reconciler.standing, node.desk.progress
-    shown = (one for one in leases if args.all or one.phase not in TERMINAL or one.lease_id in standing)
-    return control.PsView(
-        [
-            lease_view(one, [d.code for d in standing.get(one.lease_id, ())], progress.get(one.lease_id))
-            for one in shown
-        ]
+    shown = (
+        one
+        for one in leases
+        if args.all or one.phase not in TERMINAL or one.lease_id in node.reconciler.standing
     )
+    return control.PsView([_shown(node, one) for one in shown])
+
+
+def _shown(node: Node, lease: Lease) -> control.LeaseView:
+    differences = [one.code for one in node.reconciler.standing.get(lease.lease_id, ())]
+    view = lease_view(lease, differences, node.desk.progress.get(lease.lease_id))
+    path = node.connections.view(lease) if lease.phase not in TERMINAL else None
+    return replace(view, path=path_view(path)) if path else view
 
 
 async def logs(node: Node, args: control.LogsArgs, emit: Emit) -> control.Done:

@@ -21,7 +21,6 @@ from protocol.errors import QubixError
 from protocol.file_frames import shown
 from tui import show
 from tui.safe import safe_line
-from tui.tunnel import bytes_words
 
 NAME_CHARS = 40
 
@@ -109,8 +108,10 @@ class Report:
         return self.failed[0][1].exit_code if self.failed else 0
 
     def _words(self, seconds: float) -> str:
-        rate = f", {bytes_words(self.moved_bytes / seconds)}/s" if self.moved_bytes and seconds > 0 else ""
-        words = f"Copied {_files(self.copied)}, {bytes_words(self.moved_bytes)} in {seconds:.1f} s{rate}"
+        rate = (
+            f", {show.bytes_words(self.moved_bytes / seconds)}/s" if self.moved_bytes and seconds > 0 else ""
+        )
+        words = f"Copied {_files(self.copied)}, {show.bytes_words(self.moved_bytes)} in {seconds:.1f} s{rate}"
         words += f"; {_files(self.unchanged)} unchanged" if self.unchanged else ""
         return words + (f"; {_files(len(self.failed))} failed" if self.failed else "") + "."
 

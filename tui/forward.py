@@ -18,7 +18,7 @@ from tui import show
 from tui.client import connect
 from tui.places import control_socket, data_dir
 from tui.safe import safe_line
-from tui.tunnel import bytes_words, path_words
+from tui.tunnel import path_words
 
 PORTS: Final = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})(?:/(tcp|udp))?", re.ASCII)
 MAX_PORT: Final = 65_535
@@ -125,7 +125,7 @@ class _Screen:
         parts = [path_words(path), f"{count} connection{'s' * (count != 1)}"]
         if count:
             rates = (path.received_per_second, path.sent_per_second)
-            parts += [f"{arrow} {bytes_words(rate)}/s" for arrow, rate in zip("↓↑", rates, strict=True)]
+            parts += [f"{arrow} {show.rate_words(rate)}" for arrow, rate in zip("↓↑", rates, strict=True)]
         return Text(" · ".join(parts) + " · ctrl-C closes", "dim", no_wrap=True, overflow="ellipsis")
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protocol.control import LeaseView, StatusView
+from protocol.control_tunnels import PathView
 from protocol.control_wallet import HistoryEntry, PaymentView, WalletView
 from tui.safe import safe_line
 
@@ -142,11 +143,37 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
             cell(qu(lease.paid if lease.settled else lease.promised), "bold"),
             cell(qu(lease.deposit)),
             cell(short_peer(lease.peer_id), "dim"),
+            *([_path(lease.path)] if any(one.path for one in leases) else []),
         )
         for lease in leases
     ]
-    columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
+    columns = ["lease", "role", "job", "state", "time", "used QU", "deposit QU", "with"]
+    columns += ["path"] if any(lease.path for lease in leases) else []
     return table(columns, rows, ("time", "used QU", "deposit QU"), {"job": 0, "with": 0})
+
+
+def _path(path: PathView | None) -> Text:
+    """How tunnels travel and what travels there now; a dash where there are none."""
+    if path is None:
+        return cell("")
+    if path.waiting:
+        return cell("lost", BAD)
+    rtt = "" if path.rtt_ms is None else f" {path.rtt_ms:.{0 if path.rtt_ms >= 10 else 1}f} ms"
+    rates = ((path.received_per_second, "↓"), (path.sent_per_second, "↑"))
+    return cell(path.kind + rtt + "".join(f" {sign}{rate_words(rate)}" for rate, sign in rates if rate))
+
+
+def rate_words(per_second: int) -> str:
+    return f"{bytes_words(per_second)}/s"
+
+
+def bytes_words(count: float) -> str:
+    """ "12.3 MB", in powers of 1,000 as networks have them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1_000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1_000
+    return f"{count:,.1f} TB"
 
 
 def leases_screen(leases: Sequence[LeaseView]) -> RenderableType:

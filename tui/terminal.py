@@ -49,7 +49,7 @@ def exec_arguments(parser: argparse.ArgumentParser) -> None:
         const=False,
         help="without one; by default it has one if standard input and output are one",
     )
-    parser.add_argument("command", metavar="-- COMMAND", nargs="*", help="the program and its words")
+    parser.add_argument("command", metavar="-- COMMAND", nargs="+", help="the program and its words")
 
 
 async def attach(options: argparse.Namespace) -> int:
@@ -59,8 +59,6 @@ async def attach(options: argparse.Namespace) -> int:
 
 
 async def exec_(options: argparse.Namespace) -> int:
-    if not options.command:
-        raise UsageError("say what to run, e.g. `qubix exec 3fa9c1 -- nvidia-smi`")
     terminal = options.terminal
     if terminal is None:
         terminal = os.isatty(0) and os.isatty(1)

@@ -129,15 +129,6 @@ def path_words(path: PathView) -> str:
     return words if path.rtt_ms is None else f"{words}, {path.rtt_ms:.{0 if path.rtt_ms >= 10 else 1}f} ms"
 
 
-def bytes_words(count: float) -> str:
-    """ "12.3 MB", in powers of 1,000 as networks have them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1_000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1_000
-    return f"{count:,.1f} TB"
-
-
 # --- standard input and output ----------------------------------------------------------------
 
 

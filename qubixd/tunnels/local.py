@@ -103,8 +103,8 @@ def end_of(stream: LinkStream) -> TunnelEnd:
 
 async def until_hung_up(sock: trio.socket.SocketType) -> None:
     """Until the other end of a unix socket is closed altogether, not one direction of it."""
-    if not hasattr(select, "epoll"):  # elsewhere than on Linux it is noticed with the next byte
-        await trio.sleep_forever()
+    if not hasattr(select, "epoll") or sock.fileno() < 0:
+        await trio.sleep_forever()  # elsewhere than on Linux it is noticed with the next byte
     with select.epoll(1) as watch:
         watch.register(sock.fileno(), 0)  # a hang-up is told in any case, and nothing else
         await trio.lowlevel.wait_readable(watch.fileno())
