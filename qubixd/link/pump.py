@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -13,8 +13,10 @@ from protocol.errors import MessageInvalid, QubixError
 from qubixd.link.stream import CHUNK_BYTES, LinkStream
 
 MAX_DATAGRAM_BYTES: Final = 65_507
-DATAGRAM_BACKLOG_BYTES: Final = 128 * 1024
+DATAGRAM_BACKLOG_BYTES: Final = 1024 * 1024
 """Datagrams are dropped while more than this is on its way: late ones are worth less than none."""
+_MAX_PIECES: Final = 64
+"""For one system call, which takes no more than 1,024."""
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
@@ -62,8 +64,8 @@ async def _outwards(stream: LinkStream, local: _Local, counts: list[int]) -> Non
 
 
 async def _inwards(stream: LinkStream, local: _Local, counts: list[int]) -> None:
-    def sink(piece: bytes | memoryview) -> int:
-        taken = local.offer(piece)
+    def sink(pieces: Sequence[bytes | memoryview]) -> int:
+        taken = local.offer(pieces)
         counts[1] += taken
         return taken
 
@@ -78,7 +80,7 @@ class _Local(Protocol):
 
     async def receive(self) -> bytes | bytearray: ...
     async def send(self, data: bytes | bytearray) -> None: ...
-    def offer(self, piece: bytes | memoryview) -> int:
+    def offer(self, pieces: Sequence[bytes | memoryview]) -> int:
         """Take as much as goes without waiting. Never fails: what is wrong shows at the next `send`."""
         ...
 
@@ -115,9 +117,9 @@ class _Plain:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock)
 
-    def offer(self, piece: bytes | memoryview) -> int:
+    def offer(self, pieces: Sequence[bytes | memoryview]) -> int:
         try:
-            return self._sock.send(piece)
+            return self._sock.sendmsg(pieces[:_MAX_PIECES])
         except OSError:
             return 0
 
@@ -144,7 +146,7 @@ class _Other:
     async def send(self, data: bytes | bytearray) -> None:
         await self._stream.send_all(data)
 
-    def offer(self, piece: bytes | memoryview) -> int:
+    def offer(self, pieces: Sequence[bytes | memoryview]) -> int:
         return 0
 
     async def end(self) -> None:
