@@ -25,6 +25,8 @@ class PathOffer:
     """"none", "cone" (one outer port for all it talks to), "symmetric", or "" where it does not know."""
     ports: Annotated[tuple[Annotated[int, Meta(ge=1, le=65_535)], ...], Meta(max_length=8)] = ()
     """The only ports it reaches outside, where a firewall keeps it from all others."""
+    outside: Annotated[str, Meta(max_length=45)] = ""
+    """The IP that others see it come from, where it knows: who has another is not in its network."""
 
 
 @dataclass(frozen=True)

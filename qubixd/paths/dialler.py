@@ -143,6 +143,7 @@ class Paths:
         try:
             with trio.fail_after(DIAL_SECONDS):
                 stream = trio.SocketStream(await connect(end))
+                self._around.got_out(end)
                 return await tls_client(stream, self._identity, known.offer.certificate, PathKind.DIRECT)
         except (OSError, trio.TooSlowError) as error:
             raise PeerUnreachable(f"{end} did not answer") from error

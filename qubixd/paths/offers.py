@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import trio
+from cryptography.x509 import load_der_x509_certificate
+from cryptography.x509.oid import NameOID
 
 from protocol.errors import MessageInvalid
 from protocol.messages import PathOffer
@@ -63,7 +65,7 @@ class Offers:
         """What a peer is told of this node now."""
         seen = self._around.seen
         named = tuple(end.multiaddress for end in self._own_ends())
-        return PathOffer(self._identity.certificate, named, seen.nat, seen.ports)
+        return PathOffer(self._identity.certificate, named, seen.nat, seen.ports, seen.ip)
 
     def _own_ends(self) -> list[Endpoint]:
         """Outward ones first, those of bridges later, loopback last."""
@@ -93,8 +95,12 @@ class Offers:
     def heard(self, peer: PeerKey, offer: PathOffer) -> Known:
         """Believe what a peer says of itself, for a while."""
         self._make_room()
+        _check_name(peer, offer.certificate)
         self._door.expect(peer, offer.certificate)
-        ends = dialable(offer.addresses, self._wire.remote_ip(peer), own_networks(), own_ips())
+        seen = self._around.seen.ip
+        near = not (offer.outside and seen) or offer.outside == seen
+        networks = own_networks() if near else ()
+        ends = dialable(offer.addresses, self._wire.remote_ip(peer), networks, own_ips())
         side = Side(ends, offer.nat, offer.ports)
         known = self._known[peer] = Known(offer, side, trio.current_time() + LIFE_SECONDS)
         return known
@@ -122,3 +128,13 @@ class Offers:
         for peer in (*gone, *rest[: max(0, len(rest) - MAX_KNOWN)]):
             del self._known[peer]
             self._door.forget(peer)
+
+
+def _check_name(peer: PeerKey, certificate: bytes) -> None:
+    """A certificate names the key of its node, so that nobody tells another's as its own."""
+    try:
+        names = load_der_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError as error:
+        raise MessageInvalid("a peer's certificate cannot be read") from error
+    if [name.value for name in names] != [peer.hex()]:
+        raise MessageInvalid("a peer told a certificate that is not made for its key")

@@ -21,6 +21,7 @@ FIRST_PUNCH_PATIENCE: Final = 1.5
 """When somebody waits and there is a slower way already: what is found later is for the next time."""
 PUNCHES: Final = 2
 CONE: Final = "cone"
+LAST_RESORT_PORT: Final = 443
 SYMMETRIC: Final = "symmetric"
 OPEN: Final = "none"
 
@@ -48,6 +49,7 @@ class Side:
     """The only ports it reaches outside; empty: all."""
 
     def reaches(self, end: Endpoint) -> bool:
+        """As far as it knows: `ports` may be wrong, so this decides only about what comes first."""
         return not self.ports or end.port in self.ports or not end.is_public
 
 
@@ -77,13 +79,13 @@ def plan(
 
 
 def _dials(me: Side, peer: Side) -> list[Step]:
-    ends = [end for end in peer.ends if me.reaches(end)]
+    ends = sorted(peer.ends, key=lambda end: not me.reaches(end))
     return [Step(Way.DIAL, PathKind.DIRECT, DIAL_PATIENCE, end) for end in ends]
 
 
 def _dial_back(me: Side, peer: Side, wire: PathKind | None) -> list[Step]:
     """It needs a word with the peer, and an address of ours that it may get at."""
-    if wire is None or not any(peer.reaches(end) for end in me.ends):
+    if wire is None or not me.ends:
         return []
     return [Step(Way.DIAL_BACK, PathKind.DIRECT, DIAL_BACK_PATIENCE)]
 
@@ -93,10 +95,12 @@ def _punches(me: Side, peer: Side, wire: PathKind | None, hurry: bool) -> list[S
     if wire is None or SYMMETRIC in (me.nat, peer.nat) or (me.nat == peer.nat == OPEN):
         return []
     patience = FIRST_PUNCH_PATIENCE if hurry else PUNCH_PATIENCE
-    tries = 1 if me.ports or peer.ports else PUNCHES  # there is but one port to leave from
-    return [Step(Way.PUNCH, PathKind.PUNCHED, patience, attempt=attempt) for attempt in range(tries)]
+    return [Step(Way.PUNCH, PathKind.PUNCHED, patience, attempt=attempt) for attempt in range(PUNCHES)]
 
 
-def source_port(peer_ports: Sequence[int]) -> int:
-    """From which port to punch: 0 for any, or one that the other side's firewall lets it dial."""
-    return peer_ports[0] if peer_ports else 0
+def source_port(peer_ports: Sequence[int], attempt: int) -> int:
+    """From which port to punch: 0 for a fresh one. The one that the peer's firewall lets it dial, if it knows
+    of such a firewall; in the second attempt the other way round, since either may be wrong."""
+    if attempt == 0:
+        return peer_ports[0] if peer_ports else 0
+    return 0 if peer_ports else LAST_RESORT_PORT

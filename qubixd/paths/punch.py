@@ -25,7 +25,8 @@ log = logging.getLogger("qubix.paths")
 
 ATTEMPT_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = (0.01, 0.08)
-ECHO_SECONDS: Final = 3.0
+ECHO_SECONDS: Final = 2.0
+ECHOES_SECONDS: Final = 4.0
 ECHO_QUESTION: Final = b"QUBIX/1\n"
 _NONCE_BYTES: Final = 8
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
@@ -53,13 +54,14 @@ async def drilled(echoes: Sequence[Endpoint], port: int = 0) -> AsyncIterator[Ho
     try:
         seen = []
         port = port or free_port()
-        for echo in echoes:
-            with suppress(PeerUnreachable):
-                stream, end = await observed(echo, port)
-                kept.append(stream)
-                seen.append(end)
-            if len(seen) == 2:
-                break
+        with trio.move_on_after(ECHOES_SECONDS):
+            for echo in echoes:
+                with suppress(PeerUnreachable):
+                    stream, end = await observed(echo, port)
+                    kept.append(stream)
+                    seen.append(end)
+                if len(seen) == 2:
+                    break
         if not seen:
             raise PeerUnreachable("no node that tells this one its outer address could be asked")
         yield Hole(port, tuple(seen))

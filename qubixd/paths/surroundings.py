@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -38,6 +38,11 @@ class Seen:
     """One fresh port of this machine, as each node that was asked saw it."""
     ports: tuple[int, ...] = ()
     """The only ones that get out, if not all do."""
+
+    @property
+    def ip(self) -> str:
+        """The address that the world sees."""
+        return self.outside[0].ip if self.outside and self.outside[0].is_public else ""
 
 
 def nat_of(outside: Sequence[Endpoint], own: frozenset[str]) -> str:
@@ -80,13 +85,21 @@ class Surroundings:
         self._seen, self._at, self._asked = Seen(), -math.inf, frozenset()
         self._news.set()
 
+    def got_out(self, end: Endpoint) -> None:
+        """A connection was made: a firewall that lets nothing out to that port is none."""
+        if end.is_public and self._seen.ports and end.port not in self._seen.ports:
+            self._seen = replace(self._seen, ports=())
+
     def symmetric(self) -> None:
         """Noticed while punching: the router changed its mind."""
-        self._seen = Seen(SYMMETRIC, self._seen.outside, self._seen.ports)
+        self._seen = replace(self._seen, nat=SYMMETRIC)
 
     def echoes(self) -> tuple[Endpoint, ...]:
-        """Nodes that tell addresses, those on different machines first."""
+        """Nodes that tell addresses, those on different machines first. Neighbours see this node in another
+        way than the world does, and so do the two families of addresses: they are not mixed."""
         ends = [Endpoint(*end) for end in self._wire.dialled()]
+        public = [end for end in ends if end.is_public] or ends
+        ends = [end for end in public if ":" not in end.ip] or public
         firsts = {end.ip: end for end in reversed(ends)}
         return (*firsts.values(), *(end for end in ends if end not in firsts.values()))
 
@@ -112,8 +125,9 @@ class Surroundings:
         return seen
 
     async def _only_ports(self, echoes: Sequence[Endpoint]) -> tuple[int, ...]:
-        """Ports known to get out, if a firewall swallows what goes to another: a node that is there answers
-        for a closed port, too. One that answers nothing may itself be behind a firewall, so two are asked."""
+        """Ports known to get out, if a firewall seems to swallow what goes to another: a node answers for a
+        closed port, too, unless it has such a firewall itself. So this is a guess, which decides only what
+        is tried first."""
         public = [end for end in echoes if end.is_public]
         known = tuple(dict.fromkeys(end.port for end in public))
         targets = list({end.ip: end for end in public}.values())[:2]
