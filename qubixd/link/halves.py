@@ -168,6 +168,12 @@ class Incoming:
         self.received += size
         self._consumed += size
 
+    def put_back(self, piece: bytes | memoryview) -> None:
+        """They are not consumed after all."""
+        self.received -= len(piece)
+        self._consumed -= len(piece)
+        self.add(piece)
+
     def end(self, position: int) -> None:
         """The end has come."""
         if position != self.received or self.ended:

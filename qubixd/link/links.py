@@ -36,6 +36,7 @@ class Links:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled, which breaks every stream."""
+        _keep_memory()
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -159,3 +160,9 @@ class Links:
         finally:
             with trio.CancelScope(shield=trio.current_effective_deadline() != -float("inf")):
                 await stream.aclose()
+
+
+def _keep_memory() -> None:
+    """Let the C library keep a few megabytes that were freed, instead of giving each chunk of bulk back to
+    the system and asking for it anew: freeing a large block tells it so (mallopt(3), M_MMAP_THRESHOLD)."""
+    bytes(8 << 20)

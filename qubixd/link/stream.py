@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
 import trio
@@ -17,6 +17,10 @@ LINGER_SECONDS: Final = 120.0
 """`aclose` waits so long for a sign that the other side takes what is still on its way."""
 _HASTY_LINGER_SECONDS: Final = 10.0
 """The same where this side does not care for the rest of what the other says."""
+
+
+Sink = Callable[[Sequence[bytes | memoryview]], int]
+"""Takes as much of these, one after the other, as goes without waiting, and says how much."""
 
 
 class Road(Protocol):
@@ -55,7 +59,9 @@ class LinkStream(trio.abc.HalfCloseableStream):
         self.out, self.inc = Outgoing(), Incoming()
         self.opening_bytes = b""
         self._home, self._closed, self._over = home, False, False
-        self._sink: Callable[[bytes | memoryview], int] | None = None
+        self._sink: Sink | None = None
+        self._pieces: list[bytes | memoryview] = []
+        """For the sink, of the batch that is being handed over."""
         self._shut = False
         """Closed here before anything failed."""
         self._readable, self._writable = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
@@ -134,9 +140,8 @@ class LinkStream(trio.abc.HalfCloseableStream):
         self._after_taking()
         return data
 
-    async def pour(self, sink: Callable[[bytes | memoryview], int]) -> bytes | bytearray:
-        """As `receive_some`; what comes in the meantime goes straight into `sink`, which takes as much as
-        it can without waiting and says how much."""
+    async def pour(self, sink: Sink) -> bytes | bytearray:
+        """As `receive_some`; what comes in the meantime goes straight into `sink`."""
         self._sink = sink
         try:
             return await self.receive_some()
@@ -267,20 +272,30 @@ class LinkStream(trio.abc.HalfCloseableStream):
         self._wake_road()
 
     def on_data(self, position: int, piece: bytes | memoryview) -> None:
+        """`on_batch` follows while `piece` is still good."""
         self.inc.check(position, len(piece))
         if self._sink is not None and not self.inc.waiting_bytes:
-            taken = self._sink(piece)
-            self.inc.pass_by(taken)
-            self._after_taking()
-            piece = piece[taken:]
-        if piece:
+            self._pieces.append(piece)
+            self.inc.pass_by(len(piece))
+        else:
             self.inc.add(piece)
+
+    def on_batch(self) -> None:
+        """All that came at once has been handed over."""
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            taken = self._sink(pieces) if self._sink is not None else 0
+            for piece in pieces:
+                if taken < len(piece):
+                    self.inc.put_back(piece[taken:])
+                taken = max(0, taken - len(piece))
+        if self.inc.waiting_bytes or self.inc.ended:
             self._readable.unpark_all()
+        self._after_taking()
 
     def on_end(self, position: int) -> None:
+        """`on_batch` follows."""
         self.inc.end(position)
-        self._after_taking()
-        self._readable.unpark_all()
 
     def on_ack(self, consumed: int, window: int) -> None:
         self.out.grant(consumed, window)

@@ -27,7 +27,7 @@ from protocol.errors import StreamBroken
 from protocol.paths import PathKind
 from protocol.units import PeerKey
 
-BUFFER_BYTES: Final = 256 * 1024
+BUFFER_BYTES: Final = 512 * 1024
 _RECORD_BYTES: Final = 16_384
 """The most that one TLS record holds: `read` gives no more at a time."""
 _CONFIRMED: Final = b"\x06"
