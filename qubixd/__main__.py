@@ -144,7 +144,14 @@ async def _listen(config: Config, store: Store, node_seed: bytes, stack: AsyncEx
     """The wire, on the port of the last start if any will do: others keep finding us there."""
     last = await ledger.settings.get(store, LISTEN_PORT)
     port = config.listen_port or int(last or 0)
-    wire_config = WireConfig(config.listen_host, port, config.bootstrap, mdns=_looks_nearby(config))
+    wire_config = WireConfig(
+        config.listen_host.strip("[]"),
+        port,
+        config.bootstrap,
+        config.announce,
+        mdns=_looks_nearby(config),
+        also=tuple((host.strip("[]"), number) for host, number in config.also_listen),
+    )
     limits = DIRECTORY_LIMITS if config.directory else Limits()
     try:
         wire = await stack.enter_async_context(open_wire(wire_config, node_seed, limits))
@@ -154,7 +161,7 @@ async def _listen(config: Config, store: Store, node_seed: bytes, stack: AsyncEx
         wire_config = replace(wire_config, listen_port=0)
         wire = await stack.enter_async_context(open_wire(wire_config, node_seed, limits))
     taken = re.search(r"/tcp/(\d+)", wire.addresses[0])
-    if taken and not config.listen_port:
+    if taken and not (config.listen_port or config.announce):
         await ledger.settings.put(store, LISTEN_PORT, taken[1].encode())
     return wire
 

@@ -46,8 +46,11 @@ class Config:
     """Everything the daemon is told from outside. Money in QU, times in seconds."""
 
     data_dir: str = ""
-    listen: str = "127.0.0.1:0"
-    """HOST:PORT of the libp2p listener; port 0 takes a free one."""
+    listen: tuple[str, ...] = ("127.0.0.1:0",)
+    """HOST:PORT of each place where others find this node; port 0 takes a free one. Only the first one must
+    be had."""
+    announce: tuple[str, ...] = ()
+    """Addresses to tell others instead of those listened at, as /ip4/203.0.113.7/tcp/4001."""
     bootstrap: tuple[str, ...] = ()
     chain: str = ""
     """node://HOST:PORT[,HOST:PORT...], or rpc+http://HOST:PORT or rpc+https://HOST or several of them with
@@ -101,6 +104,11 @@ class Config:
     """Addresses of directories to turn to before all others."""
     markets: tuple[str, ...] = ()
     """Which markets (catalogue.MARKETS) this node wants to know; none means all."""
+    relay: bool = False
+    """Join others that cannot reach each other."""
+    use_relay: tuple[str, ...] = ()
+    """Addresses of relays through which this node is always reached; without any it looks for some where
+    nobody can dial it."""
     mdns: str = "auto"
     """Find other nodes in the local network: on, off, or auto (on unless it listens on loopback only)."""
     json: bool = False
@@ -115,16 +123,22 @@ class Config:
 
     @property
     def listen_host(self) -> str:
-        return self.listen.rpartition(":")[0]
+        return self.listen[0].rpartition(":")[0]
 
     @property
     def listen_port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
+        return int(self.listen[0].rpartition(":")[2])
+
+    @property
+    def also_listen(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of the further places."""
+        further = (place.rpartition(":") for place in self.listen[1:])
+        return tuple((host, int(port)) for host, _, port in further)
 
     @property
     def on_loopback(self) -> bool:
         """Only this very machine can reach the node."""
-        return is_loopback(self.listen_host)
+        return all(is_loopback(place.rpartition(":")[0]) for place in self.listen)
 
 
 def is_loopback(host: str) -> bool:
@@ -138,6 +152,8 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
     flags = {name: value for name, value in vars(parser().parse_args(argv)).items() if value is not None}
     file_path = flags.pop("config", None) or environ.get("QUBIX_CONFIG") or _default_config_file(environ)
     merged = _from_file(file_path) | _from_environment(environ) | flags
+    if isinstance(merged.get("listen"), str):  # a file may name one place as a text
+        merged["listen"] = merged["listen"].split()
     merged.setdefault("data_dir", _default_data_dir(environ))
     try:
         config: Config = convert(merged, Config, "settings")
@@ -164,7 +180,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--config", metavar="FILE", help="TOML file with any of these settings")
     p.add_argument("--data-dir", metavar="DIR", help="where this node keeps its ledger, keys and jobs")
-    p.add_argument("--listen", metavar="HOST:PORT", help="address to listen on (default 127.0.0.1:0)")
+    text = "address to listen on, several times for more (default 127.0.0.1:0)"
+    p.add_argument("--listen", metavar="HOST:PORT", action="append", help=text)
+    p.add_argument(
+        "--announce",
+        metavar="MULTIADDR",
+        action="append",
+        help="tell others this instead, as /ip4/.../tcp/...",
+    )
     p.add_argument("--bootstrap", metavar="MULTIADDR", action="append", help="a node to meet others through")
     p.add_argument("--chain", metavar="URL", help="node://HOST:PORT[,HOST:PORT...] or rpc+https://HOST")
     p.add_argument("--contract-index", type=int, metavar="N", help="index of the escrow contract")
@@ -173,6 +196,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--price", type=int, metavar="QU", help="QU per hour and GPU, or machine without one")
     p.add_argument("--qu-per-credit", type=int, metavar="QU", help="QU for 0.20 USD, to suggest a price (1)")
     p.add_argument("--storage-price", type=int, metavar="QU", help="and of 1 TiB of disk beside it (0)")
+    p.add_argument(
+        "--relay", action="store_true", default=None, help="join others that cannot reach each other"
+    )
+    p.add_argument(
+        "--use-relay", metavar="MULTIADDR", action="append", help="be reached through this relay, always"
+    )
     text = "QU per hour of a rented relay; 0 = not for rent (0)"
     p.add_argument("--relay-price", type=int, metavar="QU", help=text)
     p.add_argument("--runner", metavar="NAME", help="auto, docker or process (process: loopback trial only)")
@@ -235,15 +264,26 @@ def markdown_table() -> str:
         field = Config.__dataclass_fields__.get(action.dest)
         if field is not None and action.dest != "json":
             preset, meaning = _words_of(field.default), str(action.help)
-            for said in (f" (default {field.default})", f" ({field.default})", " (nowhere)", " (default)"):
+            said_presets = (
+                f" (default {_plain(field.default)})",
+                f" ({field.default})",
+                " (nowhere)",
+                " (default)",
+            )
+            for said in said_presets:
                 meaning = meaning.removesuffix(said)
             lines.append(f"| `{action.option_strings[0]}` | {preset} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
-def _words_of(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
+def _plain(value: object) -> object:
+    return " ".join(value) if isinstance(value, tuple) else value
+
+
+def _words_of(preset: object) -> str:
+    if isinstance(preset, bool):
+        return "on" if preset else "off"
+    value = _plain(preset)
     return f"`{value}`" if value or (value == 0 and isinstance(value, int)) else ""
 
 
@@ -288,8 +328,10 @@ def _parse(name: str, text: str, kind: str) -> object:
 
 
 def _checked(config: Config) -> Config:
-    for name in ("listen", *(["metrics"] if config.metrics else [])):
-        _check_address(name, getattr(config, name))
+    for place in config.listen or ("",):
+        _check_address("listen", place)
+    if config.metrics:
+        _check_address("metrics", config.metrics)
     if config.metrics and not config.metrics_open and not is_loopback(config.metrics.rpartition(":")[0]):
         raise ConfigInvalid(
             f"--metrics {config.metrics} would tell others what this node does; "

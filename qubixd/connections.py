@@ -19,6 +19,7 @@ from qubixd.link.stream import LinkStream
 from qubixd.link.tls import Identity
 from qubixd.parts import Parts
 from qubixd.paths.dialler import Paths
+from qubixd.reservations import Reservations
 from qubixd.tunnels.door import Door
 
 
@@ -28,6 +29,7 @@ class Connections:
     links: Links
     door: Door | None
     """To the jobs that run here; None where none do."""
+    reservations: Reservations
     addresses_of: Callable[[Lease], tuple[str, ...]]
 
     @classmethod
@@ -36,6 +38,7 @@ class Connections:
         parts: Parts,
         leases: Leases,
         files: JobFiles,
+        reservations: Reservations,
         addresses_of: Callable[[Lease], tuple[str, ...]],
     ) -> Connections:
         """Only those with whom there is a lease are let in, or make this node dial."""
@@ -48,7 +51,8 @@ class Connections:
         links = Links(parts.key.public, paths)
         door = Door(leases, parts.runner, files.folder) if parts.runner else None
         links.serve(door.serve if door else _nobody_home)
-        return cls(paths, links, door, addresses_of)
+        paths.on_moved.append(reservations.recheck)
+        return cls(paths, links, door, reservations, addresses_of)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer peers until cancelled, which breaks every stream."""
@@ -56,6 +60,7 @@ class Connections:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.links.run)
             await nursery.start(self.paths.run)
+            await nursery.start(self.reservations.run)
             task_status.started()
 
     async def open(self, lease: Lease, opening: object) -> LinkStream:

@@ -37,7 +37,9 @@ from qubixd.provider import Provider
 from qubixd.proving import Proving
 from qubixd.receipts import Receipts
 from qubixd.reconcile import Reconciler
+from qubixd.relay import Relay
 from qubixd.relay_lease import RelayOffice
+from qubixd.reservations import Reservations
 from qubixd.shop import Shop, reopen
 from qubixd.standing import Standings
 from qubixd.stock import StockWatch, image_of
@@ -126,7 +128,13 @@ async def run_node(
     provider = Provider(config, parts, shop, leases, watchers, stock)
     settings = _discovery_settings(config)
     discovery = Discovery(parts.wire, parts.key, book, parts.now_ms, provider.offer, parts.store, settings)
-    office = RelayOffice(parts.relay, Qu(config.relay_price), leases, parts.store, provider.relay_house)
+    relay = Relay(parts.wire, parts.now_ms) if config.relay else None
+    price = Qu(config.relay_price)
+    office = RelayOffice(relay or parts.relay, price, leases, parts.store, provider.relay_house)
+    if relay is not None:
+        relay.rented, relay.price_qu_per_hour = office.is_paid, price
+    reservations = Reservations(parts.wire, peers_of(config.use_relay), automatic=not config.on_loopback)
+    reservations.on_change.append(discovery.offers.changed)
     desk = Desk(
         parts.key, leases, files, parts.runner, parts.now_ms, provider.house, office.house, trio.Lock()
     )
@@ -196,7 +204,7 @@ async def run_node(
             metering,
             proving,
             office,
-            Connections.build(parts, leases, files, addresses_of),
+            Connections.build(parts, leases, files, reservations, addresses_of),
             LocalTunnels(),
             stop_soon=asked_to_stop.set,
         )
@@ -270,7 +278,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
         nursery.start_soon(node.offers.visit, peer, lease.peer_addresses)
     if node.config.provider:
         nursery.start_soon(node.provider.run)
-    elif node.parts.relay is not None:
+    elif node.office.relay is not None:
         nursery.start_soon(node.provider.watch_balance)
     nursery.start_soon(Leftovers(node.files, node.parts.store, node.parts.runner, node.parts.now_ms).run)
 

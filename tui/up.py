@@ -30,7 +30,6 @@ PASSING = ("provider.no_chain", "provider.too_poor")
 """What keeps a shop shut in the first seconds anyway."""
 
 PASSED_ON: tuple[tuple[str, str, str], ...] = (
-    ("--listen", "HOST:PORT", "address to listen on (127.0.0.1, any free port)"),
     ("--chain", "URL", "node://HOST:PORT[,HOST:PORT...] or rpc+https://HOST (a private network)"),
     ("--contract-index", "N", "index of the escrow contract on that network"),
     ("--network", "NAME", "name of that network (devnet)"),
@@ -59,10 +58,14 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
 SWITCHES: tuple[tuple[str, str], ...] = (
     ("--provider", "offer this machine"),
     ("--directory", "keep a book of offers for others, too"),
+    ("--relay", "join others that cannot reach each other"),
     ("--metrics-open", "let other machines read the metrics, too"),
     ("--one-pending-per-source", "never have two transactions of this wallet under way"),
 )
 REPEATED: tuple[tuple[str, str, str], ...] = (
+    ("--listen", "HOST:PORT", "address to listen on (127.0.0.1, any free port)"),
+    ("--announce", "MULTIADDR", "tell others this address instead of those"),
+    ("--use-relay", "MULTIADDR", "be reached through this relay, always"),
     ("--bootstrap", "MULTIADDR", "address of a known node"),
     ("--use-directory", "MULTIADDR", "a directory to prefer to all others"),
     ("--egress-forbid", "NETWORK", "what no job may reach, as 203.0.113.0/24"),

@@ -80,7 +80,7 @@ async def test_without_an_engine_jobs_are_processes_on_loopback_only(
     chosen = await choose_engine(config(tmp_path), gpus=())
     assert (chosen.runner.name, chosen.internet) == ("process", False)
     with pytest.raises(ConfigInvalid, match=r"127\.0\.0\.1"):
-        await choose_engine(config(tmp_path, listen="0.0.0.0:0"), gpus=())
+        await choose_engine(config(tmp_path, listen=("0.0.0.0:0",)), gpus=())
     with pytest.raises(EngineUnreachable):
         await choose_engine(config(tmp_path, runner="docker"), gpus=())
 

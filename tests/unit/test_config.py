@@ -151,3 +151,25 @@ def test_a_credit_is_one_qu_unless_said_otherwise(tmp_path: Path) -> None:
 def test_the_page_for_providers_has_every_setting() -> None:
     page = (Path(__file__).parents[2] / "docs" / "provider.md").read_text()
     assert markdown_table() in page
+
+
+def test_several_places_to_listen_at_can_come_from_anywhere(tmp_path: Path) -> None:
+    both = ("0.0.0.0:4001", "[::]:443")
+    flags = [word for place in both for word in ("--listen", place)]
+    listing = settings_file(tmp_path, f"listen = {list(both)}\n")
+    for config in (
+        load([*NEEDED, *flags], environ(tmp_path)),
+        load(NEEDED, environ(tmp_path, QUBIX_LISTEN=" ".join(both))),
+        load([*NEEDED, "--config", listing], environ(tmp_path)),
+    ):
+        assert config.listen == both and not config.on_loopback
+        assert (config.listen_host, config.listen_port) == ("0.0.0.0", 4001)
+        assert config.also_listen == (("[::]", 443),)
+    one = load(
+        [*NEEDED, "--config", settings_file(tmp_path, 'listen = "127.0.0.1:4001"\n')], environ(tmp_path)
+    )
+    assert one.listen == ("127.0.0.1:4001",) and one.also_listen == () and one.on_loopback
+    mixed = load([*NEEDED, "--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0"], environ(tmp_path))
+    assert not mixed.on_loopback
+    with pytest.raises(ConfigInvalid, match="listen must be HOST:PORT, not '4001'"):
+        load([*NEEDED, "--listen", "127.0.0.1:0", "--listen", "4001"], environ(tmp_path))
