@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
+import trio
 
-from protocol.errors import ConfigInvalid, StartFailed
-from qubixd.runner import ExitReason
+from protocol.errors import ConfigInvalid, PortClosed, StartFailed
+from qubixd.runner import ExitReason, Terminal
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.docker_config import host_options
 from qubixd.runner.fence import Fences
@@ -18,7 +20,7 @@ from qubixd.runner.own_image import ensure_image
 from qubixd.runner.runtimes import Runtime, choose, installed, prove
 from tests.support.beyond import SAID, host_listener
 from tests.support.engine import ensure_busybox
-from tests.support.runners import MIB, Bench
+from tests.support.runners import LIMIT_SECONDS, MIB, Bench
 from tests.support.second_engine import missing, second_engine
 
 pytestmark = [
@@ -106,6 +108,27 @@ async def test_job_has_a_kernel_of_its_own_and_the_same_limits(bench: Bench) -> 
 async def test_sandboxed_memory_is_limited(bench: Bench) -> None:
     ended, said = await bench.run("dd if=/dev/zero of=/dev/null bs=300M count=1; echo survived", **ROOM)
     assert ended.code != 0 and "survived" not in said
+
+
+async def test_a_sandbox_s_own_network_is_reached_through_a_program(bench: Bench) -> None:
+    spec = bench.spec("nc -ll -p 4711 -e cat", **ROOM)
+    await bench.begin(spec)
+    with trio.fail_after(LIMIT_SECONDS):
+        while True:
+            with suppress(PortClosed):
+                inside = await bench.runner.dial(spec.lease_id, 4711)
+                break
+        assert not isinstance(inside, trio.SocketStream | trio.socket.SocketType)
+        await inside.send_all(b"hello")
+        assert await inside.receive_some() == b"hello"
+        await inside.aclose()
+        program = await bench.runner.program(spec.lease_id, [], Terminal(81, 25))
+        await program.send_all(b"stty size; exit 4\n")
+        said = b""
+        while part := await program.receive_some():
+            said += part[1]
+        assert b"25 81" in said and await program.exit_code() == 4
+        await program.aclose()
 
 
 async def test_runtime_that_does_not_run_fails_the_start(bench: Bench, tmp_path: Path) -> None:
