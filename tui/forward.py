@@ -18,7 +18,6 @@ from tui import show
 from tui.client import connect
 from tui.places import control_socket, data_dir
 from tui.safe import safe_line
-from tui.tunnel import path_words
 
 PORTS: Final = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})(?:/(tcp|udp))?", re.ASCII)
 MAX_PORT: Final = 65_535
@@ -111,7 +110,7 @@ class _Screen:
     def _moved(self, path: PathView) -> None:
         """Where there is no line that changes, a change is a line."""
         if not self._live and (path.kind, path.waiting) != (self._path.kind, self._path.waiting):
-            self.say(Text(path_words(path)))
+            self.say(Text(show.path_words(path)))
 
     def _trouble(self, event: ForwardEvent) -> None:
         """The same is said once: browsers try again and again."""
@@ -122,7 +121,7 @@ class _Screen:
 
     def _status(self, count: int) -> Text:
         path = self._path
-        parts = [path_words(path), f"{count} connection{'s' * (count != 1)}"]
+        parts = [show.path_words(path), f"{count} connection{'s' * (count != 1)}"]
         if count:
             rates = (path.received_per_second, path.sent_per_second)
             parts += [f"{arrow} {show.rate_words(rate)}" for arrow, rate in zip("↓↑", rates, strict=True)]

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TextIO
+from typing import Final, TextIO
 
 import msgspec
 from rich import box
@@ -143,24 +143,35 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
             cell(qu(lease.paid if lease.settled else lease.promised), "bold"),
             cell(qu(lease.deposit)),
             cell(short_peer(lease.peer_id), "dim"),
-            *([_path(lease.path)] if any(one.path for one in leases) else []),
         )
         for lease in leases
     ]
-    columns = ["lease", "role", "job", "state", "time", "used QU", "deposit QU", "with"]
-    columns += ["path"] if any(lease.path for lease in leases) else []
+    columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
     return table(columns, rows, ("time", "used QU", "deposit QU"), {"job": 0, "with": 0})
 
 
-def _path(path: PathView | None) -> Text:
-    """How tunnels travel and what travels there now; a dash where there are none."""
-    if path is None:
-        return cell("")
+PATHS: Final = {
+    "direct": "directly",
+    "punched": "directly, through both routers",
+    "wire": "over the connection between the daemons",
+    "relayed": "through a relay",
+}
+
+
+def path_words(path: PathView) -> str:
+    """ "directly, 12 ms"."""
+    if not path.kind:
+        return "no path yet"
     if path.waiting:
-        return cell("lost", BAD)
-    rtt = "" if path.rtt_ms is None else f" {path.rtt_ms:.{0 if path.rtt_ms >= 10 else 1}f} ms"
-    rates = ((path.received_per_second, "↓"), (path.sent_per_second, "↑"))
-    return cell(path.kind + rtt + "".join(f" {sign}{rate_words(rate)}" for rate, sign in rates if rate))
+        return "the path is lost, waiting for another"
+    words = PATHS.get(path.kind) or safe_line(path.kind, 40)
+    return words if path.rtt_ms is None else f"{words}, {path.rtt_ms:.{0 if path.rtt_ms >= 10 else 1}f} ms"
+
+
+def _tunnels(path: PathView) -> str:
+    """How tunnels travel, and what travels there now."""
+    rates = (("↓", path.received_per_second), ("↑", path.sent_per_second))
+    return ", ".join([path_words(path), *(f"{sign} {rate_words(rate)}" for sign, rate in rates if rate)])
 
 
 def rate_words(per_second: int) -> str:
@@ -177,12 +188,11 @@ def bytes_words(count: float) -> str:
 
 
 def leases_screen(leases: Sequence[LeaseView]) -> RenderableType:
-    """The table, and below it what happens in leases that are made ready or frozen."""
+    """The table, and below it what happens in leases that are made ready or frozen, and their tunnels."""
     going_on = [one for one in leases if one.detail and (one.frozen or one.phase == "provisioning")]
-    notes = [
-        Text(f" {short_id(one.lease_id)}: {safe_line(one.detail, 300)}", "dim", overflow="fold")
-        for one in going_on
-    ]
+    lines = [(one.lease_id, safe_line(one.detail, 300)) for one in going_on]
+    lines += [(one.lease_id, f"tunnels: {_tunnels(one.path)}") for one in leases if one.path]
+    notes = [Text(f" {short_id(name)}: {line}", "dim", overflow="fold") for name, line in lines]
     return Group(leases_table(leases), *notes)
 
 

@@ -16,11 +16,12 @@ from protocol import terminal_frames as frames
 from protocol.control_tunnels import ConnectArgs, PathView
 from protocol.errors import QubixError, StreamBroken, UsageError
 from protocol.terminal_frames import MAX_CELLS
+from tui import show
 from tui.places import control_socket, data_dir
 from tui.safe import SafeStream
 from tui.screen import Screen
 from tui.terminal_modes import Escapes
-from tui.tunnel import CHUNK_BYTES, Tunnel, open_tunnel, path_words, read_fd, write_fd
+from tui.tunnel import CHUNK_BYTES, Tunnel, open_tunnel, read_fd, write_fd
 
 INTERRUPTED: Final = 130
 NO_CODE: Final = 255
@@ -234,7 +235,7 @@ class Session:
                 "the path to the job is lost; waiting for another" + " (~. leaves)" * self._screen.active
             )
         elif before and (before.waiting or before.kind != now.kind) and not now.waiting:
-            self._screen.note(f"the job is reached {path_words(now)}")
+            self._screen.note(f"the job is reached {show.path_words(now)}")
             if self._screen.modes.full_screen:  # let the program draw over the note
                 columns, rows = size_here()
                 sizes = (frames.Resize(columns, max(1, rows - 1)), frames.Resize(columns, rows))

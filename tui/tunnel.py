@@ -21,7 +21,6 @@ from protocol import control
 from protocol.control_tunnels import ConnectArgs, ConnectView, PathView, TunnelArgs, TunnelEnd
 from protocol.errors import DaemonUnreachable, MessageTooLarge, QubixError, StreamBroken
 from tui.client import CONNECT_SECONDS, connect, error_of, typed
-from tui.safe import safe_line
 
 CHUNK_BYTES: Final = 256 * 1024
 PIPE_BYTES: Final = 4_096
@@ -29,12 +28,6 @@ PIPE_BYTES: Final = 4_096
 END_SECONDS: Final = 10.0
 QUIET_SECONDS: Final = 2.0
 """What takes longer than this is told a person who waits."""
-PATHS: Final = {
-    "direct": "directly",
-    "punched": "directly, through both routers",
-    "wire": "over the connection between the daemons",
-    "relayed": "through a relay",
-}
 
 
 @dataclass
@@ -117,16 +110,6 @@ async def _exactly(sock: socket.socket, size: int) -> bytes:
             raise ConnectionResetError
         data += more
     return data
-
-
-def path_words(path: PathView) -> str:
-    """ "directly, 12 ms"."""
-    if not path.kind:
-        return "no path yet"
-    words = PATHS.get(path.kind) or safe_line(path.kind, 40)
-    if path.waiting:
-        return "the path is lost, waiting for another"
-    return words if path.rtt_ms is None else f"{words}, {path.rtt_ms:.{0 if path.rtt_ms >= 10 else 1}f} ms"
 
 
 # --- standard input and output ----------------------------------------------------------------

@@ -51,9 +51,10 @@ VERBS: Final[dict[str, Verb]] = {
         "be one port of a job: standard input goes there, standard output comes from there",
         (
             "qubix connect 3fa9c1 22",
-            "ssh -o ProxyUseFdpass=yes -o 'ProxyCommand=qubix connect --fdpass 3fa9c1 22' me@job",
+            "qubix connect --fdpass 3fa9c1 22",
         ),
         connect.add_arguments,
         connect.connect,
+        "\n\nfor ssh: -o ProxyUseFdpass=yes -o 'ProxyCommand=qubix connect --fdpass 3fa9c1 22'",
     ),
 }
