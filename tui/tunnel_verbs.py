@@ -21,7 +21,7 @@ VERBS: Final[dict[str, Verb]] = {
         (
             "qubix exec 3fa9c1 -- nvidia-smi",
             "qubix exec 3fa9c1 -t -- python",
-            "tar c data | qubix exec 3fa9c1 -- tar x -C /workspace",
+            "qubix exec 3fa9c1 -- tar c results",
         ),
         terminal.exec_arguments,
         terminal.exec_,
