@@ -182,6 +182,8 @@ class DockerRunner:
         return await open_program(self._engine, config.container_name(lease_id), command, terminal=terminal)
 
     async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:
+        if not udp and (dialed := await self._porters.redial(lease_id, port)) is not None:
+            return dialed
         return await self._porters.dial(await self._running(lease_id), lease_id, port, udp=udp)
 
     async def _begin(self, lease_id: LeaseId) -> None:
@@ -287,6 +289,7 @@ class DockerRunner:
             await self._end(lease_id, grace_seconds)
 
     async def pause(self, lease_id: LeaseId) -> None:
+        self._porters.look_again(lease_id)
         if config.job_state(await self._existing(lease_id)) is JobState.RUNNING:
             await self._act(lambda client: client.pause(config.container_name(lease_id)))
 

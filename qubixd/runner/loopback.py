@@ -18,6 +18,11 @@ NOWHERE: Final = (errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.ENETUNREACH, er
 """What the kernel says where nobody listens, or where there is no such loopback."""
 LOOPBACKS: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
+
+class PortBusy(PortClosed):
+    """Somebody listens there and takes nothing."""
+
+
 Fresh = Callable[[int], Awaitable[socket.socket]]
 
 
@@ -43,7 +48,7 @@ async def _is_connected(sock: trio.socket.SocketType, host: str, port: int) -> b
             await sock.connect((host, port))
     except trio.TooSlowError as error:
         sentence = f"what listens at port {port} inside the job takes no connection: it is busy or hangs"
-        raise PortClosed(sentence) from error
+        raise PortBusy(sentence) from error
     except OSError as error:
         if error.errno not in NOWHERE:
             raise PortClosed(f"port {port} inside the job cannot be reached: {error.strerror}") from error

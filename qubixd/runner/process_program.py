@@ -94,10 +94,10 @@ class ProcessProgram:
 
     async def aclose(self) -> None:
         with trio.CancelScope(shield=True):
-            if self._process.returncode is None:
-                for one in await trio.to_thread.run_sync(_of_session, self._process.pid):
-                    with suppress(psutil.Error):
-                        one.kill()
+            # Also what it has left behind: there is no container to end with.
+            for one in await trio.to_thread.run_sync(_of_session, self._process.pid):
+                with suppress(psutil.Error):
+                    one.kill()
             await self._process.wait()
             for pipe in self._all:
                 await pipe.aclose()
