@@ -30,7 +30,9 @@ log = logging.getLogger("qubix.reservations")
 MOST: Final = 2
 _ADDRESSES: Final = 2
 """Of one relay, told to others."""
-_LOOK_SECONDS: Final = 3.0
+_LOOK_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 3.0
+"""Before a relay is asked again that was good and has ended the place."""
 _PAUSE_SECONDS: Final = 30.0
 _LONG_PAUSE_SECONDS: Final = 1_800.0
 _LEAST_LIFE_SECONDS: Final = 30.0
@@ -157,7 +159,7 @@ class Reservations:
     def _pause(self, peer: PeerKey, *, failed: bool) -> None:
         """A relay that was good is tried again soon, one that never was more and more seldom."""
         fails = self._fails[peer] = self._fails.get(peer, 0) + 1 if failed else 0
-        pause = min(_PAUSE_SECONDS * 2 ** max(fails - 1, 0), _LONG_PAUSE_SECONDS) if failed else _LOOK_SECONDS
+        pause = min(_PAUSE_SECONDS * 2 ** max(fails - 1, 0), _LONG_PAUSE_SECONDS) if failed else _AGAIN_SECONDS
         self._not_before[peer] = trio.current_time() + pause * random.uniform(0.8, 1.2)
         if len(self._not_before) > 1_000:
             gone = next(iter(self._not_before))

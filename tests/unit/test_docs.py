@@ -23,9 +23,11 @@ from qubixd import directory, discovery, liveness, offers, quotes, sync, talk
 from qubixd.config import Config
 from qubixd.desk import ANSWERS
 from qubixd.meters_door import METERS_PROTOCOL
+from qubixd.observing import OBSERVE_PROTOCOL
 from qubixd.paths.dialler import LINK_PROTOCOL
 from qubixd.paths.offers import PATHS_PROTOCOL
 from qubixd.proof.run import PROOF_PROTOCOL
+from qubixd.relay import RELAY_PROTOCOL, RELAYED_PROTOCOL
 from qubixd.wire_libp2p import exchange
 from qubixd.words import RECEIPTS_PROTOCOL
 from tests.support.lease_plan import ESCROW, START_MS, make_terms
@@ -141,9 +143,12 @@ def test_every_protocol_is_described() -> None:
     names = {talk.LEASE_PROTOCOL, talk.FILES_PROTOCOL, talk.LOGS_PROTOCOL, METERS_PROTOCOL, exchange.PROTOCOL}
     names |= {
         LINK_PROTOCOL,
+        OBSERVE_PROTOCOL,
         PATHS_PROTOCOL,
         PROOF_PROTOCOL,
         RECEIPTS_PROTOCOL,
+        RELAY_PROTOCOL,
+        RELAYED_PROTOCOL,
         sync.PROTOCOL,
         directory.PROTOCOL,
         discovery.RECORDS_PROTOCOL,
