@@ -27,12 +27,11 @@ from protocol.errors import (
     MessageInvalid,
     NotAFile,
     QubixError,
-    WireError,
 )
 from protocol.file_frames import Data, End, Entry, Read, shown
 from tui.copy_plan import Item, Tree, join
 from tui.copy_report import Report
-from tui.copy_talk import Talk
+from tui.copy_talk import NotDone, Talk
 from tui.copy_up import hashed
 
 READ_AHEAD: Final = 8
@@ -133,15 +132,16 @@ class Download:
         try:
             entry: Entry = await self._talk.answer(Entry)
             await self._receive(part, entry)
-        except WireError:
-            raise
         except OSError as error:
             _drop(part)
             raise local_error(error) from error  # the stream is in the middle of a file: no way on
-        except QubixError as error:
-            if isinstance(error, FileChanged):
-                _drop(part)
+        except FileChanged as error:
+            _drop(part)
             self._report.fails(part.target, error)
+        except NotDone as no:
+            if isinstance(no.error, FileChanged):
+                _drop(part)
+            self._report.fails(part.target, no.error)
         else:
             self._report.done(part.target, part.item.size)
 

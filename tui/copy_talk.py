@@ -18,8 +18,16 @@ HEARD_AHEAD: Final = 16
 """Pieces that wait to be looked at, before the provider has to wait."""
 
 
+class NotDone(Exception):
+    """The provider's no to one question, after which the next can be asked."""
+
+    def __init__(self, error: QubixError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Talk:
-    """Questions and answers, in the same order. Errors of the stream end it all; of a question, only it."""
+    """Questions and answers, in the same order. QubixErrors end it all, a NotDone one question."""
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
@@ -61,10 +69,11 @@ class Talk:
         return not self._heard.empty()
 
     async def answer(self, *kinds: type) -> Any:
-        """The next frame, which is of one of these kinds. A Failed is raised as the error that it names."""
+        """The next frame, which is of one of these kinds. NotDone for a Failed."""
         frame = await self.next()
         if isinstance(frame, frames.Failed):
-            raise error_of(frame.code or MachineError.code, frame.sentence, MachineError.exit_code)
+            code = frame.code or MachineError.code
+            raise NotDone(error_of(code, frame.sentence, MachineError.exit_code))
         if not isinstance(frame, kinds):
             raise MessageInvalid(
                 f"the provider answered with {type(frame).__name__}, which was not asked for"
@@ -72,15 +81,19 @@ class Talk:
         return frame
 
     async def ask(self, question: frames.Question, *kinds: type) -> Any:
+        """The only question under way. Its no is raised as the error that it names."""
         await self.send(question)
-        return await self.answer(*kinds)
+        try:
+            return await self.answer(*kinds)
+        except NotDone as no:
+            raise no.error from no
 
     async def _cut_off(self) -> QubixError:
-        error = await self._tunnel.error()
-        sentence = str(error) if error else "the provider ended the conversation"
-        advice = "; the same command again goes on where this one was"
-        kind = type(error) if error else StreamBroken
-        return kind(sentence + advice)
+        try:
+            error = await self._tunnel.error() or StreamBroken("the provider ended the conversation")
+        except QubixError as gone:
+            error = gone
+        return error_of(error.code, f"{error}; the same command again goes on from there", error.exit_code)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from protocol.errors import DiskFull, FileChanged, FileMissing, MessageInvalid, QubixError, WireError
+from protocol.errors import DiskFull, FileChanged, FileMissing, MessageInvalid, QubixError
 from protocol.file_frames import (
     MAX_DATA_BYTES,
     Data,
@@ -31,7 +31,7 @@ from protocol.file_frames import (
 )
 from tui.copy_plan import Item, Tree, join
 from tui.copy_report import Report
-from tui.copy_talk import Talk
+from tui.copy_talk import NotDone, Talk
 
 AT_ONCE: Final = 64
 """Small questions under way."""
@@ -83,8 +83,8 @@ class Upload:
                 return {self._target: entry}
             await self._talk.send(List(self._target, deep=True))
             return await self._listed()
-        except FileMissing:
-            return {}
+        except (FileMissing, NotDone):
+            return {}  # and where it cannot be known, what is sent will tell
 
     async def _listed(self) -> dict[bytes, Entry]:
         wanted = {self._name(item) for item in self._tree.items}
@@ -106,10 +106,10 @@ class Upload:
         """None if the answer is a no that concerns this name alone, which is told."""
         try:
             return await self._talk.answer(kind)
-        except QubixError as error:
-            if isinstance(error, (WireError, DiskFull, *raised)):
-                raise
-            self._report.fails(name, error)
+        except NotDone as no:
+            if isinstance(no.error, (DiskFull, *raised)):
+                raise no.error from no
+            self._report.fails(name, no.error)
             return None
 
     # --- one file -----------------------------------------------------------------------------

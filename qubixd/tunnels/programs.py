@@ -30,6 +30,7 @@ async def serve(stream: LinkStream, program: Program) -> None:
     """Until the program has ended, or the stream; then whoever opened the program closes it."""
     send, receive = trio.open_memory_channel[bytes](WAITING_INPUTS)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.wait_broken)  # a caller that is gone takes its program with it
         nursery.start_soon(_feed, program, receive)
         nursery.start_soon(_listen, stream, program, send)
         while (part := await program.receive_some()) is not None:
