@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -38,6 +39,7 @@ from qubixd.proving import Proving
 from qubixd.receipts import Receipts
 from qubixd.reconcile import Reconciler
 from qubixd.relay import Relay
+from qubixd.relay_hire import rented_relays
 from qubixd.relay_lease import RelayOffice
 from qubixd.reservations import Reservations
 from qubixd.shop import Shop, reopen
@@ -130,11 +132,12 @@ async def run_node(
     discovery = Discovery(parts.wire, parts.key, book, parts.now_ms, provider.offer, parts.store, settings)
     relay = Relay(parts.wire, parts.now_ms) if config.relay else None
     price = Qu(config.relay_price)
-    office = RelayOffice(relay or parts.relay, price, leases, parts.store, provider.relay_house)
+    office = RelayOffice(relay, price, leases, parts.store, provider.relay_house)
     if relay is not None:
         relay.rented, relay.price_qu_per_hour = office.is_paid, price
     reservations = Reservations(parts.wire, peers_of(config.use_relay), automatic=not config.on_loopback)
     reservations.on_change.append(discovery.offers.changed)
+    reservations.rented = partial(rented_relays, leases)
     desk = Desk(
         parts.key, leases, files, parts.runner, parts.now_ms, provider.house, office.house, trio.Lock()
     )

@@ -13,7 +13,6 @@ from qubixd.effects import Prove
 from qubixd.leases import Clock
 from qubixd.machine import Machine
 from qubixd.proof.build import Programs
-from qubixd.relay_lease import Relay
 from qubixd.runner import Runner
 from qubixd.wire import Wire
 
@@ -44,7 +43,5 @@ class Parts:
     """Jobs may have it here."""
     hands_gpus: bool = True
     """What runs jobs can give them this machine's cards."""
-    relay: Relay | None = None
-    """What joins others' connections here; None: it relays for nobody."""
     remarks: tuple[tuple[str, str], ...] = ()
     """(code, sentence) of what this machine could offer and does not."""

