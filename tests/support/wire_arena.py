@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from protocol.units import UnixMs
+from qubixd.relay import Relay
 from qubixd.wire import Stream, Wire
 from qubixd.wire_libp2p import Limits
 from tests.support.wire_nodes import ECHO, FAST, TOPIC, Inbox, assert_echoes, connected, gossip_until, node
@@ -48,6 +50,7 @@ async def arena(limits: Limits = LIMITS) -> AsyncIterator[Arena]:
     """Runs an attack and then asserts that nothing honest was harmed."""
     inbox, back = Inbox(), Inbox()
     async with node(1, limits=limits) as victim, node(2, victim.addresses) as honest:
+        Relay(victim, lambda: UnixMs(0))
         victim.subscribe(TOPIC, inbox)
         honest.subscribe(TOPIC, back)
         await connected((victim, honest))
