@@ -55,7 +55,7 @@ from qubixd.runner.docker_engine import Client, DockerEngine, ignoring_ended, sa
 from qubixd.runner.docker_images import Images
 from qubixd.runner.docker_inside import open_inside
 from qubixd.runner.docker_jobs import Containers
-from qubixd.runner.docker_program import open_program
+from qubixd.runner.docker_program import Programs
 from qubixd.runner.fence import FenceLimits, Fences
 from qubixd.runner.gate import (
     LOOK_SECONDS,
@@ -109,6 +109,7 @@ class DockerRunner:
         self._engine = DockerEngine(limiter_tokens)
         self._porters = Porters(self._engine, state_dir, home, sandboxed=self.name != PLAIN_NAME)
         self._jobs = Containers(home, self.fences, self._porters, runtime)
+        self._programs = Programs(self._engine, self._notes)
         self._images = Images(self._engine, state_dir)
         self._ends = Ends(self._engine, home)
         self._seen = Seen(self._notes)
@@ -179,12 +180,11 @@ class DockerRunner:
         self, lease_id: LeaseId, command: Sequence[str], terminal: Terminal | None = None
     ) -> Program:
         await self._running(lease_id)
-        return await open_program(self._engine, config.container_name(lease_id), command, terminal=terminal)
+        return await self._programs.open(lease_id, command, terminal)
 
     async def dial(self, lease_id: LeaseId, port: int, *, udp: bool = False) -> Dialed:
-        if not udp and (dialed := await self._porters.redial(lease_id, port)) is not None:
-            return dialed
-        return await self._porters.dial(await self._running(lease_id), lease_id, port, udp=udp)
+        dialed = None if udp else await self._porters.redial(lease_id, port)
+        return dialed or await self._porters.dial(await self._running(lease_id), lease_id, port, udp=udp)
 
     async def _begin(self, lease_id: LeaseId) -> None:
         """The next run of a job that has ended."""
@@ -246,6 +246,7 @@ class DockerRunner:
                 try:
                     info = await self._existing(lease_id)
                     if config.job_state(info) is not JobState.EXITED:
+                        await self._programs.end_old(lease_id)
                         await self._watch(lease_id, info, waiter, seconds)
                     elif self._restarts.under_way(lease_id):
                         await waiter.woken(RETRY_FIRST_SECONDS)
@@ -390,8 +391,7 @@ class DockerRunner:
         return info
 
     async def _running(self, lease_id: LeaseId) -> config.Info:
-        info = await self._existing(lease_id)
-        if config.job_state(info) is not JobState.RUNNING:
+        if config.job_state(info := await self._existing(lease_id)) is not JobState.RUNNING:
             raise job_missing(lease_id)
         return info
 

@@ -7,16 +7,22 @@ session. What has left the session, as a daemon does, was meant to stay and ends
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
 from docker.errors import APIError
 
 from protocol.errors import QubixError, StartFailed
+from protocol.units import LeaseId
 from qubixd.runner import OUTPUT, Terminal
+from qubixd.runner.common import JobNotes
+from qubixd.runner.docker_config import container_name
 from qubixd.runner.docker_engine import HTTP_CONFLICT, Client, DockerEngine, ignoring_ended
 from qubixd.runner.docker_pipe import Demultiplexer, Pipe, pipe_of
 
@@ -48,11 +54,13 @@ class DockerProgram:
     def __init__(self, engine: DockerEngine, container: str, exec_id: str, pipe: Pipe, *, tty: bool) -> None:
         self._engine = engine
         self._container = container
-        self._exec_id = exec_id
+        self.exec_id = exec_id
         self._pipe = pipe
         self._streams = None if tty else Demultiplexer()
         self._ready: deque[tuple[int, bytes]] = deque()
-        self._pid = 0
+        self.pid = 0
+        self.forget: Callable[[], None] = lambda: None
+        """Called when it has been closed."""
         self._closed = False
 
     async def begin(self, command: str, terminal: Terminal | None) -> None:
@@ -67,7 +75,7 @@ class DockerProgram:
         line, _, rest = line.partition(b"\n")
         if not line.strip().isdigit():
             raise StartFailed("the shell of the job's image does not tell its process id")
-        self._pid = int(line)
+        self.pid = int(line)
         if terminal is not None:
             rest += await self._take_terminal(terminal, len(rest))
         if rest:
@@ -102,12 +110,13 @@ class DockerProgram:
     async def resize(self, columns: int, rows: int) -> None:
         def resize(client: Client) -> None:
             with suppress(APIError):  # it has ended
-                client.exec_resize(self._exec_id, height=rows, width=columns)
+                client.exec_resize(self.exec_id, height=rows, width=columns)
 
         await self._engine.call(resize)
 
     async def signal(self, name: str) -> None:
-        await self._engine.call(lambda client: self._run_beside(client, SIGNAL, str(self._pid), name))
+        words = SIGNAL, str(self.pid), name
+        await self._engine.call(lambda client: _run_beside(client, self._container, *words))
 
     async def exit_code(self) -> int:
         seconds = ASK_SECONDS
@@ -122,7 +131,8 @@ class DockerProgram:
         self._closed = True
         with trio.CancelScope(shield=True), trio.move_on_after(END_SECONDS):
             with suppress(QubixError):
-                await self._engine.call(self._kill)
+                await self._engine.call(lambda client: kill(client, self._container, self.exec_id, self.pid))
+                self.forget()
             await self._pipe.aclose()
         await trio.lowlevel.checkpoint()
 
@@ -131,18 +141,65 @@ class DockerProgram:
             raise trio.ClosedResourceError("this program was ended")
 
     async def _ask(self) -> Any:
-        return await self._engine.call(lambda client: client.exec_inspect(self._exec_id))
+        return await self._engine.call(lambda client: client.exec_inspect(self.exec_id))
 
-    def _kill(self, client: Client) -> None:
-        with ignoring_ended():
-            if self._pid and client.exec_inspect(self._exec_id)["Running"]:
-                self._run_beside(client, END, str(self._pid))
 
-    def _run_beside(self, client: Client, script: str, *words: str) -> None:
-        """Not waited for: whatever /bin/sh is in this image, it may say much and never end."""
-        with ignoring_ended():
-            made = client.exec_create(self._container, ["/bin/sh", "-c", script, "qubix", *words])
-            client.exec_start(made["Id"], detach=True)
+def kill(client: Client, container: str, exec_id: str, pid: int) -> None:
+    """End a program, if it runs, and its session."""
+    with ignoring_ended():
+        if pid and client.exec_inspect(exec_id)["Running"]:
+            _run_beside(client, container, END, str(pid))
+
+
+def _run_beside(client: Client, container: str, script: str, *words: str) -> None:
+    """Not waited for: whatever /bin/sh is in this image, it may say much and never end."""
+    with ignoring_ended():
+        made = client.exec_create(container, ["/bin/sh", "-c", script, "qubix", *words])
+        client.exec_start(made["Id"], detach=True)
+
+
+class Programs:
+    """The programs that persons run beside the jobs of one daemon. Each is noted in a file, so that the next
+    daemon ends what one that was killed has left running."""
+
+    def __init__(self, engine: DockerEngine, notes: JobNotes) -> None:
+        self._engine = engine
+        self._notes = notes
+        self._mine: set[str] = set()
+
+    async def open(
+        self, lease_id: LeaseId, command: Sequence[str], terminal: Terminal | None
+    ) -> DockerProgram:
+        """See `Runner.program`. The job runs."""
+        program = await open_program(self._engine, container_name(lease_id), command, terminal=terminal)
+        note = self._folder(lease_id) / program.exec_id
+        self._mine.add(program.exec_id)
+        program.forget = lambda: self._forget(note)
+        with suppress(OSError):  # a full disk
+            note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            note.write_text(str(program.pid))
+        return program
+
+    async def end_old(self, lease_id: LeaseId) -> None:
+        """End what is another daemon's. EngineUnreachable."""
+        notes = self._folder(lease_id)
+        for note in [notes / name for name in (os.listdir(notes) if notes.is_dir() else ())]:
+            if note.name not in self._mine:
+                with suppress(OSError, ValueError):
+                    await self._engine.call(partial(_end_noted, container_name(lease_id), note))
+                self._forget(note)
+
+    def _folder(self, lease_id: LeaseId) -> Path:
+        return self._notes.directory(lease_id) / "programs"
+
+    def _forget(self, note: Path) -> None:
+        self._mine.discard(note.name)
+        with suppress(OSError):
+            note.unlink()
+
+
+def _end_noted(container: str, note: Path, client: Client) -> None:
+    kill(client, container, note.name, int(note.read_text()))
 
 
 async def open_program(

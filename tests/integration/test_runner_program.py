@@ -55,8 +55,16 @@ async def ask(
 async def test_output_and_errors_come_apart_and_input_ends(bench: Bench) -> None:
     job = await begun(bench)
     script = "cat; echo bad >&2; kill -TERM $$"
-    assert await ask(bench, job, ["sh", "-c", script], b"good\n") == (128 + signal.SIGTERM, b"good\n", b"bad\n")
-    assert await ask(bench, job, [], b"echo a shell reads this; exit 3\n") == (3, b"a shell reads this\n", b"")
+    assert await ask(bench, job, ["sh", "-c", script], b"good\n") == (
+        128 + signal.SIGTERM,
+        b"good\n",
+        b"bad\n",
+    )
+    assert await ask(bench, job, [], b"echo a shell reads this; exit 3\n") == (
+        3,
+        b"a shell reads this\n",
+        b"",
+    )
     with pytest.raises(StartFailed, match="no-such-thing"):
         await bench.runner.program(job, ["no-such-thing"])
     with pytest.raises(JobMissing):
@@ -104,10 +112,30 @@ async def test_a_signal_reaches_the_program_and_what_it_began(bench: Bench) -> N
             assert await program.exit_code() == 4
 
 
+@pytest.mark.parametrize("bench", [pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
+async def test_the_next_daemon_ends_what_one_that_was_killed_has_left(bench: Bench) -> None:
+    job = await begun(bench)
+    with trio.fail_after(LIMIT_SECONDS):
+        for terminal in (None, Terminal(80, 24)):
+            await said(await bench.runner.program(job, ["sh", "-c", "echo up; sleep 7652"], terminal), b"up")
+        bench.reopen()
+        async with aclosing(await bench.runner.program(job, ["sh", "-c", "echo up; cat"])) as mine:
+            await said(mine, b"up")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bench.runner.wait, job)
+                while _sleeping():
+                    await trio.sleep(0.02)
+                nursery.cancel_scope.cancel()
+            await mine.send_all(b"here")
+            await said(mine, b"here")
+
+
 @pytest.mark.parametrize("terminal", [None, Terminal(80, 24)])
 async def test_closing_ends_all_of_a_session(bench: Bench, terminal: Terminal | None) -> None:
     job = await begun(bench)
-    script = "trap '' TERM HUP INT PIPE; sleep 7652 & set -m; sleep 7651 & echo up; while :; do sleep 7650; done"
+    script = (
+        "trap '' TERM HUP INT PIPE; sleep 7652 & set -m; sleep 7651 & echo up; while :; do sleep 7650; done"
+    )
     with trio.fail_after(LIMIT_SECONDS):
         program = await bench.runner.program(job, ["sh", "-c", script], terminal)
         await said(program, b"up")
