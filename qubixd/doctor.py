@@ -101,9 +101,9 @@ def _facts(node: Node, heard: _Heard) -> Facts:
     hindrances = node.provider.hindrances() if config.provider else []
     return Facts(
         provider=config.provider,
-        relay=False,
+        relay=config.relay,
         listening=[str(end) for end in ends if end is not None and end.ip in here],
-        announced=[],
+        announced=list(config.announce),
         own_ips=own,
         outside_ips=list(outside.ips),
         reachable=outside.reachable,
