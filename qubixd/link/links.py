@@ -158,8 +158,7 @@ class Links:
             log.exception("a connection of peer %s failed", stream.peer.hex()[:8])
             stream.abort("internal.error", "the other side has made a mistake; its log says which")
         finally:
-            with trio.CancelScope(shield=trio.current_effective_deadline() != -float("inf")):
-                await stream.aclose()
+            await stream.aclose()
 
 
 def _keep_memory() -> None:

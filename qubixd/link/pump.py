@@ -14,7 +14,9 @@ from qubixd.link.stream import CHUNK_BYTES, LinkStream
 
 MAX_DATAGRAM_BYTES: Final = 65_507
 DATAGRAM_BACKLOG_BYTES: Final = 1024 * 1024
-"""Datagrams are dropped while more than this is on its way: late ones are worth less than none."""
+DATAGRAM_QUEUE_BYTES: Final = 64 * 1024
+"""Datagrams are dropped while more than the one is on its way, or more than the other still waits here: late
+ones are worth less than none."""
 _MAX_PIECES: Final = 64
 """For one system call, which takes no more than 1,024."""
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
@@ -181,7 +183,8 @@ async def _datagrams_out(
             data = await receive()
         except ConnectionRefusedError:
             continue  # nobody listens at the port yet: so says the answer to an earlier one
-        if stream.backlog_bytes > DATAGRAM_BACKLOG_BYTES or len(data) > MAX_DATAGRAM_BYTES:
+        late = stream.backlog_bytes > DATAGRAM_BACKLOG_BYTES or stream.unsent_bytes > DATAGRAM_QUEUE_BYTES
+        if late or len(data) > MAX_DATAGRAM_BYTES:
             counts[1] += 1
             continue
         await stream.send_all(len(data).to_bytes(2, "big") + data)

@@ -161,6 +161,11 @@ class LinkStream(trio.abc.HalfCloseableStream):
         """Sent and not yet taken at the other side."""
         return self.out.backlog
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Of those, what has not even left this side."""
+        return self.out.unsent_bytes
+
     def _wake_road(self) -> None:
         if self.flowing and self.road is not None:
             self.road.wants_to_send(self)
@@ -260,6 +265,8 @@ class LinkStream(trio.abc.HalfCloseableStream):
         """Forget it once both directions have come to their ends."""
         if not self._over and self.out.done and self.inc.at_end:
             self._over = True
+            if self.inc.ack_due and self.road is not None:
+                self.road.wants_to_ack(self)
             self._home.ended(self, self.inc.received, tell=False)
             self._settled.unpark_all()
 

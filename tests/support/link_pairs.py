@@ -22,15 +22,39 @@ CALLER, PROVIDER = PeerKey(b"c" * 32), PeerKey(b"p" * 32)
 OPENING = OpenTcp(LeaseId(bytes(32)), 80)
 
 
-@dataclass
-class Road:
-    """A pair of carriers in memory between the two; `cut` breaks both."""
+Pipe = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 
-    ends: tuple[trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream], ...]
+
+class Road:
+    """A connection in memory between the two, which breaks when so many bytes have come through, or when it
+    is cut."""
+
+    def __init__(self, ends: tuple[Pipe, Pipe], left: int | None) -> None:
+        self.ends, self._left = ends, left
 
     async def cut(self) -> None:
         for end in self.ends:
             await trio.aclose_forcefully(end)
+
+    async def let_through(self, data: bytes | bytearray) -> bytes | bytearray:
+        if self._left is None:
+            return data
+        data = data[: self._left]
+        self._left -= len(data)
+        if not self._left:
+            await self.cut()
+        return data
+
+
+class Breaking(StreamCarrier):
+    """One end of a road."""
+
+    def __init__(self, road: Road, end: Pipe, kind: PathKind) -> None:
+        super().__init__(end, kind, "in memory")
+        self._road = road
+
+    async def receive_some(self) -> bytes | bytearray:
+        return await self._road.let_through(await super().receive_some())
 
 
 @dataclass
@@ -44,6 +68,8 @@ class Between:
     """Whether a dial succeeds."""
     roads: list[Road] = field(default_factory=list)
     dials: int = 0
+    lives: list[int] = field(default_factory=list)
+    """Bytes after which the next connections break; those after them last."""
 
     async def carrier(
         self, peer: PeerKey, addresses: Sequence[str], *, better_than: PathKind | None = None
@@ -53,10 +79,11 @@ class Between:
         if not self.open or (better_than is not None and self.kind.rank >= better_than.rank):
             raise PeerUnreachable("there is no way there")
         mine, theirs = memory_stream_pair()
-        self.roads.append(Road((mine, theirs)))
+        road = Road((mine, theirs), self.lives.pop(0) if self.lives else None)
+        self.roads.append(road)
         assert self.other is not None
-        self.other.take(self.me, StreamCarrier(theirs, self.kind, "there"))
-        return StreamCarrier(mine, self.kind, "here")
+        self.other.take(self.me, Breaking(road, theirs, self.kind))
+        return Breaking(road, mine, self.kind)
 
 
 @dataclass
@@ -67,7 +94,7 @@ class Pair:
     """How the caller dials the provider."""
     back: Between
     accepted: trio.MemoryReceiveChannel[LinkStream]
-    """Streams that the provider's side has taken, whose handler runs until they are over."""
+    """Streams that the provider's side has taken, whose handler never ends."""
 
     async def open(self) -> tuple[LinkStream, LinkStream]:
         """(caller's end, provider's end) of a new stream."""
@@ -92,7 +119,7 @@ async def link_pair() -> AsyncIterator[Pair]:
     async def handler(stream: LinkStream) -> None:
         await stream.accept()
         await send.send(stream)
-        await stream.wait_over()
+        await trio.sleep_forever()
 
     provider.serve(handler)
     async with trio.open_nursery() as nursery:
