@@ -8,13 +8,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from protocol.errors import EngineUnreachable
+from protocol.errors import EngineUnreachable, JobMissing, PortClosed
 from qubixd.runner import ExitReason, JobExit, JobState
 from qubixd.runner.docker import DockerRunner
 from tests.support.engine import BUSYBOX_IMAGE
@@ -72,6 +72,34 @@ async def test_a_job_ends_with_its_engine_truthfully_and_goes_on_by_restart(
         while last_beat_ms(bench) <= beats:
             await trio.sleep(0.05)
         assert (await bench.runner.status(spec.lease_id)).released_at == released
+        await bench.remove_all()
+
+
+async def test_the_way_into_a_job_is_there_again_after_its_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def echoes() -> None:
+        while True:
+            with suppress(PortClosed):
+                stream = await bench.runner.dial(spec.lease_id, 4711)
+                break
+            await trio.sleep(0.05)
+        assert isinstance(stream, trio.SocketStream)
+        async with stream:
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+
+    with mortal_engine({}) as engine, trio.fail_after(2 * LIMIT_SECONDS):
+        bench = bench_on(engine, tmp_path, monkeypatch)
+        spec = bench.spec("nc -ll -p 4711 -e cat")
+        await bench.begin(spec)
+        await echoes()
+        await off_thread(lambda: engine.end(signal.SIGTERM))
+        await off_thread(engine.start)
+        with pytest.raises(JobMissing):
+            await bench.runner.dial(spec.lease_id, 4711)
+        await bench.runner.restart(spec.lease_id, {}, 5, NONCE)
+        await echoes()
         await bench.remove_all()
 
 
