@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from protocol.control_doctor import Facts, FindingView, Level, OutlookView
@@ -28,8 +29,18 @@ ORDER: Final = (Level.BAD, Level.NOTE, Level.GOOD)
 def judge(facts: Facts) -> list[FindingView]:
     """All findings, the worst first."""
     rules = (_peers, _listening, _reach, _nat, _firewall, _relays, _door, _six, _chain, _money, _jobs, _clock)
-    found = [finding for rule in rules for finding in rule(facts)]
+    nearby = [end for end in facts.reached_at if not is_public(parse(end).ip)]
+    facts = _sober(facts)
+    found = [*_near(facts, nearby), *(finding for rule in rules for finding in rule(facts))]
     return sorted(found, key=lambda finding: ORDER.index(finding.level))
+
+
+def _sober(facts: Facts) -> Facts:
+    """Whom neighbours reach is not reachable for that: only addresses count that mean the same to all."""
+    ends = [end for end in facts.reached_at if is_public(parse(end).ip)]
+    return replace(
+        facts, reached_at=ends, reachable=bool(ends) or (None if facts.reachable else facts.reachable)
+    )
 
 
 # --- the network ------------------------------------------------------------------------------
@@ -60,6 +71,13 @@ def _listening(facts: Facts) -> Iterator[FindingView]:
         f"This node listens to this very machine only ({where}): no other can open a connection to it.",
         f"start it with `--listen 0.0.0.0:{USUAL_PORT}`",
     )
+
+
+def _near(facts: Facts, ends: list[str]) -> Iterator[FindingView]:
+    near = [end for end in ends if not ipaddress.ip_address(parse(end).ip).is_loopback]
+    if near and not facts.reachable:
+        where = ", ".join(near)
+        yield _good("net.reachable_nearby", f"Others in this network can open connections to it, at {where}.")
 
 
 def _reach(facts: Facts) -> Iterator[FindingView]:
@@ -250,7 +268,8 @@ _WORDS: Final = {
 def outlook(facts: Facts) -> list[OutlookView]:
     """The best way from here to machines in each sort of place, as qubixd/paths would try them. Those who
     cannot be reached are taken to have a relay: without one nobody could meet them."""
-    ends = tuple(parse(end) for end in facts.reached_at) if facts.reachable else ()
+    facts = _sober(facts)
+    ends = tuple(parse(end) for end in facts.reached_at)
     me = Side(ends, facts.nat or (OPEN if facts.reachable else ""), tuple(facts.only_ports))
     if not facts.peers:
         return [OutlookView(whom, "", "no way, while no other node is connected") for whom, _ in _PLACES]

@@ -98,6 +98,17 @@ def test_each_trouble_has_its_name(found: Facts, level: Level, code: str) -> Non
     assert code in codes(found, level)
 
 
+def test_neighbours_do_not_make_it_reachable() -> None:
+    """Not one on this machine, nor one in this network; those outside have not tried."""
+    for at in ("127.0.0.1:4001", "192.168.1.10:4001"):
+        found = at_home(listening=[at], reachable=True, reached_at=[at])
+        said = {one.code for one in judge(found)}
+        assert "net.reachable" not in said and "net.no_443" not in said
+        assert ("net.reachable_nearby" in said) == at.startswith("192")
+        assert ("net.loopback_only" in said) == at.startswith("127")
+        assert [one.path for one in outlook(found)] == [one.path for one in outlook(at_home())]
+
+
 @pytest.mark.parametrize("closes", [True, False])
 def test_why_a_provider_takes_no_jobs_is_said_in_its_own_words(closes: bool) -> None:
     hindrance = HindranceView("provider.engine_away", "the engine is away", closes)
