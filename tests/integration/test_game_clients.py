@@ -30,8 +30,10 @@ DOCKERFILE: Final = """
 FROM {base}
 RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends iperf3
 """
-MOST_LOST: Final = 0.2
-"""Of datagrams, on a machine that is busy with other things. A way that loses by itself loses more."""
+FEW: Final = 0.05
+"""Of datagrams, the share that may be lost. A machine that is busy with other things loses more now and then,
+so there are some tries; a way that loses by itself loses in each."""
+TRIES: Final = 4
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def person(tmp_path_factory: pytest.TempPathFactory, docker_engine: object) -> I
         yield someone
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lease(person: Person, docker_engine: docker.DockerClient, template_image: Build) -> str:
     """A job with a game and iperf3's server."""
     said = DOCKERFILE.format(base=template_image("moonlight")).encode()
@@ -53,7 +55,8 @@ def lease(person: Person, docker_engine: docker.DockerClient, template_image: Bu
             skip_or_fail(f"no mirror of Debian answers: {error}")
         raise
     setup = "setup: iperf3 --server --bind 127.0.0.1 --logfile iperf3.log &\n"
-    return person.rent("game", "moonlight", IMAGE, extra=setup)
+    person.begin("game", "moonlight", IMAGE, extra=setup)
+    return person.running("game")
 
 
 @contextmanager
@@ -101,9 +104,13 @@ def test_iperf3_over_tcp_both_ways(person: Person, lease: str) -> None:
 def test_iperf3_over_udp(person: Person, lease: str, way: tuple[str, ...]) -> None:
     port = free_for_both()
     with forwarded(person, lease, f"{port}:5201", f"{port}:5201/udp"):
-        told = iperf3(port, "--udp", "--bitrate", "20M", "--length", "1200", "--time", "2", *way)
-    assert told["sum"]["packets"] > 3_000
-    assert told["sum"]["lost_packets"] < MOST_LOST * told["sum"]["packets"]
+        for _ in range(TRIES):
+            words = ("--udp", "--bitrate", "10M", "--length", "1200", "--time", "2", *way)
+            told = iperf3(port, *words)["sum"]
+            log.info("iperf3: %s", told)
+            if told["lost_packets"] < FEW * told["packets"]:
+                break
+    assert told["packets"] > 1_000 and told["lost_packets"] < FEW * told["packets"]
 
 
 def test_all_ports_of_a_game_are_one_profile_and_its_packets_come(person: Person, lease: str) -> None:
@@ -115,9 +122,11 @@ def test_all_ports_of_a_game_are_one_profile_and_its_packets_come(person: Person
         assert "SUNSHINE_SERVER_FREE" in moonlight.web(here[47_989], "/serverinfo", tls=False)
         assert "<paired>1" in moonlight.web(here[47_984], "/pair?phrase=getservercert", tls=True)
         assert "CSeq: 3" in moonlight.rtsp(here[48_010], 3)
-        played = moonlight.play(here, 3)
-    video, audio = played.video, played.audio
-    assert video.sizes == {1_200} and len(video.frames) > 60 and video.lost < MOST_LOST
-    assert audio.sizes == {160} and audio.lost < MOST_LOST
-    assert played.inputs > 60 and played.echoes > (1 - MOST_LOST) * played.inputs
-    log.info("played: %s", played)
+        for _ in range(TRIES):
+            played = moonlight.play(here, 3)
+            log.info("played: %s", played)
+            if played.lost < FEW:
+                break
+    assert played.video.sizes == {1_200} and len(played.video.frames) > 60
+    assert played.audio.sizes == {160} and played.inputs > 60
+    assert played.lost < FEW

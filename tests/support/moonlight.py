@@ -62,6 +62,11 @@ class Played:
     input_ms: list[float]
     """There and back."""
 
+    @property
+    def lost(self) -> float:
+        """Of video, sound or keys, whichever lost most."""
+        return max(self.video.lost, self.audio.lost, 1 - self.echoes / self.inputs)
+
     def __str__(self) -> str:
         typed = sorted(self.input_ms)
         return (
