@@ -38,9 +38,8 @@ def judge(facts: Facts) -> list[FindingView]:
 def _sober(facts: Facts) -> Facts:
     """Whom neighbours reach is not reachable for that: only addresses count that mean the same to all."""
     ends = [end for end in facts.reached_at if is_public(parse(end).ip)]
-    return replace(
-        facts, reached_at=ends, reachable=bool(ends) or (None if facts.reachable else facts.reachable)
-    )
+    reachable = (bool(ends) or None) if facts.reachable else facts.reachable
+    return replace(facts, reached_at=ends, reachable=reachable)
 
 
 # --- the network ------------------------------------------------------------------------------
@@ -277,9 +276,11 @@ def outlook(facts: Facts) -> list[OutlookView]:
 
 
 def _outlook(me: Side, whom: str, place: Side) -> OutlookView:
-    # They agree on the rest over a connection that one of the two can open, or a relay brings.
-    dialled = any(me.reaches(end) for end in place.ends) or any(place.reaches(end) for end in me.ends)
-    steps = plan(me, place, PathKind.WIRE if dialled else PathKind.RELAYED)
+    # What one cannot get at does not count; they agree on the rest over what can be opened, or by a relay.
+    mine = tuple(end for end in me.ends if place.reaches(end))
+    theirs = tuple(end for end in place.ends if me.reaches(end))
+    wire = PathKind.WIRE if mine or theirs else PathKind.RELAYED
+    steps = plan(replace(me, ends=mine), replace(place, ends=theirs), wire)
     best = min((step.kind for step in steps), key=lambda kind: kind.rank)
     return OutlookView(whom, best.value, _WORDS[best])
 
