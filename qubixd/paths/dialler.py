@@ -95,7 +95,6 @@ class Paths:
 
     async def look(self) -> Reach:
         """The same after a look around; some seconds at most."""
-        self._around.forget()
         await self._around.look()
         return self.reach
 
@@ -131,7 +130,9 @@ class Paths:
         match step.way:
             case Way.DIAL:
                 assert step.end is not None
-                return await self._dial(step.end, known)
+                carrier = await self._dial(step.end, known)
+                self._offers.worked(peer, step.end)
+                return carrier
             case Way.DIAL_BACK:
                 return await self._dial_back(peer)
             case Way.PUNCH:

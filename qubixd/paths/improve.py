@@ -1,5 +1,5 @@
-"""Looks for better ways while streams run on something worse than a direct one, ever more rarely; and at once
-when this machine's network is another."""
+"""Looks for better ways while links use something worse than a direct one, ever more rarely; and at once when
+this machine's network is another."""
 
 from __future__ import annotations
 
@@ -74,8 +74,10 @@ class Improver:
         self._due = kept
 
     def _could_be_better(self, peer: PeerKey) -> bool:
+        """Also with no stream at this moment: a browser opens one for each page. Links that are not used any
+        more have no carriers, and no view."""
         view = self._links.view(peer)
-        return view is not None and view.streams > 0 and view.kind.rank > GOOD.rank
+        return view is not None and view.kind.rank > GOOD.rank
 
     async def _try_due(self) -> None:
         now = trio.current_time()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -110,11 +111,18 @@ class Offers:
         ends = dialable((named.multiaddress,), self._wire.remote_ip(peer), own_networks(), own_ips())
         return ends[0] if ends else None
 
+    def worked(self, peer: PeerKey, end: Endpoint) -> None:
+        """This place of a peer is tried first from now on."""
+        known = self._known.get(peer)
+        if known is not None and end in known.side.ends:
+            ends = (end, *(other for other in known.side.ends if other != end))
+            self._known[peer] = replace(known, side=replace(known.side, ends=ends))
+
     def doubt(self, peer: PeerKey) -> None:
         """What was heard last did not help: ask again before the next try."""
         known = self._known.get(peer)
         if known is not None:
-            self._known[peer] = Known(known.offer, known.side, 0.0)
+            self._known[peer] = replace(known, until=-math.inf)
 
     def doubt_all(self) -> None:
         """This node is elsewhere now."""

@@ -104,7 +104,6 @@ class Puncher:
         echoes = [end for end in self._around.echoes() if end.ip not in theirs]
         async with drilled(echoes, port) as hole:
             if hole.is_symmetric:
-                self._around.symmetric()
                 raise PeerUnreachable("this router shows another port to everyone (symmetric NAT)")
             yield hole
 

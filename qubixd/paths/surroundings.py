@@ -62,6 +62,7 @@ class Surroundings:
         self._seen = Seen()
         self._at = -math.inf
         self._busy = trio.Lock()
+        self._moves = 0
         self._asked: frozenset[Endpoint] = frozenset()
         self._news = trio.Event()
         wire.on_peer(lambda _: self._news.set())
@@ -71,7 +72,7 @@ class Surroundings:
         task_status.started()
         while True:
             self._news = trio.Event()
-            if not self._seen.nat and self._asked != frozenset(self.echoes()):
+            if self._is_old() or (not self._seen.nat and self._asked != frozenset(self.echoes())):
                 await self.look()
             await self._news.wait()
             await trio.sleep(AGAIN_SECONDS)
@@ -83,16 +84,13 @@ class Surroundings:
 
     def forget(self) -> None:
         self._seen, self._at, self._asked = Seen(), -math.inf, frozenset()
+        self._moves += 1
         self._news.set()
 
     def got_out(self, end: Endpoint) -> None:
         """A connection was made: a firewall that lets nothing out to that port is none."""
         if end.is_public and self._seen.ports and end.port not in self._seen.ports:
             self._seen = replace(self._seen, ports=())
-
-    def symmetric(self) -> None:
-        """Noticed while punching: the router changed its mind."""
-        self._seen = replace(self._seen, nat=SYMMETRIC)
 
     def echoes(self) -> tuple[Endpoint, ...]:
         """Nodes that tell addresses, those on different machines first. Neighbours see this node in another
@@ -103,14 +101,17 @@ class Surroundings:
         firsts = {end.ip: end for end in reversed(ends)}
         return (*firsts.values(), *(end for end in ends if end not in firsts.values()))
 
+    def _is_old(self) -> bool:
+        return trio.current_time() - self._at > FRESH_SECONDS
+
     async def look(self) -> Seen:
-        """What is known, after a look if that is old."""
+        """What is known after a look, of which there is one at a time."""
         async with self._busy:
-            life = FRESH_SECONDS if self._seen.nat else AGAIN_SECONDS
-            if trio.current_time() - self._at >= life:
-                self._seen = await self._looked()
-                self._at = trio.current_time()
-        return self._seen
+            while True:
+                moves, seen = self._moves, await self._looked()
+                if moves == self._moves:
+                    self._seen, self._at = seen, trio.current_time()
+                    return seen
 
     async def _looked(self) -> Seen:
         echoes = self.echoes()

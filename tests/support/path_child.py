@@ -2,7 +2,8 @@
 
 Arguments: its number, the port it listens at, `hidden` where its offer shall name no place, and addresses of
 others to stay connected with. It prints a line when it is ready, and then one for each line of its input:
-`reach NUMBER` says how a stream to that end travels, `look` how it looks from outside.
+`reach NUMBER` says how a stream to that end travels, `look` how it looks from outside, and `move` when its
+network has become another.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ async def answer(one: End, words: list[str]) -> str:
         case ["look"]:
             seen = await one.paths.look()
             return f"{seen.nat or 'unknown'} {','.join(map(str, seen.only_ports)) or 'all'}"
+        case ["move"]:
+            moved = trio.Event()
+            one.paths.on_moved.append(moved.set)
+            print("waiting", flush=True)
+            await moved.wait()
+            return "moved"
         case ["reach", number]:
             return await reached(one, int(number))
         case _:

@@ -23,9 +23,9 @@ BOB = PeerKey(b"b" * 32)
 class SomeLinks:
     """Links whose kind and number of streams a test sets; it notes when better ways were looked for."""
 
-    def __init__(self, kind: PathKind = PathKind.RELAYED, streams: int = 1) -> None:
+    def __init__(self, kind: PathKind | None = PathKind.RELAYED) -> None:
         self.on_change: list[Callable[[PeerKey], None]] = []
-        self.kind, self.count = kind, streams
+        self.kind = kind
         self.tried: list[float] = []
         self.better: PathKind | None = None
 
@@ -33,17 +33,17 @@ class SomeLinks:
         return (BOB,)
 
     def view(self, peer: PeerKey) -> LinkView | None:
-        return LinkView(self.kind, None, 0, 0, 0, 0, self.count, "")
+        return LinkView(self.kind, None, 0, 0, 0, 0, 0, "") if self.kind else None
 
     async def improve(self, peer: PeerKey) -> bool:
         self.tried.append(trio.current_time())
         if self.better is None:
             return False
-        self.becomes(self.better, self.count)
+        self.becomes(self.better)
         return True
 
-    def becomes(self, kind: PathKind, streams: int) -> None:
-        self.kind, self.count = kind, streams
+    def becomes(self, kind: PathKind | None) -> None:
+        self.kind = kind
         for callback in self.on_change:
             callback(BOB)
 
@@ -69,13 +69,11 @@ async def test_ever_more_rarely(autojump_clock: MockClock) -> None:
     assert len(links.tried) >= len(expected)
 
 
-@pytest.mark.parametrize(
-    "kind, streams", [(PathKind.DIRECT, 1), (PathKind.PUNCHED, 1), (PathKind.RELAYED, 0)]
-)
-async def test_what_is_good_or_idle_costs_nothing(
-    kind: PathKind, streams: int, autojump_clock: MockClock
+@pytest.mark.parametrize("kind", [PathKind.DIRECT, PathKind.PUNCHED, None])
+async def test_what_is_good_or_not_used_costs_nothing(
+    kind: PathKind | None, autojump_clock: MockClock
 ) -> None:
-    links = SomeLinks(kind, streams)
+    links = SomeLinks(kind)
     async with improving(links):
         await trio.sleep(10_000)
     assert links.tried == []
@@ -88,7 +86,7 @@ async def test_once_it_is_good_it_is_left_alone(autojump_clock: MockClock) -> No
         await trio.sleep(10_000)
         assert len(links.tried) == 1
         links.better = None
-        links.becomes(PathKind.RELAYED, 1)
+        links.becomes(PathKind.RELAYED)
         await trio.sleep(PAUSES_SECONDS[0] * (1 + JITTER))
         assert len(links.tried) == 2, "and from the first pause on, once it is worse again"
 
