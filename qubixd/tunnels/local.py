@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import select
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import trio
@@ -84,15 +86,16 @@ async def carry(stream: LinkStream, local: trio.SocketStream, *, hasty: bool) ->
     `hasty`: a front end that has hung up is hardly waited for.
     """
 
-    async def give_up() -> None:
-        await until_hung_up(local.socket)
+    async def give_up(hung_up: Callable[[], Awaitable[None]]) -> None:
+        await hung_up()
         await trio.sleep(HASTY_SECONDS if hasty else HUNG_UP_SECONDS)
         stream.abort(StreamBroken.code, GONE)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(give_up)
-        await pump.carry(stream, local)
-        nursery.cancel_scope.cancel()
+    with hang_up_of(local.socket) as hung_up:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_up, hung_up)
+            await pump.carry(stream, local)
+            nursery.cancel_scope.cancel()
     return end_of(stream)
 
 
@@ -101,13 +104,16 @@ def end_of(stream: LinkStream) -> TunnelEnd:
     return TunnelEnd(code_of(error), str(error)) if error else TunnelEnd()
 
 
-async def until_hung_up(sock: trio.socket.SocketType) -> None:
-    """Until the other end of a unix socket is closed altogether, not one direction of it."""
-    if not hasattr(select, "epoll") or sock.fileno() < 0:
-        await trio.sleep_forever()  # elsewhere than on Linux it is noticed with the next byte
+@contextmanager
+def hang_up_of(sock: trio.socket.SocketType) -> Iterator[Callable[[], Awaitable[None]]]:
+    """What waits until the other end of a unix socket is closed altogether, not one direction of it; without
+    reading, and also if the socket gets another owner meanwhile."""
+    if not hasattr(select, "epoll"):  # elsewhere than on Linux it is noticed with the next byte
+        yield trio.sleep_forever
+        return
     with select.epoll(1) as watch:
         watch.register(sock.fileno(), 0)  # a hang-up is told in any case, and nothing else
-        await trio.lowlevel.wait_readable(watch.fileno())
+        yield partial(trio.lowlevel.wait_readable, watch.fileno())
 
 
 async def unless_hung_up(sock: trio.socket.SocketType, work: Callable[[], Awaitable[T]]) -> T | None:
@@ -115,17 +121,18 @@ async def unless_hung_up(sock: trio.socket.SocketType, work: Callable[[], Awaita
     result: T | None = None
     failure: QubixError | None = None
 
-    async def watch(scope: trio.CancelScope) -> None:
-        await until_hung_up(sock)
+    async def watch(hung_up: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        await hung_up()
         scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch, nursery.cancel_scope)
-        try:
-            result = await work()
-        except QubixError as error:
-            failure = error
-        nursery.cancel_scope.cancel()
+    with hang_up_of(sock) as hung_up:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, hung_up, nursery.cancel_scope)
+            try:
+                result = await work()
+            except QubixError as error:
+                failure = error
+            nursery.cancel_scope.cancel()
     if failure:
         raise failure
     return result
