@@ -4,6 +4,7 @@ nothing stays open when the lease ends."""
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from qubixd.tunnels import files, programs
 
 log = logging.getLogger("qubix.door")
 
+BURST_BYTES: Final = 4 << 20
+"""Of datagrams that a socket may hold: a game sends a picture at once. The system may give less."""
 MAX_STREAMS: Final = 64
 """Into one job at a time."""
 MAX_DATAGRAM_BYTES: Final = 65_535
@@ -144,6 +147,7 @@ class Door:
     async def _join(self, stream: LinkStream, dialed: Dialed) -> None:
         if isinstance(dialed, trio.socket.SocketType):
             with dialed:
+                dialed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BURST_BYTES)
                 await stream.accept()
                 await carry_datagrams(stream, lambda: dialed.recv(MAX_DATAGRAM_BYTES), dialed.send)
                 await stream.send_eof()
