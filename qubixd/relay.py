@@ -54,6 +54,8 @@ class RelayLimits:
     joined: int = 128
     joined_per_peer: int = 32
     joined_per_ip: int = 64
+    joined_per_pair: int = 4
+    """Two nodes need one connection, or for a moment two; more would take up handshakes at the target."""
     life_seconds: int = 3_600
     """Of a place, unless it is asked for again."""
     idle_seconds: float = 120.0
@@ -83,7 +85,7 @@ class Relay:
         self.price_qu_per_hour = Qu(0)
         self._accounts = Accounts(allowance or Allowance(), now_ms)
         self._places: dict[PeerKey, _Place] = {}
-        self._joined: Counter[PeerKey | str] = Counter()
+        self._joined: Counter[PeerKey | str | tuple[PeerKey, PeerKey]] = Counter()
         self._joins = 0
         self._questions = Buckets(*_QUESTIONS)
         wire.serve(RELAY_PROTOCOL, self._answer)
@@ -204,15 +206,17 @@ class Relay:
             self._joins >= limits.joined
             or max(self._joined[peer], self._joined[target]) >= limits.joined_per_peer
             or self._joined[ip] >= limits.joined_per_ip
+            or self._joined[peer, target] >= limits.joined_per_pair
         ):
             raise RelayFull("this relay has as many connections as it carries at a time, or as you may have")
+        counted = (peer, target, ip, (peer, target))
         self._joins += 1
-        self._joined.update((peer, target, ip))
+        self._joined.update(counted)
         try:
             yield
         finally:
             self._joins -= 1
-            self._joined.subtract((peer, target, ip))
+            self._joined.subtract(counted)
             self._joined = +self._joined
 
     async def _join(self, a: tuple[PeerKey, str, Stream], b: tuple[PeerKey, str, Stream]) -> None:

@@ -239,6 +239,11 @@ async def test_places_and_joined_streams_are_limited() -> None:
         await first.aclose()
         await trio.testing.wait_all_tasks_blocked()
         await at.join()
+    for fewer in (replace(few, joined_per_pair=1), replace(few, joined_per_ip=1)):
+        async with stage(limits=fewer) as at:
+            await at.place(at.home)
+            await at.join()
+            await refused(at.join(), "relay.full")
     async with stage(limits=replace(few, joined=1)) as at:
         await at.place(at.home)
         await at.join()
