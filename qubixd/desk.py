@@ -20,6 +20,7 @@ from protocol import lease_model as m
 from protocol import lease_provider, messages, signing
 from protocol.errors import (
     CapacityTaken,
+    ConfigInvalid,
     JobMissing,
     LeaseUnknown,
     MessageInvalid,
@@ -34,7 +35,7 @@ from protocol.lease import max_loss_if_gone, max_loss_words
 from protocol.lease_model import Event
 from protocol.lease_state import BEFORE_RUNNING, TERMINAL, Lease, Role
 from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, MAX_SEALED_BYTES, Ack
-from protocol.relay_lease import RELAY_IMAGE, is_relay
+from protocol.relay_lease import RELAY_IMAGE, RELAY_WISH, is_relay
 from protocol.signing import NodeKey, Signed
 from protocol.units import LeaseId, PeerKey, UnixMs
 from qubixd import quotes
@@ -106,7 +107,7 @@ class Desk:
     # --- making a lease -----------------------------------------------------------------------
 
     async def quote(self, signed: Signed) -> object:
-        house = self._house(signed.message.image)
+        house = self._house(signed.message.image, signed.message.wish)
         terms = quotes.make_terms(house, signed.message, signed.signer, self.now_ms())
         if self.runner is not None and not is_relay(terms):
             await check_image(self.runner, terms.image, terms.wish, Need(house.arch, house.cuda))
@@ -132,7 +133,7 @@ class Desk:
                     raise Refused("these terms are between other parties")
             except LeaseUnknown:
                 now = self.now_ms()
-                house = self._house(own.message.image)
+                house = self._house(own.message.image, own.message.wish)
                 quotes.check_acceptable(own.message, house, signed.signer, now)
                 self._check_unfunded(signed.signer)
                 lease, effects = lease_provider.new(
@@ -141,9 +142,13 @@ class Desk:
                 await self.leases.add(lease, effects, m.ReceiveAccepted(now))
         return Ack()
 
-    def _house(self, image: str) -> House:
+    def _house(self, image: str, wish: messages.Wish) -> House:
         """What is rented out under that name."""
-        return self.relay_house() if image == RELAY_IMAGE else self.house()
+        if image != RELAY_IMAGE:
+            return self.house()
+        if wish != RELAY_WISH:  # or somebody could send it files
+            raise ConfigInvalid("a relay is rented as it is; it has no parts to choose from")
+        return self.relay_house()
 
     def _check_unfunded(self, caller: PeerKey) -> None:
         """Whoever has locked no money yet costs us memory, disk and traffic: so many of them, no more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,13 @@ import trio
 import trio.testing
 
 from protocol import lease_model as m
-from protocol.errors import BalanceTooLow, PeerRefused, PriceAboveLimit, RelayNotForRent
+from protocol.errors import BalanceTooLow, ConfigInvalid, PeerRefused, PriceAboveLimit, RelayNotForRent
 from protocol.lease_state import Lease, Phase
-from protocol.messages import Ack
+from protocol.messages import Ack, Offer, Terms
 from protocol.relay_messages import Connect, Incoming, Reserve, Reserved
 from protocol.units import MAX_QU, PeerKey, Qu, Seconds, UnixMs, fee_of
 from qubixd.relay import RELAY_PROTOCOL, RELAYED_PROTOCOL
-from qubixd.relay_hire import rent
+from qubixd.relay_hire import relay_job, rent
 from qubixd.reservations import ask
 from qubixd.talk import receive_bare, send_bare
 from qubixd.wire import Stream
@@ -212,8 +213,17 @@ async def test_what_is_no_relay_or_asks_more_is_not_rented(
         assert refused.value.refusal_code == PriceAboveLimit.code
         with pytest.raises(BalanceTooLow):
             await rented(world, relay, bob, 10_000_000)
+        asked = bob.up.hiring.request(relay_job(Seconds(10)), bytes(32), Qu(MAX_QU))
+        larger = replace(asked, wish=replace(asked.wish, disk_mib=64))
+        with pytest.raises(PeerRefused) as refused:
+            await bob.up.hiring.quote(larger, relay.peer, (), _never)
+        assert refused.value.refusal_code == ConfigInvalid.code
         assert not bob.up.leases.active() and not relay.up.leases.active()
         assert not list((bob.root / "waiting").iterdir())
+
+
+def _never(terms: Terms) -> Offer:
+    raise AssertionError("there are no terms")
 
 
 @pytest.mark.parametrize("who", ["rita", "bob"])
