@@ -10,8 +10,10 @@ from typing import Any, Final
 import trio
 
 from protocol.control_tunnels import ForwardPort
+from protocol.errors import QubixError, StreamBroken
 from protocol.messages import OpenUdp
 from qubixd.link import pump
+from qubixd.tunnels.local import GONE
 from qubixd.tunnels.local_forward import Forwarding
 
 IDLE_SECONDS: Final = 120.0
@@ -74,13 +76,20 @@ async def _converse(
         await sock.sendto(data, sender.address)
 
     async def carry() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_idle, sender, nursery.cancel_scope)
-            await pump.carry_datagrams(stream, sender.get.receive, answer)
-            nursery.cancel_scope.cancel()
-        await stream.aclose()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_idle, sender, nursery.cancel_scope)
+                await pump.carry_datagrams(stream, sender.get.receive, answer)
+                nursery.cancel_scope.cancel()
+            await stream.send_eof()
+            await stream.aclose()
+        except* QubixError:
+            pass  # it is the stream's, which keeps it
 
-    await forwarding.follow(port, stream, carry())
+    try:
+        await forwarding.follow(port, stream, carry())
+    finally:
+        stream.abort(StreamBroken.code, GONE)  # nothing happens to one that has ended
 
 
 async def _until_idle(sender: _Sender, conversation: trio.CancelScope) -> None:
