@@ -44,7 +44,8 @@ class Peers:
         self._lost: dict[ID, trio.Event] = {}
         self._redialling: set[ID] = set()
         self._improving: set[ID] = set()
-        self._reaching: dict[ID, trio.Event] = {}
+        self._reaching: dict[ID, tuple[trio.Event, frozenset[Multiaddr]]] = {}
+        """What is being dialled, and at which addresses."""
         self.through_relay: Callable[[ID, Multiaddr], Awaitable[None]]
         """Makes one connection over such a way; PeerUnreachable."""
 
@@ -88,10 +89,13 @@ class Peers:
 
     async def _reach(self, peer: ID, addresses: list[Multiaddr]) -> list[str]:
         """Try all; what relays said where they did not help."""
-        if (other := self._reaching.get(peer)) is not None:
-            await other.wait()
-            return []
-        self._reaching[peer] = trio.Event()
+        while (other := self._reaching.get(peer)) is not None:
+            over, tried = other
+            await over.wait()
+            if self.connected(peer) or tried.issuperset(addresses):
+                return []
+            addresses = [address for address in addresses if address not in tried]
+        self._reaching[peer] = trio.Event(), frozenset(addresses)
         try:
             ways = [address for address in addresses if is_circuit(address)]
             plain = [address for address in addresses if not is_circuit(address)]
@@ -100,7 +104,7 @@ class Peers:
             await self._plainly(peer, plain)
             return []
         finally:
-            self._reaching.pop(peer).set()
+            self._reaching.pop(peer)[0].set()
 
     async def _plainly(self, peer: ID, addresses: list[Multiaddr], over: trio.Event | None = None) -> None:
         try:
