@@ -12,18 +12,22 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import docker
 import trio
 
 from tests.support.daemons import PATIENCE_SECONDS, Daemon
-from tests.support.netlab import Host
+from tests.support.netlab import Host, Lab
 
 PORT: Final = 7_000
-BLOCK: Final = 65_536
+BLOCK: Final = 16_384
+PAUSE_SECONDS: Final = 0.02
+"""Between blocks: it is to last, not to load the machine."""
 PROVIDER: Final = ("--provider", "--price", "3600000", "--runner", "docker", "--egress", "none", "--name")
 """The name follows."""
 ECHO_JOB: Final = """
 name: echo
-resources: {image: "%s", cpus: 0.1, memory: 64MB, disk: 10MB}
+resources: {image: "%s", cpus: 0.25, memory: 64MB, disk: 10MB}
+proof: never
 max_hours: 0.2
 run: |
   exec python3 -c '
@@ -39,18 +43,43 @@ run: |
 """
 
 
-async def rent(caller: Daemon, provider: str, image: str, folder: Path) -> str:
-    """A lease with the provider of that name, whose job runs and echoes at PORT; its id."""
-    text, out = ECHO_JOB % image, folder / f"out-{caller.name}-{provider}"
-    args: dict[str, Any] = {"job_yaml": text, "base_dir": str(folder), "output_dir": str(out)}
-    event = await caller.call("run", provider=provider, detach=True, **args)
-    lease = str(event["lease"]["lease_id"])
-    with trio.fail_after(PATIENCE_SECONDS):
-        async with aclosing(caller.stream("wait", lease=lease)) as events:
-            async for event in events:
-                if event["phase"] == "running":
-                    return lease
-    raise AssertionError(f"the job never ran: {event}\n{caller.log()}")
+class Jobs:
+    """Jobs of one test, whose containers are gone when it is over: their nodes are killed before they end."""
+
+    def __init__(self, image: str, folder: Path, engine: docker.DockerClient) -> None:
+        self._image, self._folder, self._engine = image, folder, engine
+        self._leases: list[str] = []
+
+    async def rent(self, caller: Daemon, provider: str) -> str:
+        """A lease with the provider of that name, whose job runs and echoes at PORT; its id."""
+        out = self._folder / f"out-{caller.name}-{len(self._leases)}"
+        text = {"job_yaml": ECHO_JOB % self._image, "base_dir": str(self._folder), "output_dir": str(out)}
+        event = await caller.call("run", provider=provider, detach=True, **text)
+        lease = str(event["lease"]["lease_id"])
+        self._leases.append(lease)
+        with trio.fail_after(PATIENCE_SECONDS):
+            async with aclosing(caller.stream("wait", lease=lease)) as events:
+                async for event in events:
+                    if event["phase"] == "running":
+                        return lease
+        raise AssertionError(f"the job never ran: {event}\n{caller.log()}")
+
+    def remove(self) -> None:
+        """Every container of them; call it when their nodes are dead."""
+        for one in self._engine.containers.list(all=True):
+            if one.name and one.name.rpartition("-")[2] in self._leases:
+                one.remove(force=True)
+
+
+@asynccontextmanager
+async def jobs_in(lab: Lab, image: str, engine: docker.DockerClient) -> AsyncIterator[Jobs]:
+    jobs = Jobs(image, lab.root, engine)
+    try:
+        yield jobs
+    finally:
+        with trio.CancelScope(shield=True):
+            await lab.end()
+            await trio.to_thread.run_sync(jobs.remove)
 
 
 async def until_offers(caller: Daemon, count: int) -> None:
@@ -63,11 +92,11 @@ async def until_offers(caller: Daemon, count: int) -> None:
 async def path_of(caller: Daemon, lease: str) -> str:
     """The kind of path in `ps`."""
     leases = (await caller.call("ps", all=True))["leases"]
-    (path,) = [str(one["path"]) for one in leases if one["lease_id"] == lease]
-    return path
+    (path,) = [one["path"] for one in leases if one["lease_id"] == lease]
+    return str(path["kind"]) if path else ""
 
 
-async def until_path(caller: Daemon, lease: str, kind: str, seconds: float = 45.0) -> str:
+async def until_path(caller: Daemon, lease: str, kind: str, seconds: float = 50.0) -> str:
     """Wait until the streams of a lease travel so; how they do travel then, or after so long."""
     with trio.move_on_after(seconds):
         while await path_of(caller, lease) != kind:
@@ -113,7 +142,7 @@ class Echoed:
                 await self.stream.send_all(block)
                 self.sent += len(block)
                 self._sent_hash.update(block)
-                await trio.sleep(0.01)
+                await trio.sleep(PAUSE_SECONDS)
             await self.stream.send_eof()
 
     async def _receive(self) -> None:

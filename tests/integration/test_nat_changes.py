@@ -1,0 +1,108 @@
+"""What runs goes on while the ways change: its relay dies, a machine sleeps and wakes up elsewhere, a better
+way opens. Every byte is counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+import pytest
+import trio
+
+from tests.support.daemons import Daemon
+from tests.support.netlab import Host, Lab, netlab
+from tests.support.netlab_jobs import PROVIDER, Jobs, echoing, jobs_in, until_offers, until_path
+
+pytestmark = [pytest.mark.usefixtures("netns"), pytest.mark.docker, pytest.mark.timeout(280)]
+
+
+class Cast:
+    """alice provides behind a home's router; bob, behind one that shows everyone another port, and carol,
+    behind one like alice's, rent. Two relays."""
+
+    def __init__(self, lab: Lab, jobs: Jobs) -> None:
+        self.lab, self._jobs = lab, jobs
+        self.relays: list[Daemon] = []
+        self.hosts: dict[str, Host] = {}
+        self.daemons: dict[str, Daemon] = {}
+
+    async def gather(self) -> None:
+        first = await self.lab.public("first").daemon("--relay", "--directory", listen=(443,))
+        second = self.lab.public("second")
+        self.relays = [first, await second.daemon("--relay", "--bootstrap", first.address, listen=(443,))]
+        known = [word for relay in self.relays for word in ("--bootstrap", relay.address)]
+        provider = [*PROVIDER, "alice", *known]
+        caller = ["--interval", "30", *known]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._home, "alice", "cone", *provider)
+            nursery.start_soon(self._home, "bob", "symmetric", *caller)
+            nursery.start_soon(self._home, "carol", "cone", *caller)
+
+    async def _home(self, name: str, nat: str, *words: str) -> None:
+        host = self.lab.home(name, nat="cone" if nat == "cone" else "symmetric")
+        self.hosts[name] = host
+        self.daemons[name] = await host.daemon(*words)
+
+    async def rent(self, name: str) -> str:
+        await until_offers(self.daemons[name], 1)
+        return await self._jobs.rent(self.daemons[name], "alice")
+
+
+async def test_a_running_stream_outlives_its_path(
+    tmp_path: Path, python_image: str, docker_engine: docker.DockerClient
+) -> None:
+    async with (
+        netlab(tmp_path, tick_seconds=0.05) as lab,
+        jobs_in(lab, python_image, docker_engine) as jobs,
+    ):
+        cast = Cast(lab, jobs)
+        await cast.gather()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_a_better_way_opens, cast)
+            nursery.start_soon(_bob_travels, cast)
+        await _alice_moves(cast)
+
+
+async def _bob_travels(cast: Cast) -> None:
+    host, bob = cast.hosts["bob"], cast.daemons["bob"]
+    lease = await cast.rent("bob")
+    async with echoing(host, bob, lease) as echoed:
+        await echoed.progress()
+        assert await until_path(bob, lease, "relayed") == "relayed"
+        for relay in cast.relays:  # it runs through one of them
+            await relay.kill()
+            await echoed.progress()
+            await relay.start()
+        host.sleep()
+        await trio.sleep(1)  # it sleeps
+        host.wake(cast.lab.home_router("hotel", nat="cone"))
+        assert await until_path(bob, lease, "punched") == "punched"
+        await echoed.progress()
+
+
+async def _a_better_way_opens(cast: Cast) -> None:
+    """carol's router keeps her from alice's for a while; nobody tells her when that is over."""
+    host, carol = cast.hosts["carol"], cast.daemons["carol"]
+    assert host.router is not None
+    host.router.block(cast.hosts["alice"].public_ip)
+    lease = await cast.rent("carol")
+    async with echoing(host, carol, lease) as echoed:
+        await echoed.progress()
+        assert await until_path(carol, lease, "relayed") == "relayed"
+        host.router.block()
+        assert await until_path(carol, lease, "punched") == "punched"
+        await echoed.progress()
+
+
+async def _alice_moves(cast: Cast) -> None:
+    """The provider gets another address, as homes do every night."""
+    host, carol = cast.hosts["carol"], cast.daemons["carol"]
+    lease = await cast.rent("carol")
+    async with echoing(host, carol, lease) as echoed:
+        await echoed.progress()
+        assert await until_path(carol, lease, "punched") == "punched"
+        cast.hosts["alice"].unplug()
+        cast.hosts["alice"].plug_in(cast.lab.home_router("new", nat="cone"))
+        await echoed.progress()
+        assert await until_path(carol, lease, "punched") == "punched"
+        await echoed.progress()
