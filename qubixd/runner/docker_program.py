@@ -28,7 +28,7 @@ from qubixd.runner.docker_pipe import Demultiplexer, Pipe, pipe_of
 
 ASK_SECONDS: Final = 0.02
 ASK_SECONDS_MOST: Final = 0.5
-BEGIN_SECONDS: Final = 20.0
+BEGIN_SECONDS: Final = 60.0
 END_SECONDS: Final = 10.0
 PID_CHARS_MOST: Final = 12
 GO: Final = b"\n"

@@ -144,18 +144,18 @@ class Porters:
     async def _ask(self, lease_id: LeaseId, wish: bytes) -> int:
         """The descriptor that the porter hands out. OSError if none comes."""
         visitor = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        folder = os.open(self._door(lease_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        door = os.open(self._door(lease_id) / PORTER, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             with visitor, trio.move_on_after(DOOR_SECONDS):
-                # By the descriptor: a path of its own may be longer than an address of a unix socket.
-                await visitor.connect(f"/proc/self/fd/{folder}/{PORTER}")
+                # By the descriptor: no link leads elsewhere, and a path may be longer than an address.
+                await visitor.connect(f"/proc/self/fd/{door}")
                 await visitor.send(wish)
                 _, extra, _, _ = await visitor.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
                 for level, kind, data in extra:
                     if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(data) == 4:
                         return array.array("i", data)[0]
         finally:
-            os.close(folder)
+            os.close(door)
         raise OSError(errno.ETIMEDOUT, "nothing was handed out")
 
     # Standing ----------------------------------------------------------------------------------

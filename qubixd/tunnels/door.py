@@ -4,6 +4,7 @@ nothing stays open when the lease ends."""
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from collections.abc import Callable
 from contextlib import aclosing
@@ -38,6 +39,7 @@ BURST_BYTES: Final = 4 << 20
 MAX_STREAMS: Final = 64
 """Into one job at a time."""
 MAX_DATAGRAM_BYTES: Final = 65_535
+TERM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 E = TypeVar("E", bound=BaseException)
 RUNS: Final = frozenset({Phase.PROVISIONING, Phase.RUNNING})
 """Phases in which a job may run: that of a job that becomes ready is the first."""
@@ -161,6 +163,8 @@ class Door:
             await trio.aclose_forcefully(connection)
 
     async def _run(self, stream: LinkStream, wish: OpenProgram) -> None:
+        if any("\0" in word for word in wish.command) or not TERM.fullmatch(wish.term):
+            raise StartFailed("a program's words hold no NUL, and its terminal's kind is a plain name")
         terminal = Terminal(wish.columns, wish.rows, wish.term) if wish.terminal else None
         async with aclosing(await self._runner.program(wish.lease_id, wish.command, terminal)) as program:
             await stream.accept()

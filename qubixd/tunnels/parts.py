@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,30 +31,45 @@ MIB: Final = 1 << 20
 
 
 class Room:
-    """What may still be written for one lease."""
+    """What may still be written for one lease. Any thread may ask."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         """`limit`: of the workspace, in bytes."""
         self.workspace = folder / "workspace"
         self.parts = folder / "parts"
-        self.in_use: set[Path] = set()
         self._limit = limit
         self._reserved: dict[Path, int] = {}
+        """Of each file that is being written, what it will take."""
         self._used = 0
         self._next_measure = 0.0
+        self._lock = threading.Lock()
 
     def reserve(self, part: Path, name: bytes, size: int, replaced: int) -> None:
         """Room for a file of this size in all, which takes the place of so many bytes. DiskFull says what
-        there is."""
-        self._reserved[part] = size - replaced
-        try:
-            self.check(part, name, size - (part.stat().st_size if part.exists() else 0))
-        except BaseException:
-            del self._reserved[part]
-            raise
+        there is, FileDenied that another copy writes it."""
+        with self._lock:
+            if part in self._reserved:
+                raise FileDenied(f"{shown(name)} is being written by another copy at the moment")
+            self._reserved[part] = size - replaced
+            try:
+                self._check(part, name, size - _size(part))
+                self._forget_oldest()
+            except BaseException:
+                del self._reserved[part]
+                raise
 
     def check(self, part: Path, name: bytes, missing: int) -> None:
         """That there is still room for what is to come of a file."""
+        with self._lock:
+            self._check(part, name, missing)
+
+    def release(self, part: Path, kept: int) -> None:
+        """`kept`: bytes that stay, in the workspace or as an unfinished file."""
+        with self._lock:
+            del self._reserved[part]
+            self._used += kept
+
+    def _check(self, part: Path, name: bytes, missing: int) -> None:
         left = self._limit - self._measured() - sum(self._reserved.values())
         if left < 0:
             raise _full("the job's disk", left + self._reserved[part], name, self._reserved[part])
@@ -63,18 +78,22 @@ class Room:
         if space.free - missing < space.floor:
             raise _full("the provider's disk", space.free - space.floor, name, missing)
 
-    def release(self, part: Path, kept: int) -> None:
-        """`kept`: bytes that stay, in the workspace or as an unfinished file."""
-        self._reserved.pop(part, None)
-        self.in_use.discard(part)
-        self._used += kept
+    def _forget_oldest(self) -> None:
+        """Make room for one more unfinished file."""
+        idle = sorted(self._idle(), key=_time)
+        for one in idle[: max(0, len(idle) - MAX_PARTS + 1)]:
+            one.unlink(missing_ok=True)
+
+    def _idle(self) -> list[Path]:
+        """Unfinished files that nobody writes."""
+        names = os.listdir(self.parts) if self.parts.is_dir() else ()
+        return [one for name in names if (one := self.parts / name) not in self._reserved]
 
     def _measured(self) -> int:
         """What is used beside the files that are being written."""
         began = time.monotonic()
         if began >= self._next_measure:
-            idle = [one for one in _listed(self.parts) if one not in self._reserved]
-            self._used = usage_bytes(self.workspace) + sum(one.stat().st_size for one in idle)
+            self._used = usage_bytes(self.workspace) + sum(map(_size, self._idle()))
             took = time.monotonic() - began
             self._next_measure = began + max(MEASURE_SECONDS, MEASURE_REST * took)
         return self._used
@@ -88,15 +107,12 @@ class Part:
         self._room, self._wish = room, wish
         replaced = tree.check_target(room.workspace, wish.name)
         self.path = room.parts / _name_of(wish)
-        if self.path in room.in_use:
-            raise FileDenied(f"{shown(wish.name)} is being written by another copy at the moment")
-        room.parts.mkdir(mode=0o700, exist_ok=True)
-        if wish.anew:
-            self.path.unlink(missing_ok=True)
-        _make_room(room)
+        with tree.errors_of(wish.name):
+            room.parts.mkdir(mode=0o700, exist_ok=True)
         room.reserve(self.path, wish.name, wish.size, replaced)
-        room.in_use.add(self.path)
         try:
+            if wish.anew:
+                self.path.unlink(missing_ok=True)
             with tree.errors_of(wish.name):
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._file = os.open(self.path, flags, 0o600)
@@ -163,19 +179,19 @@ def _name_of(wish: Write) -> str:
     return hashlib.sha256(told).hexdigest()[:32]
 
 
-def _listed(parts: Path) -> list[Path]:
+def _size(part: Path) -> int:
+    """0 if it is not there."""
     try:
-        return [parts / name for name in os.listdir(parts)]
-    except FileNotFoundError:
-        return []
+        return part.stat().st_size
+    except OSError:
+        return 0
 
 
-def _make_room(room: Room) -> None:
-    """Forget the oldest of too many unfinished files."""
-    idle = [one for one in _listed(room.parts) if one not in room.in_use]
-    for one in sorted(idle, key=lambda each: each.stat().st_mtime_ns)[: max(0, len(idle) - MAX_PARTS + 1)]:
-        with suppress(OSError):
-            one.unlink()
+def _time(part: Path) -> int:
+    try:
+        return part.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _full(disk: str, left: int, name: bytes, wanted: int) -> DiskFull:

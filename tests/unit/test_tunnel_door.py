@@ -277,7 +277,13 @@ async def test_a_program_by_its_frames(there: Doors) -> None:
     await stream.send_all(t.pack_data(t.Input, data) + t.pack(t.InputEnd()))
     assert await heard(stream) == (data, b"bad\n", 7)
     await stream.aclose()
-    assert (await refused(there, OpenProgram(LEASE, ("no-such-program",), False)))[0] == "runner.start_failed"
+    for bad in (
+        OpenProgram(LEASE, ("no-such-program",), False),
+        OpenProgram(LEASE, ("",), False),
+        OpenProgram(LEASE, ("echo", "a\0b"), False),
+        OpenProgram(LEASE, ("echo",), True, term="x\ny"),
+    ):
+        assert (await refused(there, bad))[0] == "runner.start_failed"
 
 
 async def test_a_terminal_by_its_frames(there: Doors) -> None:
