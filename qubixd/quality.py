@@ -74,7 +74,10 @@ def words(one: Quality) -> str:
     if one.jitter_ms > PICTURE_MS:
         said += "; it varies by more than a picture lasts, so that pictures will stutter"
     if one.kind is PathKind.RELAYED:
-        said += "; a relay carries it and may slow it down, a better way is looked for once the job runs"
+        said += (
+            "; a relay carries it, too slowly for a game unless it is rented (`qubix relay`); "
+            "a better way is looked for once the job runs"
+        )
     return said
 
 

@@ -130,3 +130,8 @@ def test_all_ports_of_a_game_are_one_profile_and_its_packets_come(person: Person
     assert played.video.sizes == {1_200} and len(played.video.frames) > 60
     assert played.audio.sizes == {160} and played.inputs > 60
     assert played.lost < FEW
+
+
+def test_the_way_is_measured_before_anything_is_paid(person: Person) -> None:
+    (offer,) = person.told("market", "--measure")["offers"]
+    assert offer["rtt_ms"] > 0 and offer["jitter_ms"] >= 0
