@@ -176,7 +176,11 @@ async def test_the_porter_through_what_may_happen_to_it(
         await bench.runner.stop(spec.lease_id, 0)
         with pytest.raises(JobMissing):
             await bench.runner.dial(spec.lease_id, PORT)
+        # Where all else is gone already, as after a crash, it is still found.
+        client.remove_container(config.container_name(spec.lease_id), force=True)
+        assert await bench.runner.leases() == {spec.lease_id}
         await bench.runner.remove(spec.lease_id)
+        assert await bench.runner.leases() == frozenset()
     mine = {"label": f"{config.LABEL_HOME}={host_label(bench)}"}
     assert client.containers(all=True, filters=mine) == []
     assert list((tmp_path / "state" / "porters").iterdir()) == []
