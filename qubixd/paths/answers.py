@@ -75,7 +75,7 @@ class Answers:
 
     async def _toward(self, stream: Stream, peer: PeerKey, message: DialBack | Punch) -> None:
         known = self._offers.of(peer)
-        if known is None or not known.is_fresh:
+        if known is None:
             raise MessageInvalid("before it asks to be dialled a peer says where it is")
         with self._places.hold(peer, None) as held:
             if not held or not self._dials.take(peer):

@@ -23,7 +23,8 @@ log = logging.getLogger("qubix.paths")
 
 FRESH_SECONDS: Final = 600.0
 AGAIN_SECONDS: Final = 2.0
-"""How soon after a look that told nothing."""
+AGAIN_AT_LAST_SECONDS: Final = 64.0
+"""How soon after a look that told nothing, when others can be asked: at first, and after many."""
 PROBE_SECONDS: Final = 2.0
 PROBED_PORTS: Final = (20_000, 60_000)
 
@@ -62,7 +63,7 @@ class Surroundings:
         self._seen = Seen()
         self._at = -math.inf
         self._busy = trio.Lock()
-        self._moves = 0
+        self._moves = self._vain = 0
         self._asked: frozenset[Endpoint] = frozenset()
         self._news = trio.Event()
         wire.on_peer(lambda _: self._news.set())
@@ -75,7 +76,7 @@ class Surroundings:
             if self._is_old() or (not self._seen.nat and self._asked != frozenset(self.echoes())):
                 await self.look()
             await self._news.wait()
-            await trio.sleep(AGAIN_SECONDS)
+            await trio.sleep(min(AGAIN_SECONDS * 2**self._vain, AGAIN_AT_LAST_SECONDS))
 
     @property
     def seen(self) -> Seen:
@@ -84,7 +85,7 @@ class Surroundings:
 
     def forget(self) -> None:
         self._seen, self._at, self._asked = Seen(), -math.inf, frozenset()
-        self._moves += 1
+        self._moves, self._vain = self._moves + 1, 0
         self._news.set()
 
     def got_out(self, end: Endpoint) -> None:
@@ -111,6 +112,7 @@ class Surroundings:
                 moves, seen = self._moves, await self._looked()
                 if moves == self._moves:
                     self._seen, self._at = seen, trio.current_time()
+                    self._vain = 0 if seen.nat else self._vain + 1
                     return seen
 
     async def _looked(self) -> Seen:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import trio
@@ -10,9 +12,12 @@ import trio
 from protocol.errors import PeerRefused, PeerUnreachable
 from protocol.messages import DialBack
 from protocol.paths import PathKind
+from qubixd.paths import offers
 from qubixd.paths.dialler import LINK_PROTOCOL
+from qubixd.paths.endpoints import Endpoint
 from qubixd.paths.offers import PATHS_PROTOCOL
 from qubixd.paths.punch import free_port
+from qubixd.paths.surroundings import Seen
 from qubixd.talk import ask
 from qubixd.wire_libp2p.identity import peer_id_of
 from tests.support.path_ends import OPENING, End, befriend, end, says
@@ -50,6 +55,14 @@ async def hidden_end(open_end: End) -> AsyncIterator[End]:
 async def test_directly(open_end: End, hidden_end: End) -> None:
     assert await reached(hidden_end, open_end) is PathKind.DIRECT
     assert (view := open_end.links.view(hidden_end.key.public)) and view.kind is PathKind.DIRECT
+
+
+async def test_directly_by_ip6() -> None:
+    async with end(1, host="::1") as one, end(2, one.wire.addresses, host="::1") as two:
+        befriend(one, two)
+        assert await reached(two, one) is PathKind.DIRECT
+        view = two.links.view(one.key.public)
+        assert view is not None and view.address.startswith("[::1]:")
 
 
 async def test_the_one_that_cannot_be_dialled_dials_back(open_end: End, hidden_end: End) -> None:
@@ -146,3 +159,29 @@ async def test_how_it_looks_from_outside(hidden_end: End, open_end: End) -> None
     assert seen.nat == "none"
     assert seen.outside[0].startswith("127.0.0.1:")
     assert (await open_end.paths.look()).nat == ""
+
+
+async def test_nobody_tells_the_certificate_of_another(open_end: End, hidden_end: End) -> None:
+    """Else it would be taken for the other when that one comes."""
+    told = hidden_end.paths._offers.own()
+    async with end(6, open_end.wire.addresses) as third:
+        befriend(open_end, third)
+        with pytest.raises(PeerRefused) as refused:
+            await ask(third.wire, third.key, open_end.key.public, told, protocol=PATHS_PROTOCOL)
+    assert refused.value.refusal_code == "wire.message_invalid"
+
+
+async def test_a_neighbour_of_another_network_is_not_dialled(
+    open_end: End, hidden_end: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Homes have the same private addresses: where the world sees them tells them apart."""
+    monkeypatch.setattr(offers, "own_networks", lambda: (ipaddress.ip_network("192.168.1.0/24"),))
+    mine = hidden_end.paths._offers
+    peer = open_end.key.public
+    named = ("/ip4/192.168.1.77/tcp/4001",)
+    told = replace(open_end.paths._offers.own(), addresses=named, outside="11.0.0.1")
+    assert mine.heard(peer, told).side.ends, "as long as nobody knows better"
+    hidden_end.paths._around._seen = Seen("cone", (Endpoint("11.0.0.2", 5_000),))
+    assert not mine.heard(peer, told).side.ends
+    hidden_end.paths._around._seen = Seen("cone", (Endpoint("11.0.0.1", 5_000),))
+    assert mine.heard(peer, told).side.ends
