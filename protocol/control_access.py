@@ -20,9 +20,9 @@ class PortView:
     protocol: str
     kind: str
     path: str = field(default="", repr=False)
-    """Of http: where to begin, with the token in it."""
+    """Of a page: where to begin, with the token in it."""
     password: str = field(default="", repr=False)
-    """Of http: what the page at `path` asks for, in a form field of that name."""
+    """What a page asks for; of http in a form field of that name."""
 
 
 @dataclass(frozen=True)

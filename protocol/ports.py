@@ -25,7 +25,8 @@ from protocol.yaml_fields import Field
 MAX_PORTS: Final = 64
 MAX_PATH_CHARS: Final = 1_024
 PROTOCOLS: Final = ("tcp", "udp")
-KINDS: Final = ("http", "ssh", "vnc", "game", "other")
+PAGES: Final = ("http", "https")
+KINDS: Final = (*PAGES, "ssh", "vnc", "game", "other")
 FIELDS: Final = frozenset({"name", "port", "protocol", "kind", "path"})
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,31}")
 _SHORT: Final = re.compile(r"([0-9]{1,5})(?:/(tcp|udp))?", re.ASCII)
@@ -43,10 +44,10 @@ class Port:
     kind: str = "other"
     """One of KINDS: what answers there."""
     path: str = ""
-    """Of http: where to begin; {NAME} stands for a variable of the job."""
+    """Of a page: where to begin; {NAME} stands for a variable of the job."""
     protocol: str = "tcp"
     login: str = ""
-    """Of http: the variable whose value the page at `path` asks for, in a form field called "password"."""
+    """Of a page: the variable whose value it asks for; of http in a form field called "password"."""
     gpu: bool = False
     """Of a template: only its image for GPUs has it."""
 
@@ -118,7 +119,7 @@ def _described(field: Field) -> Port:
         field.fail("needs `port`, the number on which the job listens")
     protocol = given["protocol"].one_of(PROTOCOLS) if "protocol" in given else "tcp"
     kind = given["kind"].one_of(KINDS) if "kind" in given else "http" if "path" in given else "other"
-    if protocol == "udp" and kind in ("http", "ssh", "vnc"):
+    if protocol == "udp" and kind in (*PAGES, "ssh", "vnc"):
         given["protocol"].fail(f"must be tcp: {kind} is not spoken over udp")
     number = given["port"].whole(1, 65_535)
     name = _name(given["name"]) if "name" in given else usual_name(number, protocol)
@@ -135,8 +136,8 @@ def _name(field: Field) -> str:
 def _path(field: Field | None, kind: str) -> str:
     if field is None:
         return ""
-    if kind != "http":
-        field.fail("is only for a port of the kind http")
+    if kind not in PAGES:
+        field.fail("is only for a port of the kind http or https")
     text = field.text(MAX_PATH_CHARS)
     if not text.startswith("/") or any(char <= " " or char > "~" for char in text):
         field.fail("must begin with `/` and have no spaces; write other characters as %XX")

@@ -10,12 +10,13 @@ import argparse
 import asyncio
 import secrets
 import socket
+import ssl
 import sys
 import threading
 import webbrowser
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from rich.text import Text
 from protocol.control_access import AccessArgs, AccessView, PortView
 from protocol.control_tunnels import ForwardArgs, ForwardEnd, ForwardEvent, ForwardPort
 from protocol.errors import NotFound, StreamBroken, UsageError
+from protocol.ports import PAGES
 from tui import show
 from tui.client import Client, connect
 from tui.places import control_socket, data_dir
@@ -51,7 +53,7 @@ class Page:
 
     @property
     def url(self) -> str:
-        return f"http://{LOCAL}:{self.local}{self.port.path or '/'}"
+        return f"{self.port.kind}://{LOCAL}:{self.local}{self.port.path or '/'}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,15 +83,17 @@ async def open_page(options: argparse.Namespace) -> int:
 def chosen(access: AccessView, wanted: str) -> PortView:
     """The port of that name or number; without one the first page. NotFound, UsageError."""
     short = show.short_id(access.lease_id)
-    pages = [port for port in access.ports if port.kind == "http"]
+    pages = [port for port in access.ports if port.kind in PAGES]
     if not wanted:
         if not pages:
             raise NotFound(f"this job names no page; `qubix open {short} PORT` shows any port of it")
         return pages[0]
     for port in access.ports:
         if wanted in (port.name, str(port.port)) and port.protocol == "tcp":
-            if port.kind in ("http", "other"):
+            if port.kind in PAGES:
                 return port
+            if port.kind == "other":
+                return replace(port, kind="http")
             raise UsageError(
                 f"{port.name} is no page; " + ELSEWHERE[port.kind].format(id=short, port=port.port)
             )
@@ -153,7 +157,7 @@ async def _show(page: Page, options: argparse.Namespace) -> None:
     screen = show.console(sys.stderr)
     name = safe_line(page.port.name, 32)
     with screen.status(Text(f"waiting until {name} answers")):
-        while not await answers(page.local):
+        while not await answers(page):
             await asyncio.sleep(RETRY_SECONDS)
     if options.json:
         show.print_json({"url": page.url, "local_port": page.local, "name": page.port.name})
@@ -200,24 +204,35 @@ def _tell(line: str) -> None:
 
 def _until(screen: Console, page: Page) -> None:
     name = safe_line(page.port.name, 32)
-    screen.print(Text(f"{name} is at http://{LOCAL}:{page.local}/ until Ctrl-C ends this."), soft_wrap=True)
+    screen.print(
+        Text(f"{name} is at {page.port.kind}://{LOCAL}:{page.local}/ until Ctrl-C ends this."), soft_wrap=True
+    )
     if page.port.password:
         screen.print(Text(f"Should it ask for a password: {page.port.password}"), soft_wrap=True)
 
 
-async def answers(port: int) -> bool:
+async def answers(page: Page) -> bool:
     """Whether something speaks HTTP there; whatever it says is an answer."""
     try:
-        reader, writer = await asyncio.open_connection(LOCAL, port)
+        reader, writer = await asyncio.open_connection(LOCAL, page.local, ssl=_tls(page))
     except OSError:
         return False
     try:
-        writer.write(f"GET / HTTP/1.1\r\nHost: {LOCAL}:{port}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"GET / HTTP/1.1\r\nHost: {LOCAL}:{page.local}\r\nConnection: close\r\n\r\n".encode())
         return (await reader.read(5)).startswith(b"HTTP/")
     except OSError:
         return False
     finally:
         writer.close()
+
+
+def _tls(page: Page) -> ssl.SSLContext | None:
+    """Who answers has made its certificate itself; the way there is ours."""
+    if page.port.kind != "https":
+        return None
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 class Door:
@@ -247,7 +262,7 @@ class Door:
         if not right or self.used.is_set():
             return _response("404 Not Found", "", "This page leads on once only; call `qubix open` again.")
         self.used.set()
-        if self._page.port.password:
+        if self._page.port.password and self._page.port.kind == "http":
             return _response("200 OK", _policy(self._page), _login(self._page))
         return _response("302 Found", f"Location: {self._page.url}\r\n", "")
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def access(*ports: PortView, phase: str = "running") -> AccessView:
 def test_the_first_page_or_the_one_that_is_named() -> None:
     view = access(SHELL, JUPYTER, CODE, BARE, GAME)
     assert chosen(view, "") is JUPYTER and chosen(view, "code") is CODE
-    assert chosen(view, "8080") is CODE and chosen(view, "6006") is BARE
+    assert chosen(view, "8080") is CODE and chosen(view, "6006") == replace(BARE, kind="http")
     assert chosen(view, "7000") == PortView("7000", 7000, "tcp", "http")
     with pytest.raises(UsageError, match=r"shell is no page; `qubix ssh [0-9a-f]+` opens it"):
         chosen(view, "shell")
@@ -68,6 +69,12 @@ def test_where_a_password_is_asked_for_a_form_sends_it() -> None:
     answer = said.answer(f"GET /{said.word} HTTP/1.1").decode()
     assert 'action="http://127.0.0.1:4000/login"' in answer and 'value="&quot;&lt;&amp;"' in answer
     assert "form-action http://127.0.0.1:4000\r\n" in answer and "no-store" in answer
+
+
+def test_a_page_of_its_own_tls_is_led_to_and_its_password_said_elsewhere() -> None:
+    door = Door(Page(replace(CODE, kind="https"), 4000))
+    answer = door.answer(f"GET /{door.word} HTTP/1.1")
+    assert b"Location: https://127.0.0.1:4000/login\r\n" in answer and TOKEN.encode() not in answer
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_a_template_s_variables_and_ports_are_those_of_its_script(one: Template)
         assert variable.name in said
         assert (f"${{{variable.name}:?" in said) == variable.must
     for port in one.ports:
-        assert (f" {port.port} (" if port.kind == "game" else f":-{port.port}}}") in said
+        assert (f" {port.port} (" if one.name == "moonlight" else f":-{port.port}}}") in said
         assert port.variables <= {variable.name for variable in one.env}
 
 
