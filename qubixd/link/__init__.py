@@ -36,8 +36,8 @@ class Carrier(Protocol):
         """Wait until all that was put is on its way. One task at a time."""
         ...
 
-    async def receive_some(self) -> bytes | bytearray | memoryview:
-        """What has come, empty at the end. Good until the next call. One task at a time."""
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray | memoryview:
+        """What has come, about so much at most, empty at the end. Good until this task waits again."""
         ...
 
     async def aclose(self) -> None:

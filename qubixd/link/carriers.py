@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import trio
 
 from protocol.errors import StreamBroken
 from protocol.paths import PathKind
-
-_READ_BYTES: Final = 256 * 1024
 
 
 class StreamCarrier:
@@ -31,9 +28,9 @@ class StreamCarrier:
             raise StreamBroken("the connection broke") from error
         self._held = b""
 
-    async def receive_some(self) -> bytes | bytearray:
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
         try:
-            return await self._stream.receive_some(_READ_BYTES)
+            return await self._stream.receive_some(max_bytes)
         except trio.BrokenResourceError as error:
             raise StreamBroken("the connection broke") from error
 

@@ -37,6 +37,11 @@ _LIFE: Final = datetime.timedelta(days=3_650)
 
 Buffer = bytes | bytearray | memoryview
 
+# For all carriers together: what is in them is gone through before anybody waits. Anonymous maps take no
+# memory before they are written to.
+_raw: Final = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+_plain: Final = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+
 
 class Identity:
     """The certificate of this run and its key, which never touches a disk."""
@@ -109,9 +114,6 @@ class TlsCarrier:
         self._sock, self.kind, self.address = sock, kind, address
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject
-        # Anonymous maps take no memory before they are written to, unlike a bytearray.
-        self._raw = memoryview(mmap.mmap(-1, BUFFER_BYTES))
-        self._plain = memoryview(mmap.mmap(-1, BUFFER_BYTES))
         self._held = memoryview(b"")
         """Encrypted, and for the moment more than the socket takes."""
         self._closed = False
@@ -134,7 +136,7 @@ class TlsCarrier:
                 step()
             except ssl.SSLWantReadError:
                 await self.flush()
-                if not await self._fill():
+                if not await self._fill(BUFFER_BYTES):
                     raise StreamBroken("the other side hung up in the middle of the handshake") from None
             else:
                 await self.flush()
@@ -152,7 +154,7 @@ class TlsCarrier:
 
     async def wait_confirmed(self) -> None:
         """The client's part is through before the server has looked at its certificate."""
-        if bytes(await self._receive(1)) != _CONFIRMED:
+        if bytes(await self.receive_some(1)) != _CONFIRMED:
             raise StreamBroken("the other side did not take this node's certificate")
 
     # --- bytes --------------------------------------------------------------------------------
@@ -181,20 +183,18 @@ class TlsCarrier:
             if not self._send():
                 await trio.lowlevel.wait_writable(self._sock)
 
-    async def receive_some(self) -> memoryview:
-        return await self._receive(BUFFER_BYTES)
-
-    async def _receive(self, most: int) -> memoryview:
+    async def receive_some(self, max_bytes: int) -> memoryview:
+        most = min(max_bytes, BUFFER_BYTES)
         while True:
             if size := self._decrypt(most):
-                return self._plain[:size]
-            if not await self._fill():
-                return self._plain[:0]
+                return _plain[:size]
+            if not await self._fill(most):
+                return _plain[:0]
 
     def _decrypt(self, most: int) -> int:
         """As much as there is, record by record."""
         read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]  # a view is filled
-        plain, size = self._plain, 0
+        plain, size = _plain, 0
         try:
             while size < most:
                 count = read(min(_RECORD_BYTES, most - size), plain[size:])
@@ -209,17 +209,17 @@ class TlsCarrier:
             raise StreamBroken(f"bytes came that the other side did not send: {error.reason}") from error
         return size
 
-    async def _fill(self) -> int:
+    async def _fill(self, most: int) -> int:
         """Take in what the socket has; 0 at the end."""
         while True:
             try:
-                count = self._sock.recv_into(self._raw)
+                count = self._sock.recv_into(_raw, most)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
             except OSError as error:
                 raise self._broken(error) from error
             else:
-                self._in.write(self._raw[:count])
+                self._in.write(_raw[:count])
                 return count
 
     def _broken(self, error: OSError) -> Exception:

@@ -53,8 +53,8 @@ class Breaking(StreamCarrier):
         super().__init__(end, kind, "in memory")
         self._road = road
 
-    async def receive_some(self) -> bytes | bytearray:
-        return await self._road.let_through(await super().receive_some())
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        return await self._road.let_through(await super().receive_some(max_bytes))
 
 
 @dataclass
