@@ -200,8 +200,8 @@ class _Talk:
     async def _write(self, wish: Write) -> None:
         part = await self._in_thread(lambda: Part(self._room, wish))
         try:
-            while await self._in_thread(part.digest_some):
-                pass
+            while part.is_behind:
+                await self._in_thread(part.digest_some)
             await self.say(Ready(part.offset))
             await self._take(part)
         finally:

@@ -125,16 +125,17 @@ class Part:
         self._digest, self._digested = hashlib.sha256(), 0
         self._checked = self.offset
 
-    def digest_some(self) -> bool:
-        """Count what an earlier try left in the digest, a piece at a time; False when all is."""
-        if self._digested < self.offset:
-            most = min(HASH_BYTES, self.offset - self._digested)
-            data = os.pread(self._file, most, self._digested)
-            if not data:
-                raise FileChanged("what was kept of the file has become shorter")
-            self._digest.update(data)
-            self._digested += len(data)
+    @property
+    def is_behind(self) -> bool:
+        """Not all that an earlier try left counts in the digest yet."""
         return self._digested < self.offset
+
+    def digest_some(self) -> None:
+        data = os.pread(self._file, min(HASH_BYTES, self.offset - self._digested), self._digested)
+        if not data:
+            raise FileChanged("what was kept of the file has become shorter")
+        self._digest.update(data)
+        self._digested += len(data)
 
     def write(self, data: bytes) -> None:
         """DiskFull; MessageInvalid for more than was announced."""

@@ -305,6 +305,23 @@ async def test_a_signal_overtakes_input_that_nobody_takes(there: Doors) -> None:
     await stream.aclose()
 
 
+async def test_a_caller_that_is_gone_for_good_leaves_nothing_behind(
+    there: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qubixd.link.link.RESUME_SECONDS", 0.05)
+    async with serving(echo) as server:
+        await there.open(OpenTcp(LEASE, server.port))
+        await there.files()
+        stream = await there.open(OpenProgram(LEASE, ("sh", "-c", "echo $$; exec sleep 600"), False))
+        pid = int((await heard(stream, b"\n"))[0])
+        there.pair.there.open = there.pair.back.open = False
+        await there.pair.cut()
+        await until_empty(there)
+        with trio.fail_after(LIMIT_SECONDS):
+            while server.open or Path(f"/proc/{pid}").exists():
+                await trio.sleep(0.005)
+
+
 @pytest.mark.parametrize("how", ["abort", "nonsense", "half"])
 async def test_a_program_ends_with_its_stream(there: Doors, how: str) -> None:
     stream = await there.open(OpenProgram(LEASE, ("sh", "-c", "echo $$; exec sleep 600"), False))
