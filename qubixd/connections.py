@@ -46,8 +46,12 @@ class Connections:
         def may(peer: PeerKey) -> bool:
             return any(peer in (one.terms.caller, one.terms.provider) for one in leases.active())
 
+        def addresses(peer: PeerKey) -> tuple[str, ...]:
+            shared = (one for one in leases.active() if peer in (one.terms.caller, one.terms.provider))
+            return next((addresses_of(one) for one in shared), ())
+
         identity = Identity(parts.key.public)
-        paths = Paths(parts.wire, parts.key, identity, may)
+        paths = Paths(parts.wire, parts.key, identity, may, addresses)
         links = Links(parts.key.public, paths)
         door = Door(leases, parts.runner, files.folder) if parts.runner else None
         links.serve(door.serve if door else _nobody_home)

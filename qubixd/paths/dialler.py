@@ -26,6 +26,7 @@ from qubixd.paths.answers import Answers
 from qubixd.paths.changes import Changes
 from qubixd.paths.endpoints import Endpoint
 from qubixd.paths.improve import Improver
+from qubixd.paths.moving import Herald
 from qubixd.paths.offers import PATHS_PROTOCOL, Known, Offers
 from qubixd.paths.over_wire import WireCarrier
 from qubixd.paths.plan import Side, Step, Way, plan
@@ -46,15 +47,25 @@ DIAL_BACK_SECONDS: Final = 8.0
 
 
 class Paths:
-    """The Dialler of the daemon: `open` it for the links that are built on it, then `run` it."""
+    """The Dialler of the daemon: `open` it for the links that are built on it, then `run` it. `may` says who
+    has a lease with this node, `addresses_of` where such a peer said that it is."""
 
-    def __init__(self, wire: Wire, key: NodeKey, identity: Identity, may: Callable[[PeerKey], bool]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        key: NodeKey,
+        identity: Identity,
+        may: Callable[[PeerKey], bool],
+        addresses_of: Callable[[PeerKey], Sequence[str]],
+    ) -> None:
         self._wire, self._key, self._identity, self._may = wire, key, identity, may
+        self._addresses_of = addresses_of
         self._door = TlsDoor(identity)
         self._around = Surroundings(wire)
         self._offers = Offers(wire, key, identity, self._door, self._around, may)
         self._puncher = Puncher(wire, key, identity, self._door, self._around, self._offers)
         self._changes = Changes()
+        self._herald = Herald(self._tell)
         self.on_moved: list[Callable[[], None]] = []
         """Called when this machine's network is another, or it slept, after the wire was told."""
         self._awaited: dict[PeerKey, list[trio.MemorySendChannel[Carrier]]] = {}
@@ -63,6 +74,7 @@ class Paths:
     def open(self, links: Links) -> None:
         """Begin to answer peers, and to hand the carriers that they open to the links."""
         self._links = links
+        self._offers.on_move.append(lambda _: links.suspect())
         answers = Answers(self._key, self._may, self._offers, self._puncher, self.dial, links.take)
         self._wire.serve(PATHS_PROTOCOL, answers.serve)
         self._wire.serve(LINK_PROTOCOL, self._linked)
@@ -76,6 +88,7 @@ class Paths:
             await nursery.start(self._changes.run)
             await nursery.start(self._around.run)
             await nursery.start(improver.run)
+            await nursery.start(self._herald.run)
             task_status.started()
 
     def _moved(self) -> None:
@@ -84,9 +97,14 @@ class Paths:
         self._around.forget()
         self._offers.doubt_all()
         self._wire.recheck()
+        self._herald.moved(self._links.peers())
         self._links.suspect()
         for callback in self.on_moved:
             callback()
+
+    async def _tell(self, peer: PeerKey) -> None:
+        await self._around.look(anew=False)
+        await self._exchange(peer, ())
 
     @property
     def reach(self) -> Reach:
@@ -114,7 +132,7 @@ class Paths:
 
     async def _exchange(self, peer: PeerKey, addresses: Sequence[str]) -> Known:
         try:
-            return await self._offers.exchange(peer, addresses)
+            return await self._offers.exchange(peer, addresses or self._addresses_of(peer))
         except StreamBroken as error:
             raise PeerUnreachable(f"the connection to the peer was lost ({error})") from error
 

@@ -61,6 +61,8 @@ class Offers:
         self._wire, self._key, self._identity, self._door = wire, key, identity, door
         self._around, self._may = around, may
         self._known: dict[PeerKey, Known] = {}
+        self.on_move: list[Callable[[PeerKey], None]] = []
+        """Called when a peer says that it is elsewhere than it said before."""
 
     def own(self) -> PathOffer:
         """What a peer is told of this node now."""
@@ -103,7 +105,11 @@ class Offers:
         networks = own_networks() if near else ()
         ends = dialable(offer.addresses, self._wire.remote_ip(peer), networks, own_ips())
         side = Side(ends, offer.nat, offer.ports)
+        before = self._known.get(peer)
         known = self._known[peer] = Known(offer, side, trio.current_time() + LIFE_SECONDS)
+        if before is not None and _place(before.offer) != _place(offer):
+            for callback in self.on_move:
+                callback(peer)
         return known
 
     def endpoint_of(self, peer: PeerKey, named: Endpoint) -> Endpoint | None:
@@ -136,6 +142,10 @@ class Offers:
         for peer in (*gone, *rest[: max(0, len(rest) - MAX_KNOWN)]):
             del self._known[peer]
             self._door.forget(peer)
+
+
+def _place(offer: PathOffer) -> tuple[object, ...]:
+    return offer.addresses, offer.outside
 
 
 def _check_name(peer: PeerKey, certificate: bytes) -> None:

@@ -105,15 +105,17 @@ class Surroundings:
     def _is_old(self) -> bool:
         return trio.current_time() - self._at > FRESH_SECONDS
 
-    async def look(self) -> Seen:
-        """What is known after a look, of which there is one at a time."""
+    async def look(self, *, anew: bool = True) -> Seen:
+        """What is known after a look, of which there is one at a time; without one if there was one already
+        and `anew` is false."""
         async with self._busy:
-            while True:
+            while anew or not self._seen.nat:
                 moves, seen = self._moves, await self._looked()
                 if moves == self._moves:
                     self._seen, self._at = seen, trio.current_time()
                     self._vain = 0 if seen.nat else self._vain + 1
-                    return seen
+                    break
+        return self._seen
 
     async def _looked(self) -> Seen:
         echoes = self.echoes()

@@ -185,3 +185,19 @@ async def test_a_neighbour_of_another_network_is_not_dialled(
     assert not mine.heard(peer, told).side.ends
     hidden_end.paths._around._seen = Seen("cone", (Endpoint("11.0.0.1", 5_000),))
     assert mine.heard(peer, told).side.ends
+
+
+async def test_who_says_that_it_moved_makes_the_other_doubt_its_links(
+    open_end: End, hidden_end: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await reached(hidden_end, open_end)
+    doubted = trio.Event()
+    monkeypatch.setattr(open_end.links, "suspect", doubted.set)
+    monkeypatch.setattr(hidden_end.paths._around, "_looked", _elsewhere)
+    hidden_end.paths._moved()
+    with trio.fail_after(30):
+        await doubted.wait()
+
+
+async def _elsewhere() -> Seen:
+    return Seen("cone", (Endpoint("11.0.0.9", 5_000),))

@@ -59,7 +59,7 @@ async def end(
 def built(wire: Wire, key: NodeKey) -> End:
     """Paths and links on a wire, which answer already."""
     friends: set[PeerKey] = set()
-    paths = Paths(wire, key, Identity(key.public), friends.__contains__)
+    paths = Paths(wire, key, Identity(key.public), friends.__contains__, lambda _: ())
     links = Links(key.public, paths)
     paths.open(links)
     links.serve(_echo)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from protocol.errors import PeerUnreachable
 from protocol.paths import PathKind
 from protocol.units import PeerKey
 from qubixd.link import LinkView
 from qubixd.paths.changes import POLL_SECONDS, Changes
 from qubixd.paths.improve import JITTER, PAUSES_SECONDS, Improver
+from qubixd.paths.moving import PAUSES_SECONDS as TOLD_SECONDS
+from qubixd.paths.moving import Herald
 
 BOB = PeerKey(b"b" * 32)
 
@@ -147,3 +150,50 @@ async def test_a_machine_that_slept_notices(
         clock[0] += 3_600
         await trio.sleep(POLL_SECONDS + 1)
         assert len(told) == 1
+
+
+# What is told
+
+
+async def test_peers_are_told_until_they_know(autojump_clock: MockClock) -> None:
+    told: list[PeerKey] = []
+    reachable_at = trio.current_time() + 5
+
+    async def tell(peer: PeerKey) -> None:
+        if trio.current_time() < reachable_at:
+            raise PeerUnreachable("not yet")
+        told.append(peer)
+
+    async with heralding(tell) as herald:
+        herald.moved([BOB])
+        await trio.sleep(100)
+        assert told == [BOB]
+
+
+async def test_a_second_move_starts_it_anew(autojump_clock: MockClock) -> None:
+    tried: list[float] = []
+
+    async def tell(peer: PeerKey) -> None:
+        tried.append(trio.current_time())
+        raise PeerUnreachable("not yet")
+
+    async with heralding(tell) as herald:
+        herald.moved([BOB])
+        await trio.sleep(30)
+        herald.moved([])
+        before, now = len(tried), trio.current_time()
+        await trio.sleep(2)
+        assert tried[before:] == [now + TOLD_SECONDS[0]], "at once, and those of before, too"
+        await trio.sleep(200)
+        count = len(tried)
+        await trio.sleep(1_000)
+        assert len(tried) == count, "it gives up"
+
+
+@asynccontextmanager
+async def heralding(tell: Callable[[PeerKey], Awaitable[None]]) -> AsyncIterator[Herald]:
+    async with trio.open_nursery() as nursery:
+        herald = Herald(tell)
+        await nursery.start(herald.run)
+        yield herald
+        nursery.cancel_scope.cancel()
