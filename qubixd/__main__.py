@@ -241,7 +241,6 @@ async def _stop_on_signal(ways_to_stop: list[Callable[[], None]]) -> None:
 
 def _log_to_stderr() -> None:
     log_lines.to_stderr()
-    logging.getLogger("libp2p").setLevel(logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
 
 

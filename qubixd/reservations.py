@@ -32,8 +32,8 @@ _ADDRESSES: Final = 2
 """Of one relay, told to others."""
 _LOOK_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 3.0
-"""Before a relay is asked again that was good and has ended the place."""
 _PAUSE_SECONDS: Final = 30.0
+"""Before another is; then twice as long each time."""
 _LONG_PAUSE_SECONDS: Final = 1_800.0
 _LEAST_LIFE_SECONDS: Final = 30.0
 
@@ -74,15 +74,21 @@ class Reservations:
         self.on_change: list[Callable[[], None]] = []
         self._used: dict[PeerKey, UsedRelay] = {}
         self._held: dict[PeerKey, trio.CancelScope] = {}
+        self._good: set[PeerKey] = set()
         self._fails: dict[PeerKey, int] = {}
         self._not_before: dict[PeerKey, float] = {}
         self._told: dict[PeerKey, tuple[str, ...]] = {}
         self._wake = trio.Event()
-        wire.on_peer(lambda _: self._wake.set())
+        wire.on_peer(self._met)
 
     def relays(self) -> tuple[UsedRelay, ...]:
         """Where this node can be reached now."""
         return tuple(self._used.values())
+
+    def _met(self, peer: PeerKey) -> None:
+        """Somebody new, or a relay that is back."""
+        self._not_before.pop(peer, None)
+        self._wake.set()
 
     def recheck(self) -> None:
         """Look at once: the network has changed, or a relay was rented."""
@@ -152,18 +158,23 @@ class Reservations:
                 log.debug("no place at %s: %s", peer.hex()[:16], error)
             finally:
                 del self._held[peer]
-                self._pause(peer, failed=self._used.pop(peer, None) is None)
+                self._used.pop(peer, None)
+                self._pause(peer)
                 self._tell()
                 self._wake.set()
 
-    def _pause(self, peer: PeerKey, *, failed: bool) -> None:
-        """A relay that was good is tried again soon, one that never was more and more seldom."""
-        fails = self._fails[peer] = self._fails.get(peer, 0) + 1 if failed else 0
-        pause = min(_PAUSE_SECONDS * 2 ** max(fails - 1, 0), _LONG_PAUSE_SECONDS) if failed else _AGAIN_SECONDS
+    def _pause(self, peer: PeerKey) -> None:
+        """It is tried again more and more seldom, one that was good or is named sooner than any other."""
+        fails = self._fails[peer] = self._fails.get(peer, 0) + 1
+        near = peer in self._good or peer in self._chosen or peer in self.rented()
+        least, most = (_AGAIN_SECONDS, _PAUSE_SECONDS) if near else (_PAUSE_SECONDS, _LONG_PAUSE_SECONDS)
+        pause = min(least * 2 ** min(fails - 1, 10), most)
         self._not_before[peer] = trio.current_time() + pause * random.uniform(0.8, 1.2)
         if len(self._not_before) > 1_000:
             gone = next(iter(self._not_before))
-            del self._not_before[gone], self._fails[gone]
+            del self._not_before[gone]
+            self._fails.pop(gone, None)
+            self._good.discard(gone)
 
     async def _keep(self, peer: PeerKey, addresses: Sequence[str]) -> None:
         async with await self._wire.open(peer, RELAY_PROTOCOL, addresses) as stream:
@@ -178,6 +189,8 @@ class Reservations:
         said = [text for text in granted.addresses if text.endswith(end) and not is_circuit(text)]
         where = self._where(peer)
         known = list(dict.fromkeys([*([where] if where else []), *given, *_others(said, where)]))
+        self._good.add(peer)
+        self._fails.pop(peer, None)
         self._used[peer] = UsedRelay(
             peer,
             tuple(known[:_ADDRESSES]),
