@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.usefixtures("netns"), pytest.mark.docker, pytest.mark.
 
 
 class Cast:
-    """alice provides behind a home's router; bob, behind one that shows everyone another port, and carol,
-    behind one like alice's, rent. Two relays."""
+    """alice and dave provide, each behind a home's router; bob, behind one that shows everyone another port,
+    and carol, behind one like alice's, rent. Two relays."""
 
     def __init__(self, lab: Lab, jobs: Jobs) -> None:
         self.lab, self._jobs = lab, jobs
@@ -31,10 +31,10 @@ class Cast:
         second = self.lab.public("second")
         self.relays = [first, await second.daemon("--relay", "--bootstrap", first.address, listen=(443,))]
         known = [word for relay in self.relays for word in ("--bootstrap", relay.address)]
-        provider = [*PROVIDER, "alice", *known]
         caller = ["--interval", "30", *known]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._home, "alice", "cone", *provider)
+            for name in ("alice", "dave"):
+                nursery.start_soon(self._home, name, "cone", *PROVIDER, name, *known)
             nursery.start_soon(self._home, "bob", "symmetric", *caller)
             nursery.start_soon(self._home, "carol", "cone", *caller)
 
@@ -43,9 +43,9 @@ class Cast:
         self.hosts[name] = host
         self.daemons[name] = await host.daemon(*words)
 
-    async def rent(self, name: str) -> str:
-        await until_offers(self.daemons[name], 1)
-        return await self._jobs.rent(self.daemons[name], "alice")
+    async def rent(self, name: str, provider: str) -> str:
+        await until_offers(self.daemons[name], 2)
+        return await self._jobs.rent(self.daemons[name], provider)
 
 
 async def test_a_running_stream_outlives_its_path(
@@ -60,12 +60,12 @@ async def test_a_running_stream_outlives_its_path(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_a_better_way_opens, cast)
             nursery.start_soon(_bob_travels, cast)
-        await _alice_moves(cast)
+            nursery.start_soon(_dave_moves, cast)
 
 
 async def _bob_travels(cast: Cast) -> None:
     host, bob = cast.hosts["bob"], cast.daemons["bob"]
-    lease = await cast.rent("bob")
+    lease = await cast.rent("bob", "alice")
     async with echoing(host, bob, lease) as echoed:
         await echoed.progress()
         assert await until_path(bob, lease, "relayed") == "relayed"
@@ -85,7 +85,7 @@ async def _a_better_way_opens(cast: Cast) -> None:
     host, carol = cast.hosts["carol"], cast.daemons["carol"]
     assert host.router is not None
     host.router.block(cast.hosts["alice"].public_ip)
-    lease = await cast.rent("carol")
+    lease = await cast.rent("carol", "alice")
     async with echoing(host, carol, lease) as echoed:
         await echoed.progress()
         assert await until_path(carol, lease, "relayed") == "relayed"
@@ -94,15 +94,15 @@ async def _a_better_way_opens(cast: Cast) -> None:
         await echoed.progress()
 
 
-async def _alice_moves(cast: Cast) -> None:
+async def _dave_moves(cast: Cast) -> None:
     """The provider gets another address, as homes do every night."""
     host, carol = cast.hosts["carol"], cast.daemons["carol"]
-    lease = await cast.rent("carol")
+    lease = await cast.rent("carol", "dave")
     async with echoing(host, carol, lease) as echoed:
         await echoed.progress()
         assert await until_path(carol, lease, "punched") == "punched"
-        cast.hosts["alice"].unplug()
-        cast.hosts["alice"].plug_in(cast.lab.home_router("new", nat="cone"))
+        cast.hosts["dave"].unplug()
+        cast.hosts["dave"].plug_in(cast.lab.home_router("new", nat="cone"))
         await echoed.progress()
         assert await until_path(carol, lease, "punched") == "punched"
         await echoed.progress()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,11 +65,12 @@ class Jobs:
                         return lease
         raise AssertionError(f"the job never ran: {event}\n{caller.log()}")
 
-    def remove(self) -> None:
+    async def remove(self) -> None:
         """Every container of them; call it when their nodes are dead."""
-        for one in self._engine.containers.list(all=True):
-            if one.name and one.name.rpartition("-")[2] in self._leases:
-                one.remove(force=True)
+        async with trio.open_nursery() as nursery:
+            for one in self._engine.containers.list(all=True):
+                if one.name and one.name.rpartition("-")[2] in self._leases:
+                    nursery.start_soon(trio.to_thread.run_sync, partial(one.remove, force=True))
 
 
 @asynccontextmanager
@@ -79,7 +81,7 @@ async def jobs_in(lab: Lab, image: str, engine: docker.DockerClient) -> AsyncIte
     finally:
         with trio.CancelScope(shield=True):
             await lab.end()
-            await trio.to_thread.run_sync(jobs.remove)
+            await jobs.remove()
 
 
 async def until_offers(caller: Daemon, count: int) -> None:
