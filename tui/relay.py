@@ -84,8 +84,8 @@ def _own(own: OwnRelayView) -> Text:
     return show.sheet(
         [
             ("this node", Text("relays for others", "bold")),
-            ("reached through it", f"{own.places} nodes, {own.joined} connections now"),
-            ("price", f"{price}; {own.renters} have rented it"),
+            ("places taken", f"{own.places}; connections now: {own.joined}"),
+            ("price", f"{price}; rented by {own.renters} now"),
         ]
     )
 
@@ -125,7 +125,7 @@ async def _rent(options: argparse.Namespace) -> int:
         raise error
     short = show.short_id(lease.lease_id)
     words = f"The relay is yours for {show.duration(args.seconds)} at most: lease {short}."
-    hint = f"`qubix metrics` shows what goes through, `qubix stop {short}` ends it."
+    hint = f"`qubix metrics {short}` shows what goes through, `qubix stop {short}` ends it."
     return tell(options, lease, Text(f"{words} {hint}"))
 
 

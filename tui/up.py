@@ -36,6 +36,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--price", "QU", "what each GPU costs an hour, or a machine without (by its model)"),
     ("--qu-per-credit", "QU", "QU for 0.20 USD, to suggest a price (1)"),
     ("--storage-price", "QU", "and 1 TiB of disk beside it, an hour (0)"),
+    ("--relay-price", "QU", "what relaying without limits costs an hour (0: not for rent)"),
     ("--runner", "auto|docker|process", "what runs jobs here (auto)"),
     ("--runtime", "NAME", "what separates jobs from this machine: auto, runc, runsc, kata, ... (auto)"),
     ("--egress", "WHAT", "Internet for jobs: auto, none or internet (auto)"),

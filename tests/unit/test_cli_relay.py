@@ -80,7 +80,7 @@ def test_one_that_is_rented_and_one_that_does_not_answer(
 
 def test_a_node_that_relays_itself(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = shown(RelaysView([], OwnRelayView(3, 2, 1, 3_600)), place, capsys)
-    assert "3 nodes, 2 connections now" in said and "3,600 QU an hour; 1 have rented it" in said
+    assert "3; connections now: 2" in said and "3,600 QU an hour; rented by 1 now" in said
 
 
 def test_a_node_without_relays_is_told_how(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
