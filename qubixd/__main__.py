@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -46,6 +47,8 @@ log = logging.getLogger("qubix")
 NODE_SCHEME: Final = "node://"
 LISTEN_PORT: Final = "listen port"
 """Name of the setting that remembers which free port was taken."""
+OPEN_FILES: Final = 65_536
+"""Enough for as many tunnels as there may be."""
 
 
 def main() -> None:
@@ -58,6 +61,7 @@ def run(argv: list[str]) -> int:
     _log_to_stderr()
     exit_code = 0
     try:
+        _allow_many_files()
         trio.run(_serve, load(argv, os.environ))
     except* QubixError as group:
         error = first_error(group)
@@ -66,6 +70,14 @@ def run(argv: list[str]) -> int:
     except* KeyboardInterrupt:
         exit_code = 130
     return exit_code
+
+
+def _allow_many_files() -> None:
+    """As many as we may: each tunnel into a job takes up to four, and 1,024 are usual at first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def first_error(group: BaseExceptionGroup[QubixError]) -> QubixError:

@@ -38,6 +38,8 @@ BURST_BYTES: Final = 4 << 20
 """Of datagrams that a socket may hold: a game sends a picture at once. The system may give less."""
 MAX_STREAMS: Final = 64
 """Into one job at a time."""
+MAX_IN_ALL: Final = 1_024
+"""Each takes up to four of the files that the daemon may have open."""
 MAX_DATAGRAM_BYTES: Final = 65_535
 TERM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 E = TypeVar("E", bound=BaseException)
@@ -87,6 +89,8 @@ class Door:
             guests = self._guests.setdefault(lease_id, set())
             if len(guests) >= MAX_STREAMS:
                 raise TooManyStreams(f"this job has {MAX_STREAMS} connections open already; close some")
+            if sum(map(len, self._guests.values())) >= MAX_IN_ALL:
+                raise TooManyStreams("this provider has as many connections open as it may; try again later")
             guests.add(guest)
             with guest.scope:
                 await self._let_in(stream, lease)

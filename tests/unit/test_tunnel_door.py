@@ -216,6 +216,9 @@ async def test_so_many_streams_and_no_more(there: Doors, monkeypatch: pytest.Mon
             while there.door.streams(LEASE) == 2:
                 await trio.sleep(0.005)
         await there.open(OpenTcp(LEASE, server.port))
+        monkeypatch.setattr(door_module, "MAX_STREAMS", 9)
+        monkeypatch.setattr(door_module, "MAX_IN_ALL", 2)
+        assert "this provider has as many" in (await refused(there, OpenTcp(LEASE, server.port)))[1]
 
 
 async def test_a_peer_that_never_reads_holds_up_itself_alone(there: Doors) -> None:
