@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio.testing
 
 from protocol.paths import PathKind
-from qubixd.quality import PINGS, Quality, measure, quality_of, words
+from qubixd.quality import FEEL, PICTURE_MS, PINGS, Quality, measure, quality_of, words
 from tests.support.crowd import peer
 from tests.support.memory_wire import MemoryNet
 
@@ -50,3 +52,10 @@ async def test_several_pings_over_the_way_there_is(autojump_clock: trio.testing.
         began = trio.current_time()
         assert await measure(wire, theirs) == Quality(PathKind.WIRE, 20, 0)
         assert trio.current_time() - began >= PINGS * 0.02
+
+
+def test_the_page_has_the_same_numbers() -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "connect.md").read_text().split())
+    assert PINGS == 15 and "pings the provider fifteen times" in page
+    assert all(f"up to {most:.0f} ms" in page for most, _ in FEEL)
+    assert f"the {PICTURE_MS:.0f} ms that a picture lasts" in page
