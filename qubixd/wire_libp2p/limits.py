@@ -48,6 +48,8 @@ class Limits:
     """The next address starts when the one before failed or took so long."""
     relay_after_seconds: float = 1.0
     """Plain addresses have so much time to answer before relays are asked."""
+    relay_stagger_seconds: float = 2.0
+    """The next relay is asked when the one before refused or took so long."""
     improve_seconds: tuple[float, ...] = (0.0, 30.0, 120.0, 600.0)
     """While a peer is connected through a relay only its plain addresses are tried, after such pauses."""
     relayed_idle_seconds: float = 60.0

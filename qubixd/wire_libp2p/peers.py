@@ -12,6 +12,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import trio
@@ -21,7 +22,7 @@ from multiaddr import Multiaddr
 
 from protocol.errors import PeerUnreachable
 from qubixd.wire import WireCounters
-from qubixd.wire_libp2p.addresses import is_circuit
+from qubixd.wire_libp2p.addresses import circuit_parts, is_circuit
 from qubixd.wire_libp2p.limits import Limits
 from qubixd.wire_libp2p.swarm import GuardedSwarm
 
@@ -46,8 +47,8 @@ class Peers:
         self._improving: set[ID] = set()
         self._reaching: dict[ID, tuple[trio.Event, frozenset[Multiaddr]]] = {}
         """What is being dialled, and at which addresses."""
-        self.through_relay: Callable[[ID, Multiaddr], Awaitable[None]]
-        """Makes one connection over such a way; PeerUnreachable."""
+        self.through_relay: Callable[[ID, ID, list[Multiaddr]], Awaitable[None]]
+        """Makes one connection with a peer through a relay at these addresses; PeerUnreachable."""
 
     # Addresses
 
@@ -121,16 +122,42 @@ class Peers:
         self._swarm.manager.run_task(self._plainly, peer, plain, over)
         with trio.move_on_after(self._limits.relay_after_seconds):
             await over.wait()
-        for way in ways:
-            if self.connected(peer):
-                return said
-            try:
-                await self.through_relay(peer, way)
-            except PeerUnreachable as error:
-                said.append(str(error))
+        if not self.connected(peer):
+            await self._race_relays(peer, ways, said)
         if not self.connected(peer):
             await over.wait()
         return said
+
+    async def _race_relays(self, peer: ID, ways: list[Multiaddr], said: list[str]) -> None:
+        """Ask one relay after the other, the next when one refuses or is slow; the first success ends it."""
+        relays: dict[ID, list[Multiaddr]] = {}
+        for way in ways:
+            relay, address = circuit_parts(way)
+            relays.setdefault(relay, []).append(address)
+        async with trio.open_nursery() as nursery:
+            for relay, addresses in relays.items():
+                refused = trio.Event()
+                asking = partial(self._ask_relay, peer, relay, addresses, said)
+                nursery.start_soon(asking, refused, nursery.cancel_scope)
+                with trio.move_on_after(self._limits.relay_stagger_seconds):
+                    await refused.wait()
+
+    async def _ask_relay(
+        self,
+        peer: ID,
+        relay: ID,
+        addresses: list[Multiaddr],
+        said: list[str],
+        refused: trio.Event,
+        won: trio.CancelScope,
+    ) -> None:
+        try:
+            await self.through_relay(peer, relay, addresses)
+        except PeerUnreachable as error:
+            said.append(str(error))
+            refused.set()
+        else:
+            won.cancel()
 
     def try_plain(self, peer: ID, rumoured: list[Multiaddr]) -> None:
         """Once, behind the caller's back."""

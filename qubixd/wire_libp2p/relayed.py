@@ -25,7 +25,6 @@ from protocol.units import PeerKey
 from qubixd.relay import ASK_SECONDS, RELAY_PROTOCOL, RELAYED_PROTOCOL
 from qubixd.talk import receive_bare, refusal_of, send_bare
 from qubixd.wire import Stream, Wire
-from qubixd.wire_libp2p.addresses import circuit_parts
 from qubixd.wire_libp2p.identity import key_of, libp2p_id
 from qubixd.wire_libp2p.peers import Peers
 from qubixd.wire_libp2p.swarm import GuardedSwarm
@@ -77,13 +76,13 @@ class RelayedConnections:
         self.relays: frozenset[PeerKey] = frozenset()
         wire.serve(RELAYED_PROTOCOL, self._incoming)
 
-    async def dial(self, target: ID, circuit: Multiaddr) -> None:
-        """One more connection with a peer. PeerUnreachable, with the relay's words if it had some."""
-        relay, address = circuit_parts(circuit)
+    async def dial(self, target: ID, relay: ID, addresses: list[Multiaddr]) -> None:
+        """One more connection with a peer, through a relay at these addresses. PeerUnreachable, with the
+        relay's words if it had some."""
         key, wanted = key_of(relay), key_of(target)
         assert key is not None and wanted is not None, "addresses name Ed25519 peers only"
         try:
-            await self._reach(relay, address)
+            await self._reach(relay, addresses)
             stream = await self._wire.open(key, RELAY_PROTOCOL)
             try:
                 await send_bare(stream, Connect(wanted))
@@ -95,12 +94,12 @@ class RelayedConnections:
         except QubixError as error:
             raise PeerUnreachable(f"the relay {relay} does not help: {error}") from error
 
-    async def _reach(self, relay: ID, address: Multiaddr) -> None:
-        """A direct connection with a relay; its address is a rumour until it has answered there."""
+    async def _reach(self, relay: ID, addresses: list[Multiaddr]) -> None:
+        """A direct connection with a relay; its addresses are a rumour until it has answered there."""
         if relay == self._swarm.self_id:
             raise PeerUnreachable("a node does not relay for itself")
         if not self._book.connected(relay):
-            await self._book.dial(relay, [address])
+            await self._book.dial(relay, addresses)
         key = key_of(relay)
         if key is None or self._wire.path_of(key) is not PathKind.WIRE:
             raise PeerUnreachable("a relay is reached directly or not at all")

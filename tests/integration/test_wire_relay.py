@@ -335,3 +335,16 @@ def test_addresses_have_one_relay_that_can_be_dialled(text: str) -> None:
         split_address(text.format(relay=relay, relay_id=relay_id, me=me))
     peer, way = split_address(f"{relay}/p2p-circuit/p2p/{me}")
     assert str(peer) == me and str(way) == f"{relay}/p2p-circuit" and is_circuit(way)
+
+
+async def test_a_relay_that_does_not_answer_does_not_keep_the_next_one_waiting() -> None:
+    quick = replace(FAST, relay_after_seconds=0.1, relay_stagger_seconds=0.2)
+    async with scene(limits=quick) as at, node(3, limits=quick, hidden=True) as caller, black_hole() as port:
+        name = peer_id_of(at.home.peer_key)
+        deaf = f"/ip4/127.0.0.1/tcp/{port}/p2p/{peer_id_of(PeerKey(bytes(31) + b'1'))}/p2p-circuit/p2p/{name}"
+        elsewhere = at.way.replace(
+            at.relay.addresses[0].split("/")[4], str(port), 1
+        )  # the same relay's, shut
+        with trio.fail_after(FAST.dial_seconds / 2):
+            await (await caller.open(at.home.peer_key, ECHO, [at.way, elsewhere, deaf])).aclose()
+        assert caller.relay_of(at.home.peer_key) == at.relay.peer_key
