@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from protocol import file_frames as frames
 from protocol.control_tunnels import ConnectArgs
-from protocol.errors import MachineError, MessageInvalid, QubixError, StreamBroken
+from protocol.errors import DaemonUnreachable, MachineError, MessageInvalid, QubixError, StreamBroken
 from tui.client import error_of
 from tui.tunnel import CHUNK_BYTES, Tunnel, open_tunnel
 
@@ -91,6 +91,8 @@ class Talk:
     async def _cut_off(self) -> QubixError:
         try:
             error = await self._tunnel.error() or StreamBroken("the provider ended the conversation")
+        except DaemonUnreachable:
+            error = DaemonUnreachable("the qubix daemon of this machine has ended")
         except QubixError as gone:
             error = gone
         return error_of(error.code, f"{error}; the same command again goes on from there", error.exit_code)
