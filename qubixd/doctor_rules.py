@@ -179,10 +179,13 @@ def _door(facts: Facts) -> Iterator[FindingView]:
         if facts.low_ports
         else (f" (this needs `sysctl net.ipv4.ip_unprivileged_port_start={OPEN_PORT}`, or root)")
     )
+    behind = not set(facts.outside_ips) & set(facts.own_ips)
+    forward = f", and forward TCP port {OPEN_PORT} at the router to {_own_ip(facts)}" if behind else ""
     yield _note(
         "net.no_443",
         f"Whoever is behind a firewall that lets out port {OPEN_PORT} only cannot open a connection to here.",
-        f"listen there as well: `--listen 0.0.0.0:{_port(facts)} --listen 0.0.0.0:{OPEN_PORT}`{rights}",
+        f"listen there as well: `--listen 0.0.0.0:{_port(facts)} --listen 0.0.0.0:{OPEN_PORT}`"
+        f"{rights}{forward}",
     )
 
 

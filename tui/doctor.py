@@ -101,4 +101,10 @@ def _found(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "chain", f"{facts.chain}, {facts.chain_error or f'tick {show.qu(facts.tick)}'}"
     yield "balance", "not known" if facts.balance is None else f"{show.qu(facts.balance)} QU"
     yield "jobs", f"run with {facts.runner}" if facts.provider else "none are taken"
-    yield "clock", "not compared" if clock is None else f"{clock:+.1f} s beside others'"
+    yield "clock", "not compared" if clock is None else f"{_ahead(clock)} others'"
+
+
+def _ahead(seconds: float) -> str:
+    if abs(seconds) < 0.1:
+        return "agrees with"
+    return f"{abs(seconds):,.1f} s {'ahead of' if seconds > 0 else 'behind'}"

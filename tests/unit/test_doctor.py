@@ -131,6 +131,9 @@ def test_what_to_change_names_this_machine_and_its_port() -> None:
     assert "4001/tcp" in change(facts(listening=["203.0.113.7:4001"], reachable=False), "net.closed")
     local = facts(listening=["127.0.0.1:9"], reachable=None)
     assert "--listen 0.0.0.0:4001" in change(local, "net.loopback_only")
+    passed_on = {"reachable": True, "reached_at": ["203.0.113.7:4001"]}
+    assert "forward TCP port 443" in change(at_home(**passed_on), "net.no_443")
+    assert "forward" not in change(facts(reached_at=["203.0.113.7:4001"]), "net.no_443")
     poor = facts(reached_at=["203.0.113.7:4001"], low_ports=False)
     assert "ip_unprivileged_port_start=443" in change(poor, "net.no_443")
 
