@@ -26,9 +26,11 @@ log = logging.getLogger(__name__)
 BATCH_BYTES: Final = 512 * 1024
 SMALL_BATCH_BYTES: Final = 64 * 1024
 """A tenth of a millisecond, or less. The larger ones bring half as much again in a second."""
-COMPANY_SECONDS: Final = 0.000_2
+COMPANY_SECONDS: Final = 0.000_5
 """So much processor time between two batches is not spent on bulk alone."""
-POLITE_SECONDS: Final = 0.1
+KEYSTROKE_BYTES: Final = 2_048
+"""Who sends so little does not send bulk."""
+POLITE_SECONDS: Final = 0.05
 """Batches stay small for so long after it."""
 PING_SECONDS: Final = 10.0
 SILENCE_SECONDS: Final = 25.0
@@ -59,11 +61,19 @@ class Turns:
 
     async def rest(self) -> None:
         """After a batch: let everybody else have a turn."""
-        self._ended = time.thread_time()
+        self.worked()
         async with self._lock:  # whoever waits gets it in order, each in a pass of its own
             pass
         if time.thread_time() - self._ended > COMPANY_SECONDS:
-            self._company_until = trio.current_time() + POLITE_SECONDS
+            self.be_polite()
+
+    def worked(self) -> None:
+        """What was done just now was bulk."""
+        self._ended = time.thread_time()
+
+    def be_polite(self) -> None:
+        """There is something else to do than bulk."""
+        self._company_until = trio.current_time() + POLITE_SECONDS
 
 
 class Owner(Protocol):
@@ -175,6 +185,7 @@ class Mux:
     def _put(self) -> None:
         if parts := self._gather():
             self._holding = not self.carrier.put(parts)
+            self._turns.worked()
 
     def _has_more(self) -> bool:
         return bool(self._urgent or self._acks or self._ready or self._pong is not None)
@@ -186,6 +197,7 @@ class Mux:
                 raise self._failed
             if self._holding:
                 await self.carrier.flush()
+                self._turns.worked()
                 self._holding = False
             elif self._has_more():
                 self._put()
@@ -219,6 +231,8 @@ class Mux:
         if chunk := stream.out.take(most):
             parts += (frames.header(Kind.DATA, stream.number, position, len(chunk)), chunk)
             stream.on_sent()
+            if len(chunk) < KEYSTROKE_BYTES:
+                self._turns.be_polite()
         if stream.out.end_due:
             parts.append(frames.header(Kind.END, stream.number, stream.out.take_end()))
         elif stream.out.room:
