@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -50,7 +51,7 @@ for target in sys.argv[2:]:
 @asynccontextmanager
 async def echoes(host: Host, *ports: int) -> AsyncIterator[None]:
     """Tells whoever connects the address that it comes from."""
-    command = [*host.space.enter, "python3", "-c", ECHO, *map(str, ports)]
+    command = [*host.space.enter, sys.executable, "-c", ECHO, *map(str, ports)]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
@@ -65,7 +66,7 @@ async def echoes(host: Host, *ports: int) -> AsyncIterator[None]:
 
 async def seen(host: Host, source: int, *targets: str) -> list[str]:
     """What each target says of a connection from port `source`: "IP PORT", or the error's name."""
-    run = partial(host.run, "python3", "-c", ASK, str(source), *targets)
+    run = partial(host.run, sys.executable, "-c", ASK, str(source), *targets)
     return (await trio.to_thread.run_sync(run)).split("\n")[:-1]
 
 
@@ -108,7 +109,7 @@ async def _campus(lab: Lab, targets: tuple[str, ...]) -> None:
     chain = lab.chain.removeprefix("node://")
     answers = await seen(host, 4_001, *targets, f"{targets[0].split(':')[0]}:80")
     assert answers == ["TimeoutError", "TimeoutError", f"{host.public_ip} 4001", "TimeoutError"]
-    host.run("python3", "-c", f"import socket; socket.create_connection({tuple(chain.split(':'))!r}, 5)")
+    host.run(sys.executable, "-c", f"import socket; socket.create_connection({tuple(chain.split(':'))!r}, 5)")
 
 
 async def _moved(lab: Lab, targets: tuple[str, ...]) -> None:

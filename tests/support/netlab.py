@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -186,7 +187,7 @@ class Host:
         """A connection that this machine opens, for the test to use: a socket stays where it was made."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            command = [*self.space.enter, "python3", "-c", CONNECT, str(theirs.fileno()), ip, str(port)]
+            command = [*self.space.enter, sys.executable, "-c", CONNECT, str(theirs.fileno()), ip, str(port)]
             await trio.run_process(command, pass_fds=(theirs.fileno(),))
             _, (descriptor, *_), _, _ = socket.recv_fds(ours, 1, 1)
         return trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
