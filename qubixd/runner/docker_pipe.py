@@ -72,13 +72,17 @@ def pipe_of(attached: Any, blocking: trio.CapacityLimiter) -> Pipe:
     # Where it has read the answer's head through a buffer, the first output may lie in there already.
     answer = getattr(getattr(attached, "_response", None), "raw", None)
     file = getattr(getattr(answer, "_fp", None), "fp", None)
-    if isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket):
+    if _is_plain(sock):
         sock.settimeout(0)
         early = bytes(file.peek()) if file is not None else b""
         return _SocketPipe(trio.socket.from_stdlib_socket(sock.dup()), early, attached)
     sock.settimeout(None)
     read: Callable[[int], bytes] = getattr(file, "read1", sock.recv)
     return _ThreadPipe(attached, sock, read, blocking)
+
+
+def _is_plain(sock: Any) -> bool:
+    return isinstance(sock, socket.socket) and not isinstance(sock, ssl.SSLSocket)
 
 
 class _SocketPipe:

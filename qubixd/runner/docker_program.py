@@ -40,11 +40,16 @@ SHELL: Final = ("/bin/sh", "-c", "if command -v bash >/dev/null 2>&1; then exec 
 BEGIN: Final = 'command -v -- "$1" >/dev/null || exit 127; echo $$; exec "$@"'
 BEGIN_QUIET: Final = f"{BEGIN} 2>/dev/null"
 BEGIN_ON_TERMINAL: Final = 'command -v -- "$1" >/dev/null || exit 127; echo $$; IFS= read -r _; exec "$@"'
-END: Final = """for each in /proc/[0-9]*; do
-  IFS= read -r line 2>/dev/null <"$each/stat" || continue
-  set -- "$1" ${line##*) }
-  [ "$5" = "$1" ] && kill -KILL "${each#/proc/}"
-done; kill -KILL -- "-$1" 2>/dev/null || kill -KILL "$1\""""
+# Again until nobody of the session is left: it may begin more meanwhile.
+END: Final = """for turn in 1 2 3 4 5 6 7 8 9 10; do
+  left=
+  for each in /proc/[0-9]*; do
+    IFS= read -r line 2>/dev/null <"$each/stat" || continue
+    set -- "$1" ${line##*) }
+    [ "$5" = "$1" ] && [ "$2" != Z ] && left=1 && kill -KILL "${each#/proc/}"
+  done 2>/dev/null
+  [ "$left" ] || break
+done"""
 SIGNAL: Final = 'kill "-$2" -- "-$1" 2>/dev/null || kill "-$2" "$1"'
 
 

@@ -24,6 +24,7 @@ from qubixd.runner.process_inside import limited
 CHUNK_BYTES: Final = 65_536
 DRAIN_SECONDS: Final = 0.3
 """What a program said last may come so long after its end."""
+TURNS: Final = 10
 SHELLS: Final = ("bash", "sh")
 
 
@@ -95,22 +96,28 @@ class ProcessProgram:
     async def aclose(self) -> None:
         with trio.CancelScope(shield=True):
             # Also what it has left behind: there is no container to end with.
-            for one in await trio.to_thread.run_sync(_of_session, self._process.pid):
-                with suppress(psutil.Error):
-                    one.kill()
+            await trio.to_thread.run_sync(_end_session, self._process.pid)
             await self._process.wait()
             for pipe in self._all:
                 await pipe.aclose()
         await trio.lowlevel.checkpoint()
 
 
-def _of_session(leader: int) -> list[psutil.Process]:
-    found = []
-    for one in psutil.process_iter():
-        with suppress(OSError):
-            if os.getsid(one.pid) == leader:
-                found.append(one)
-    return found
+def _end_session(leader: int) -> None:
+    """Again until nobody of it is left: it may begin more meanwhile."""
+    for _ in range(TURNS):
+        living = [one for one in psutil.process_iter(["status"]) if _is_of(one, leader)]
+        for one in living:
+            with suppress(psutil.Error):
+                one.kill()
+        if not living:
+            return
+
+
+def _is_of(one: psutil.Process, leader: int) -> bool:
+    with suppress(OSError):
+        return os.getsid(one.pid) == leader and one.info["status"] != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _resize(terminal: int, columns: int, rows: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -110,6 +111,22 @@ async def test_a_signal_reaches_the_program_and_what_it_began(bench: Bench) -> N
             await program.signal("USR1")
             await said(program, b"heard\n")
             assert await program.exit_code() == 4
+
+
+@pytest.mark.parametrize("bench", [pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
+async def test_where_the_engine_s_line_is_no_plain_socket_threads_wait_for_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qubixd.runner.docker_pipe._is_plain", lambda _: False)
+    job = await begun(bench)
+    data = os.urandom(300_000)
+    assert await ask(bench, job, ["sh", "-c", "cat; echo bad >&2; exit 3"], data) == (3, data, b"bad\n")
+    with trio.fail_after(LIMIT_SECONDS):
+        async with aclosing(await bench.runner.program(job, ["cat"], Terminal(80, 24))) as program:
+            with trio.move_on_after(0.2):
+                await program.receive_some()
+            await program.send_all(b"lost nothing\n")
+            assert (await said(program, b"nothing"))[OUTPUT].startswith(b"lost")
 
 
 @pytest.mark.parametrize("bench", [pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
