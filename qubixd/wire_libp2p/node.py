@@ -115,11 +115,15 @@ class Libp2pWire:
 
     async def round_trip(self, peer: PeerKey, addresses: Sequence[str] = ()) -> float:
         target = await self._connect(peer, addresses)
+        conns, found = self._muxed(target), list[float]()
+        best = [conn for conn in conns if (conn.relay is None) == (conns[0].relay is None)]
         with trio.move_on_after(self._limits.open_seconds):
-            for conn in self._muxed(target):
-                if (seconds := await conn.round_trip()) is not None:
-                    return seconds
-        raise PeerUnreachable(f"peer {target} did not answer a ping")
+            async with trio.open_nursery() as nursery:
+                for conn in best:
+                    nursery.start_soon(_ping, conn, found, nursery.cancel_scope)
+        if not found:
+            raise PeerUnreachable(f"peer {target} did not answer a ping")
+        return found[0]
 
     # Ways
 
@@ -173,8 +177,9 @@ class Libp2pWire:
         return next((remote for remote in remotes if remote), None)
 
     def _muxed(self, target: ID) -> list[Yamux]:
-        """Live connections to a peer, the direct ones first, of those the ones we dialled."""
-        conns = [conn.muxed_conn for conn in self.swarm.get_connections(target) if not conn.is_closed]
+        """Live connections to a peer, the direct ones first, of those the ones we dialled, and newer ones."""
+        live = [conn for conn in self.swarm.get_connections(target) if not conn.is_closed]
+        conns = [conn.muxed_conn for conn in reversed(live)]
         muxed = [conn for conn in conns if isinstance(conn, Yamux)]
         return sorted(muxed, key=lambda conn: (conn.relay is not None, not conn.is_initiator))
 
@@ -320,6 +325,12 @@ def _broken_stream(error: BaseException) -> bool:
 
 def is_loopback(ip: str) -> bool:
     return ip == "::1" or ip.startswith("127.")
+
+
+async def _ping(conn: Yamux, found: list[float], done: trio.CancelScope) -> None:
+    if (seconds := await conn.round_trip()) is not None:
+        found.append(seconds)
+        done.cancel()
 
 
 def _is_ours(conn: INetConn) -> bool:

@@ -181,6 +181,10 @@ class GuardedSwarm(Swarm):
                 log.debug("%s does not answer at %s port %d: %r", peer_id, ip, port, errors.exceptions)
         return proved
 
+    @replaces(Swarm, pitfall="of two connections the busier one is taken, although nothing comes from it")
+    def _best_connection(self, connections: list[INetConn]) -> INetConn:
+        return max(connections, key=_worth)
+
     def direct(self, peer_id: ID) -> list[INetConn]:
         """Live connections without a relay."""
         return [conn for conn in self.get_connections(peer_id) if not conn.is_closed and _relay(conn) is None]
@@ -210,6 +214,11 @@ class GuardedSwarm(Swarm):
 
 def _relay(conn: INetConn) -> ID | None:
     return conn.muxed_conn.relay if isinstance(conn.muxed_conn, Yamux) else None
+
+
+def _worth(conn: INetConn) -> tuple[bool, float]:
+    """Direct before relayed, then the one from which something came last."""
+    return _relay(conn) is None, conn.muxed_conn.heard_at if isinstance(conn.muxed_conn, Yamux) else 0.0
 
 
 def _release(counter: Counter[str], key: str) -> None:

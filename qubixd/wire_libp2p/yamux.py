@@ -103,7 +103,7 @@ class Yamux(IMuxedConn):
         self._senders = trio.lowlevel.ParkingLot()
         self._pings: dict[int, trio.Event] = {}
         self._ping_number = 0
-        self._used_at = self._heard_at = self._pong_at = trio.current_time()
+        self._used_at = self.heard_at = self._pong_at = trio.current_time()
 
     # What libp2p asks of a muxer
 
@@ -219,7 +219,7 @@ class Yamux(IMuxedConn):
             chunk = await self.secured_conn.read()
             if not chunk:
                 return
-            self._heard_at = trio.current_time()
+            self.heard_at = trio.current_time()
             buffer += chunk
             with memoryview(buffer) as view:
                 done = self._parse(view)
@@ -323,7 +323,7 @@ class Yamux(IMuxedConn):
         while True:
             await trio.sleep(limits.ping_seconds)
             now = trio.current_time()
-            if now - self._heard_at > limits.silence_seconds or now - self._pong_at > limits.pong_seconds:
+            if now - self.heard_at > limits.silence_seconds or now - self._pong_at > limits.pong_seconds:
                 log.debug("%s has fallen silent", self.peer_id)
                 self._scope.cancel()
             for stream in list(self.streams.values()):

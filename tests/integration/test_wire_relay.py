@@ -21,6 +21,9 @@ from qubixd.talk import receive_bare, send_bare
 from qubixd.wire import Stream, Wire
 from qubixd.wire_libp2p import Limits, peer_id_of
 from qubixd.wire_libp2p.addresses import is_circuit, split_address
+from qubixd.wire_libp2p.identity import libp2p_id
+from qubixd.wire_libp2p.node import Libp2pWire
+from qubixd.wire_libp2p.yamux import Yamux
 from tests.support.wire_nodes import (
     ECHO,
     FAST,
@@ -348,3 +351,22 @@ async def test_a_relay_that_does_not_answer_does_not_keep_the_next_one_waiting()
         with trio.fail_after(FAST.dial_seconds / 2):
             await (await caller.open(at.home.peer_key, ECHO, [at.way, elsewhere, deaf])).aclose()
         assert caller.relay_of(at.home.peer_key) == at.relay.peer_key
+
+
+async def test_a_connection_from_which_nothing_comes_any_more_is_not_the_one_that_is_taken() -> None:
+    async with scene() as at, node(3, hidden=True) as caller:
+        stuck = await caller.open(at.home.peer_key, ECHO, [at.way])
+        assert isinstance(caller, Libp2pWire)
+        (old,) = caller.swarm.get_connections(libp2p_id(at.home.peer_key))
+        assert isinstance(old.muxed_conn, Yamux)
+        old.muxed_conn.round_trip = trio.sleep_forever  # type: ignore[method-assign]  # as one whose path is dead
+        old.muxed_conn.heard_at -= 100
+        relay, address = split_address(at.relay.addresses[0])
+        await caller.peer_book.through_relay(libp2p_id(at.home.peer_key), relay, [address])
+        old.muxed_conn.heard_at -= 100
+        with trio.fail_after(FAST.open_seconds / 2):
+            assert await caller.round_trip(at.home.peer_key) > 0
+        async with await caller.open(at.home.peer_key, ECHO) as stream:
+            assert len(old.get_streams()) == 1, "the new stream takes the new connection"
+            await stream.send_eof()
+        await stuck.aclose()
