@@ -1,7 +1,7 @@
 """All that goes on with one peer: its carriers, its streams, and which stream travels on which carrier.
 
 The side that opened a stream decides on which carrier it travels. When a carrier is lost, each side puts its
-own streams on another, or looks for one, for RESUME_SECONDS.
+own streams on another, or looks for one, for limits.RESUME_SECONDS.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from protocol.errors import MessageInvalid, PeerUnreachable, QubixError, StreamB
 from protocol.paths import PathKind
 from protocol.tunnel_messages import OpenFiles, OpenProgram, OpenTcp, OpenUdp
 from protocol.units import PeerKey
-from qubixd.link import Carrier, Dialler, LinkView, frames
+from qubixd.link import Carrier, Dialler, LinkView, frames, limits
 from qubixd.link.frames import Frame
 from qubixd.link.halves import FIRST_WINDOW
 from qubixd.link.mux import Mux, Turns
@@ -28,23 +28,6 @@ from qubixd.link.stream import LinkStream
 
 log = logging.getLogger(__name__)
 
-RESUME_SECONDS: Final = 120.0
-OPEN_SECONDS: Final = 60.0
-"""For the other side to say yes or no; it may have to start something first."""
-PATIENCE_SECONDS: Final = 10.0
-"""How long the side that did not open the waiting streams leaves the search to the other."""
-PAUSES_SECONDS: Final = (0.2, 1.0, 2.0, 5.0)
-"""Between tries to find another carrier; the last one again and again."""
-MAX_STREAMS_FROM_PEER: Final = 512
-MAX_CARRIERS: Final = 48
-"""From both sides together."""
-CARRIERS_OF: Final = {PathKind.DIRECT: 16, PathKind.PUNCHED: 2, PathKind.WIRE: 2, PathKind.RELAYED: 2}
-"""So many are looked for of each kind, so that bulk and keystrokes travel apart."""
-BUSY_BYTES_PER_SECOND: Final = 1 << 20
-WINDOWS_BYTES: Final = 128 << 20
-"""What all streams of a peer may have been granted together beyond their first windows."""
-_MAX_REMEMBERED: Final = 4_096
-_MAX_LATE: Final = 256
 _OPENINGS: Final = (OpenTcp, OpenUdp, OpenProgram, OpenFiles)
 
 
@@ -75,7 +58,7 @@ class Link:
         """The highest number of either parity."""
         self._remembered: OrderedDict[int, bytes | int] = OrderedDict()
         """Of streams that are over: the abort, or the position of the end that came."""
-        self._late: deque[bytes] = deque(maxlen=_MAX_LATE)
+        self._late: deque[bytes] = deque(maxlen=limits.MAX_LATE)
         """Last words for which there was no carrier."""
         self._their_run: int | None = None
         self._widened = 0
@@ -84,6 +67,7 @@ class Link:
         """Carriers that are being looked for."""
         self._arrived = trio.lowlevel.ParkingLot()
         self._searching = False
+        self._moved_at = -limits.RESUME_SECONDS
         self._last = (PathKind.DIRECT, "")
         """Kind and address of the last carrier in use."""
 
@@ -98,22 +82,24 @@ class Link:
         self.streams[stream.number] = stream
         self._put(stream, mux)
         self._changed(self.peer)
-        with trio.move_on_after(OPEN_SECONDS):
+        with trio.move_on_after(limits.OPEN_SECONDS):
             try:
                 await stream.wait_accepted()
                 return stream
             finally:
                 if not stream.accepted:
                     stream.abort("net.stream_broken", "the other side gave up before it had an answer")
-        raise PeerUnreachable(f"peer {self.peer.hex()[:8]} has not answered in {OPEN_SECONDS:.0f} s")
+        raise PeerUnreachable(f"peer {self.peer.hex()[:8]} has not answered in {limits.OPEN_SECONDS:.0f} s")
 
     async def _choose(self) -> Mux:
         """An idle carrier, else the least busy one; a further one while all are busy and there may be."""
         live = self.best()
         if not live:
             return await self._first()
-        chosen = min(live, key=lambda mux: (mux.moved.per_second > BUSY_BYTES_PER_SECOND, len(mux.streams)))
-        if chosen.moved.per_second > BUSY_BYTES_PER_SECOND and self._may_have_more(live):
+        chosen = min(
+            live, key=lambda mux: (mux.moved.per_second > limits.BUSY_BYTES_PER_SECOND, len(mux.streams))
+        )
+        if chosen.moved.per_second > limits.BUSY_BYTES_PER_SECOND and self._may_have_more(live):
             with trio.move_on_after(3):
                 try:
                     return await self._dial()
@@ -122,7 +108,7 @@ class Link:
         return chosen if not chosen.dead else await self._choose()
 
     def _may_have_more(self, live: Sequence[Mux]) -> bool:
-        return len(live) < CARRIERS_OF[live[0].carrier.kind]
+        return len(live) < limits.CARRIERS_OF[live[0].carrier.kind]
 
     async def _first(self) -> Mux:
         async with self._dialling:
@@ -189,7 +175,7 @@ class Link:
 
     def _why_not(self) -> str | None:
         theirs = sum(not stream.ours for stream in self.streams.values())
-        if theirs < MAX_STREAMS_FROM_PEER:
+        if theirs < limits.MAX_STREAMS_FROM_PEER:
             return None
         return f"{theirs} connections are open at once; close some of them"
 
@@ -257,7 +243,7 @@ class Link:
         self.streams.pop(stream.number, None)
         self._widened -= stream.inc.window - FIRST_WINDOW
         self._remembered[stream.number] = last_word
-        if len(self._remembered) > _MAX_REMEMBERED:
+        if len(self._remembered) > limits.MAX_REMEMBERED:
             self._remembered.popitem(last=False)
         if tell and isinstance(last_word, bytes):
             if road is not None:
@@ -267,7 +253,7 @@ class Link:
         self._changed(self.peer)
 
     def may_widen(self, stream: LinkStream, more: int) -> bool:
-        if self._widened + more > WINDOWS_BYTES:
+        if self._widened + more > limits.WINDOWS_BYTES:
             return False
         self._widened += more
         return True
@@ -315,6 +301,16 @@ class Link:
             self._remembered.clear()
         self._their_run = run
 
+    def suspect(self) -> None:
+        """Ask all carriers whether they still live."""
+        for mux in self.muxes:
+            mux.check()
+
+    def moved(self) -> None:
+        """This machine has another address: nobody finds it before it has made a way itself."""
+        self._moved_at = trio.current_time()
+        self.suspect()
+
     def lost(self, mux: Mux, reason: QubixError) -> None:
         """A carrier is gone; its streams wait for another."""
         log.info("a %s connection with peer %s ended: %s", mux.carrier.kind, self.peer.hex()[:8], reason)
@@ -331,13 +327,14 @@ class Link:
         return [stream for stream in self.streams.values() if stream.road is None]
 
     async def _search(self, reason: QubixError) -> None:
-        """Look for another carrier while streams wait; after RESUME_SECONDS they end."""
-        pauses = itertools.chain(PAUSES_SECONDS, itertools.repeat(PAUSES_SECONDS[-1]))
+        """Look for another carrier while streams wait; after limits.RESUME_SECONDS they end."""
+        pauses = itertools.chain(limits.PAUSES_SECONDS, itertools.repeat(limits.PAUSES_SECONDS[-1]))
         last: QubixError = reason
         try:
-            with trio.move_on_after(RESUME_SECONDS):
-                if not any(stream.ours for stream in self._waiting()):
-                    await self._until_none_waits(PATIENCE_SECONDS)
+            with trio.move_on_after(limits.RESUME_SECONDS):
+                lately = trio.current_time() - self._moved_at < limits.RESUME_SECONDS
+                if not lately and not any(stream.ours for stream in self._waiting()):
+                    await self._until_none_waits(limits.PATIENCE_SECONDS)
                 while self._waiting():
                     if not self.best():
                         last = await self._look() or last
@@ -345,9 +342,8 @@ class Link:
         finally:
             self._searching = False
         for stream in self._waiting():
-            sentence = (
-                f"the way to the other side was lost and none was found in {RESUME_SECONDS:.0f} s: {last}"
-            )
+            seconds = f"{limits.RESUME_SECONDS:.0f} s"
+            sentence = f"the way to the other side was lost and none was found in {seconds}: {last}"
             stream.fail(StreamBroken(sentence), tell=True)
 
     async def _look(self) -> QubixError | None:

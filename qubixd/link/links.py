@@ -12,7 +12,8 @@ import trio
 from protocol.errors import QubixError, StreamBroken
 from protocol.units import PeerKey
 from qubixd.link import Carrier, Dialler, LinkView
-from qubixd.link.link import MAX_CARRIERS, Link
+from qubixd.link.limits import MAX_CARRIERS
+from qubixd.link.link import Link
 from qubixd.link.mux import Mux, Turns
 from qubixd.link.stream import LinkStream
 
@@ -68,6 +69,7 @@ class Links:
             log.info("peer %s has %d connections; one more is closed", peer.hex()[:8], MAX_CARRIERS)
             self._tasks().start_soon(carrier.aclose)
         else:
+            link.suspect()  # perhaps the peer has lost those that there are
             link.add(carrier)
 
     async def improve(self, peer: PeerKey, addresses: Sequence[str] = ()) -> bool:
@@ -103,8 +105,7 @@ class Links:
     def suspect(self) -> None:
         """This machine's addresses changed, or it slept: find out now which carriers still live."""
         for link in self._links.values():
-            for mux in link.muxes:
-                mux.check()
+            link.moved()
 
     # --- inside -------------------------------------------------------------------------------
 

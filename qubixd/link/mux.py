@@ -116,7 +116,7 @@ class Mux:
         self._reading = False
         """In the middle of a batch that came: answers go together at its end."""
         self._failed: Exception | None = None
-        self._doubtful = False
+        self._doubted_at: float | None = None
         self._wake, self._beat = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
 
     @property
@@ -323,8 +323,9 @@ class Mux:
 
     def check(self) -> None:
         """Ask now whether the other side is still there; it has CHECK_SECONDS."""
-        self._doubtful = True
-        self._beat.unpark_all()
+        if self._doubted_at is None:
+            self._doubted_at = trio.current_time()
+            self._beat.unpark_all()
 
     async def _heartbeat(self) -> NoReturn:
         """Ping at the beginning, then now and then."""
@@ -333,18 +334,20 @@ class Mux:
             if self._ping is None:
                 self._ping = trio.current_time()
                 self.urgent(frames.header(Kind.PING, 0, _micros(self._ping)))
-            doubted, self._doubtful = self._doubtful, False
-            with trio.move_on_after(CHECK_SECONDS if doubted else pause):
+            doubted = self._doubted_at
+            with trio.move_on_after(pause if doubted is None else CHECK_SECONDS):
                 await self._beat.park()
             pause = PING_SECONDS
             self._check_silence(doubted)
 
-    def _check_silence(self, doubted: bool) -> None:
+    def _check_silence(self, doubted: float | None) -> None:
         now = trio.current_time()
         if now - self._heard > (SILENCE_SECONDS if self._greeted else HELLO_SECONDS):
             raise StreamBroken(f"nothing has come from the other side for {now - self._heard:.0f} seconds")
-        if doubted and self._ping is not None and now - self._ping >= CHECK_SECONDS:
-            raise StreamBroken("the other side does not answer any more")
+        if doubted is not None:
+            if self._heard <= doubted:
+                raise StreamBroken("the other side does not answer any more")
+            self._doubted_at = None
         if not self.streams and now - self.idle_since > UNUSED_SECONDS:
             raise StreamBroken("it was not used any more")
 

@@ -30,13 +30,19 @@ class Road:
     is cut."""
 
     def __init__(self, ends: tuple[Pipe, Pipe], left: int | None) -> None:
-        self.ends, self._left = ends, left
+        self.ends, self._left, self._muted = ends, left, False
+
+    def mute(self) -> None:
+        """From now on nothing comes through, and nobody is told."""
+        self._muted = True
 
     async def cut(self) -> None:
         for end in self.ends:
             await trio.aclose_forcefully(end)
 
     async def let_through(self, data: bytes | bytearray) -> bytes | bytearray:
+        if self._muted:
+            await trio.sleep_forever()
         if self._left is None:
             return data
         data = data[: self._left]

@@ -107,3 +107,18 @@ async def test_streams_move_to_a_better_carrier(autojump_clock: object) -> None:
         view = pair.provider.view(CALLER)
         assert view is not None
         assert view.kind == PathKind.DIRECT
+
+
+async def test_the_side_that_moved_makes_the_way_though_the_other_opened_the_stream(
+    autojump_clock: object,
+) -> None:
+    """The other still believes in a carrier on which nothing will ever come again."""
+    async with link_pair() as pair:
+        ours, theirs = await pair.open()
+        pair.there.open = False
+        pair.there.roads[0].mute()
+        pair.provider.suspect()
+        with trio.fail_after(8):
+            await ours.send_all(b"found")
+            assert await theirs.receive_some() == b"found"
+        assert pair.back.dials == 1

@@ -17,7 +17,7 @@ from qubixd.link import frames
 from qubixd.link.carriers import StreamCarrier
 from qubixd.link.frames import Kind, Splitter
 from qubixd.link.halves import FIRST_WINDOW
-from qubixd.link.link import MAX_CARRIERS, MAX_STREAMS_FROM_PEER
+from qubixd.link.limits import MAX_CARRIERS, MAX_STREAMS_FROM_PEER
 from qubixd.link.links import Links
 from qubixd.link.stream import LinkStream
 from tests.support.link_pairs import CALLER, OPENING, PROVIDER, Between
