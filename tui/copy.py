@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +36,12 @@ async def copy(options: argparse.Namespace) -> int:
     place = control_socket(data_dir(options.data_dir))
     act = _up if target.lease else _down
     with Report(as_json=options.json) as report:
-        async with talk(place, target.lease or sources[0].lease) as one:
-            await act(one, report, sources, target, recursive=options.recursive)
+        try:
+            async with talk(place, target.lease or sources[0].lease) as one:
+                await act(one, report, sources, target, recursive=options.recursive)
+        except asyncio.CancelledError:
+            report.interrupted()
+            raise
     return report.finish()
 
 

@@ -89,6 +89,9 @@ class Report:
         else:
             self._say(Text(f"{shown(name)}: {safe_line(str(error))} [{safe_line(error.code)}]", show.BAD))
 
+    def interrupted(self) -> None:
+        self._say(Text("Interrupted. The same command again goes on from here."))
+
     def finish(self) -> int:
         """The last word, and the exit code: that of the first failure."""
         seconds = time.monotonic() - self._began
