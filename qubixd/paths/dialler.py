@@ -7,6 +7,7 @@ who has no lease with it: `may` says who has.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -44,6 +45,8 @@ LINK_PROTOCOL: Final = "/qubix/link/1"
 TLS_FIRST_BYTE: Final = 0x16
 DIAL_SECONDS: Final = 5.0
 DIAL_BACK_SECONDS: Final = 8.0
+STALE_SECONDS: Final = 2.0
+"""For dialling where a peer was long ago, before it is asked again."""
 
 
 class Paths:
@@ -125,7 +128,8 @@ class Paths:
         known = self._offers.of(peer)
         if known is not None:
             try:
-                return await self._race(peer, known, better_than)
+                with trio.move_on_after(math.inf if known.is_fresh else STALE_SECONDS):
+                    return await self._race(peer, known, better_than)
             except PeerUnreachable:
                 self._offers.doubt(peer)
         return await self._race(peer, await self._exchange(peer, addresses), better_than)
@@ -195,7 +199,7 @@ class Paths:
 
     def _left_over(self, peer: PeerKey, receive: trio.MemoryReceiveChannel[Carrier]) -> None:
         """It came too late for whoever waited; it is good all the same."""
-        with suppress(trio.WouldBlock):
+        with suppress(trio.WouldBlock, StreamBroken):  # nothing came, or this daemon ends
             self._links.take(peer, receive.receive_nowait())
 
     # Inwards

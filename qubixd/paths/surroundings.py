@@ -73,7 +73,8 @@ class Surroundings:
         task_status.started()
         while True:
             self._news = trio.Event()
-            if self._is_old() or (not self._seen.nat and self._asked != frozenset(self.echoes())):
+            others = frozenset(self.echoes())
+            if others and (self._is_old() or (not self._seen.nat and self._asked != others)):
                 await self.look()
             await self._news.wait()
             await trio.sleep(min(AGAIN_SECONDS * 2**self._vain, AGAIN_AT_LAST_SECONDS))
