@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeVar
 import trio
 
 from protocol.errors import (
+    JobMissing,
     JobNotRunning,
     LeaseEnded,
     LeaseUnknown,
@@ -138,6 +139,12 @@ class Door:
     # --- where to -----------------------------------------------------------------------------
 
     async def _let_in(self, stream: LinkStream, lease: Lease) -> None:
+        try:
+            await self._lead(stream, lease)
+        except JobMissing as error:
+            raise JobNotRunning("the job does not run now: it ended, or is about to begin anew") from error
+
+    async def _lead(self, stream: LinkStream, lease: Lease) -> None:
         match stream.opening:
             case OpenTcp(lease_id=lease_id, port=port):
                 await self._join(stream, await self._runner.dial(lease_id, port))

@@ -176,6 +176,14 @@ async def test_a_relay_s_lease_has_no_job(there: Doors) -> None:
     assert "for a relay" in (await refused(there, OpenTcp(LEASE, 80)))[1]
 
 
+async def test_a_job_that_is_between_two_runs(there: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("dial", "program"):
+        monkeypatch.setattr(Loopback, name, getattr(ProcessRunner, name))
+    for opening in (OpenTcp(LEASE, 80), OpenUdp(LEASE, 80), OpenProgram(LEASE, (), False)):
+        code, sentence = await refused(there, opening)
+        assert code == "tunnel.not_running" and "about to begin anew" in sentence
+
+
 async def test_a_port_where_nothing_listens_is_said_so(there: Doors) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -311,7 +319,7 @@ async def test_a_signal_overtakes_input_that_nobody_takes(there: Doors) -> None:
 async def test_a_caller_that_is_gone_for_good_leaves_nothing_behind(
     there: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qubixd.link.link.RESUME_SECONDS", 0.05)
+    monkeypatch.setattr("qubixd.link.limits.RESUME_SECONDS", 0.05)
     async with serving(echo) as server:
         await there.open(OpenTcp(LEASE, server.port))
         await there.files()
