@@ -24,7 +24,7 @@ from protocol.messages import Refusal
 from protocol.paths import PathKind
 from protocol.relay_messages import Observe, Observed
 from protocol.units import PeerKey, UnixMs
-from qubixd.places import Bucket
+from qubixd.places import Bucket, one_line
 from qubixd.talk import patience, receive_bare, refusal_of, send_bare
 from qubixd.wire import Outside, Stream, Wire, address_text
 
@@ -202,7 +202,7 @@ class Observer:
         return Observed(address, reached, UnixMs(time.time_ns() // 1_000_000))
 
     async def _try(self, peer: PeerKey, port: int) -> bool:
-        ip = self._wire.remote_ip(peer) or ""
+        ip = one_line(self._wire.remote_ip(peer) or "")
         if len(self._tries) >= _KNOWN_IPS:
             self._tries.pop(next(iter(self._tries)))
         bucket = self._tries.setdefault(ip, Bucket(*_TRIES_PER_IP))

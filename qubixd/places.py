@@ -30,6 +30,17 @@ def network_of(ip: str | None) -> str:
     return str(ipaddress.ip_network((address, prefix), strict=False))
 
 
+def one_line(ip: str) -> str:
+    """What one customer has: an IPv4 address, or the /64 an IPv6 address lies in."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return ip
+    if isinstance(address, ipaddress.IPv4Address):
+        return ip
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
 class Bucket:
     """`burst` at once, `rate` a second in the long run. Time is trio's."""
 

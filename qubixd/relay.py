@@ -25,12 +25,13 @@ from protocol.errors import (
     RelayFull,
     RelayRefused,
     RelayTargetAway,
+    StreamBroken,
 )
 from protocol.messages import Ack
 from protocol.paths import PathKind
 from protocol.relay_messages import Connect, Incoming, Reserve, Reserved
 from protocol.units import PeerKey, Qu, Seconds, UnixMs
-from qubixd.places import Buckets
+from qubixd.places import Buckets, one_line
 from qubixd.relay_account import Accounts, Allowance
 from qubixd.talk import patience, receive_bare, refusal_of, send_bare
 from qubixd.wire import Stream, Wire
@@ -114,20 +115,20 @@ class Relay:
                 await self._connect(stream, peer, ip, question.target)
             else:
                 raise MessageInvalid("a relay is asked for a place or to be joined with somebody")
-        except _Told as told:
-            raise told.error from told
+        except _Over:
+            raise
         except QubixError as error:
             log.debug("refused %s of %s: %s", type(question).__name__, peer.hex()[:16], error)
             await send_bare(stream, refusal_of(error))
 
     def _admit(self, peer: PeerKey) -> str:
-        """The IP of an asker that may ask."""
+        """Where an asker that may ask comes from."""
         ip = self._wire.remote_ip(peer)
         if ip is None or self._wire.path_of(peer) is not PathKind.WIRE:
             raise RelayRefused("a relay serves only those that are connected to it directly")
         if not self._questions.take(peer):
             raise AskedTooOften("you have asked this relay too often; wait a minute")
-        return ip
+        return one_line(ip)
 
     # Places
 
@@ -155,7 +156,7 @@ class Relay:
                 if not self._questions.take(peer):
                     raise AskedTooOften("a place was asked for again and again")
         except QubixError as error:
-            raise _Told(error) from error
+            raise _Over(str(error)) from error
 
     def _check_room(self, peer: PeerKey, ip: str) -> None:
         others = [place for key, place in self._places.items() if key != peer]
@@ -220,13 +221,11 @@ class Relay:
             self._joined = +self._joined
 
     async def _join(self, a: tuple[PeerKey, str, Stream], b: tuple[PeerKey, str, Stream]) -> None:
-        """Pass bytes both ways until both have ended, or one has broken: then both are reset."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump, a, b)
-                nursery.start_soon(self._pump, b, a)
-        except* QubixError as errors:
-            raise _Told(next(_leaves(errors))) from errors
+        """Pass bytes both ways until both have ended, or one has broken: then both are reset. Errors leave in
+        a group, so that nobody takes them for something to answer."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump, a, b)
+            nursery.start_soon(self._pump, b, a)
 
     async def _pump(self, a: tuple[PeerKey, str, Stream], b: tuple[PeerKey, str, Stream]) -> None:
         idle = self._limits.idle_seconds
@@ -243,17 +242,5 @@ class Relay:
         await b[2].send_eof()
 
 
-class _Told(Exception):
-    """Trouble on a stream that carries something else already, where a refusal would be garbage."""
-
-    def __init__(self, error: QubixError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _leaves(group: BaseExceptionGroup[QubixError]) -> Iterator[QubixError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+class _Over(StreamBroken):
+    """The end of a place, on a stream where a refusal would come unasked."""

@@ -250,6 +250,14 @@ async def test_places_and_joined_streams_are_limited() -> None:
         await refused(at.join(), "relay.full")
 
 
+async def test_an_address_of_the_newer_internet_counts_with_its_neighbours() -> None:
+    async with stage(limits=RelayLimits(places_per_ip=1)) as at, at.net.wire(STRANGER) as stranger:
+        at.net.ips |= {HOME: "2001:db8::1", STRANGER: "2001:db8::ffff:2", CALLER: "2001:db8:0:1::1"}
+        await at.place(at.home)
+        await refused(at.place(stranger), "relay.full")
+        await at.place(at.caller)
+
+
 async def test_who_asks_without_end_is_told_to_wait() -> None:
     async with stage() as at:
         codes = set()
