@@ -9,9 +9,19 @@ import docker
 import pytest
 import trio
 
+from protocol.units import PeerKey
+from qubixd.wire_libp2p import peer_id_of
 from tests.support.daemons import Daemon
 from tests.support.netlab import Host, Lab, netlab
-from tests.support.netlab_jobs import PROVIDER, Jobs, echoing, jobs_in, until_offers, until_path
+from tests.support.netlab_jobs import (
+    PROVIDER,
+    Jobs,
+    echoing,
+    jobs_in,
+    path_of,
+    until_offers,
+    until_path,
+)
 
 pytestmark = [pytest.mark.usefixtures("netns"), pytest.mark.docker, pytest.mark.timeout(280)]
 
@@ -47,6 +57,14 @@ class Cast:
         await until_offers(self.daemons[name], 2)
         return await self._jobs.rent(self.daemons[name], provider)
 
+    async def relay_of(self, name: str, lease: str) -> Daemon:
+        """Through whom the streams of a lease go."""
+        kind, key = await path_of(self.daemons[name], lease)
+        assert kind == "relayed"
+        peer_id = peer_id_of(PeerKey(bytes.fromhex(key)))
+        (relay,) = [one for one in self.relays if one.ready["peer_id"] == peer_id]
+        return relay
+
 
 async def test_a_running_stream_outlives_its_path(
     tmp_path: Path, python_image: str, docker_engine: docker.DockerClient
@@ -69,10 +87,11 @@ async def _bob_travels(cast: Cast) -> None:
     async with echoing(host, bob, lease) as echoed:
         await echoed.progress()
         assert await until_path(bob, lease, "relayed") == "relayed"
-        for relay in cast.relays:  # it runs through one of them
-            await relay.kill()
-            await echoed.progress()
-            await relay.start()
+        relay = await cast.relay_of("bob", lease)
+        await relay.kill()
+        await echoed.progress()
+        assert await cast.relay_of("bob", lease) is not relay
+        await relay.start()
         host.sleep()
         await trio.sleep(1)  # it sleeps
         host.wake(cast.lab.home_router("hotel", nat="cone"))

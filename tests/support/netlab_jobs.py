@@ -21,7 +21,7 @@ from tests.support.netlab import Host, Lab
 
 PORT: Final = 7_000
 BLOCK: Final = 16_384
-PAUSE_SECONDS: Final = 0.02
+PAUSE_SECONDS: Final = 0.05
 """Between blocks: it is to last, not to load the machine."""
 PROVIDER: Final = ("--provider", "--price", "3600000", "--runner", "docker", "--egress", "none", "--name")
 """The name follows."""
@@ -91,19 +91,19 @@ async def until_offers(caller: Daemon, count: int) -> None:
             await trio.sleep(0.1)
 
 
-async def path_of(caller: Daemon, lease: str) -> str:
-    """The kind of path in `ps`."""
+async def path_of(caller: Daemon, lease: str) -> tuple[str, str]:
+    """(kind, address) of the path in `ps`."""
     leases = (await caller.call("ps", all=True))["leases"]
     (path,) = [one["path"] for one in leases if one["lease_id"] == lease]
-    return str(path["kind"]) if path else ""
+    return (str(path["kind"]), str(path["address"])) if path else ("", "")
 
 
 async def until_path(caller: Daemon, lease: str, kind: str, seconds: float = 50.0) -> str:
     """Wait until the streams of a lease travel so; how they do travel then, or after so long."""
     with trio.move_on_after(seconds):
-        while await path_of(caller, lease) != kind:
+        while (await path_of(caller, lease))[0] != kind:
             await trio.sleep(0.1)
-    return await path_of(caller, lease)
+    return (await path_of(caller, lease))[0]
 
 
 @asynccontextmanager
