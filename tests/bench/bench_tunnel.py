@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.tunnel_server import connect, percentile, round_trips
-from tests.bench.tunnel_world import Tunnel, ask, client_seconds, job, ssh, tunnel
+from tests.bench.tunnel_world import Tunnel, ask, client_seconds, job, relay, ssh, tunnel
 
 _MEGABYTES: Final = 256
+_SLOW_MEGABYTES: Final = 24
 _ROUNDS: Final = 7
 _RAW_SHARE: Final = 4
 """Raw TCP gets so many times more, or it would be over before it has begun."""
@@ -45,10 +46,11 @@ def _rounds(ways: dict[str, int], streams: int) -> dict[str, dict[str, float]]:
             speed = _speed(port, streams, _RAW_SHARE if name == "tcp" else 1)
             if number:  # the first round warms up
                 speeds[name].append(speed)
-    return {
-        name: {"mb_per_s": round(statistics.median(each), 1), "best": round(max(each), 1)}
-        for name, each in speeds.items()
-    }
+    return {name: _middle(each) for name, each in speeds.items()}
+
+
+def _middle(speeds: list[float]) -> dict[str, float]:
+    return {"mb_per_s": round(statistics.median(speeds), 1), "best": round(max(speeds), 1)}
 
 
 @cache
@@ -95,8 +97,26 @@ def vs_ssh_aes128gcm() -> Figure:
 
 def libp2p_vs_tcp() -> Figure:
     """Speed of one connection over a stream of the wire, where there is no other way."""
-    with job() as to_job, tunnel(to_job, "wire") as ours:
-        return _against(_rounds({"tunnel": ours.port, "tcp": to_job}, 1), "tcp", "raw TCP")
+    with job() as to_job:
+        return _slow_vs_tcp(to_job, "wire")
+
+
+def relayed_vs_tcp() -> Figure:
+    """The same through a third node, which encrypts nothing itself but has its own wire to both."""
+    with job() as to_job, relay() as address:
+        return _slow_vs_tcp(to_job, address)
+
+
+def _slow_vs_tcp(to_job: int, over: str) -> Figure:
+    speeds: dict[str, list[float]] = {"tunnel": [], "tcp": []}
+    with tunnel(to_job, over) as ours:
+        for _ in range(3):
+            size = _SLOW_MEGABYTES << 20
+            speeds["tunnel"].append(
+                2 * size / sum(client_seconds(ours.port, what, size, 1) for what in "GT") / 1e6
+            )
+            speeds["tcp"].append(_speed(to_job, 1, _RAW_SHARE))
+    return _against({name: _middle(each) for name, each in speeds.items()}, "tcp", "raw TCP")
 
 
 @contextmanager
@@ -176,6 +196,7 @@ BENCHES: Final[dict[str, Callable[[], Figure]]] = {
     "tunnel.ten_vs_ssh": ten_vs_ssh,
     "tunnel.vs_ssh_aes128gcm": vs_ssh_aes128gcm,
     "tunnel.libp2p_vs_tcp": libp2p_vs_tcp,
+    "tunnel.relayed_vs_tcp": relayed_vs_tcp,
     "tunnel.rtt_added_ms_p50": rtt_added_ms_p50,
     "tunnel.idle_200_cpu_share": idle_200_cpu_share,
 }

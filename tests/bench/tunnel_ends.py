@@ -19,20 +19,23 @@ import trio
 
 from protocol.errors import QubixError
 from protocol.paths import PathKind
+from protocol.relay_messages import Reserve, Reserved
 from protocol.tunnel_messages import OpenTcp
-from protocol.units import LeaseId, PeerKey
+from protocol.units import LeaseId, PeerKey, UnixMs
 from qubixd.link import Carrier
 from qubixd.link.carriers import StreamCarrier
 from qubixd.link.links import Links
 from qubixd.link.pump import carry
 from qubixd.link.stream import LinkStream
 from qubixd.link.tls import Identity, TlsDoor, tls_client
+from qubixd.relay import RELAY_PROTOCOL, Relay
+from qubixd.talk import receive_bare, send_bare
 from qubixd.wire import Stream, Wire
 from qubixd.wire_libp2p import WireConfig, open_wire, peer_key_of
 
 _LINK_PROTOCOL: Final = "/qubix/link/1"
 _LEASE: Final = LeaseId(bytes(32))
-_SEEDS: Final = {"near": bytes([1]) * 32, "far": bytes([2]) * 32}
+_SEEDS: Final = {"near": bytes([1]) * 32, "far": bytes([2]) * 32, "relay": bytes([3]) * 32}
 
 
 class _Dialler:
@@ -44,16 +47,37 @@ class _Dialler:
     async def carrier(
         self, peer: PeerKey, addresses: Sequence[str], *, better_than: PathKind | None = None
     ) -> Carrier:
-        if self._far["over"] == "wire":
+        if self._far["over"] != "tls":
             return StreamCarrier(await self._wire.open(peer, _LINK_PROTOCOL), PathKind.WIRE, "the wire")
         stream = await trio.open_tcp_stream("127.0.0.1", self._far["tls"])
         certificate = bytes.fromhex(self._far["certificate"])
         return await tls_client(stream, self._identity, certificate, PathKind.DIRECT)
 
 
+async def _relay() -> None:
+    """A node in between, which lets all through as fast as it can."""
+    async with open_wire(WireConfig("127.0.0.1", 0, ()), _SEEDS["relay"]) as wire:
+        Relay(wire, lambda: UnixMs(0)).rented = lambda peer: True
+        _say(wire=wire.addresses[0])
+        await trio.sleep_forever()
+
+
+async def _reserve(wire: Wire, relay: str) -> None:
+    """Let this node be reached through `relay` alone."""
+    key = peer_key_of(relay.rsplit("/", 1)[1])
+    place = await wire.open(key, RELAY_PROTOCOL, [relay])
+    await send_bare(place, Reserve())
+    await receive_bare(place, Reserved)
+    wire.be_reached_through({key: [relay]})
+
+
 async def _far(job_port: int, over: str, nursery: trio.Nursery) -> None:
-    """Its standard input begins with the other side's key and certificate."""
-    async with open_wire(WireConfig("127.0.0.1", 0, ()), _SEEDS["far"]) as wire:
+    """Its standard input begins with the other side's key and certificate. `over`: tls, wire, or the
+    address of a relay."""
+    hidden = ("/ip4/127.0.0.1/tcp/1",) if over.startswith("/") else ()
+    async with open_wire(WireConfig("127.0.0.1", 0, (), hidden), _SEEDS["far"]) as wire:
+        if hidden:
+            await _reserve(wire, over)
         identity = Identity(wire.peer_key)
         links, door = Links(wire.peer_key, _NoDialler()), TlsDoor(identity)
         await nursery.start(links.run)
@@ -72,7 +96,7 @@ async def _far(job_port: int, over: str, nursery: trio.Nursery) -> None:
         nursery.start_soon(trio.serve_listeners, take_socket, [listener])
         _say(
             over=over,
-            wire=wire.addresses[0],
+            wire=wire.addresses[-1],
             tls=listener.socket.getsockname()[1],
             certificate=identity.certificate.hex(),
         )
@@ -102,6 +126,8 @@ async def _near(far: dict[str, Any], nursery: trio.Nursery) -> None:
         links = Links(wire.peer_key, _Dialler(wire, identity, far))
         await nursery.start(links.run)
         await wire.round_trip(peer, [far["wire"]])
+        if far["over"].startswith("/") and wire.path_of(peer) != PathKind.RELAYED:
+            raise SystemExit("the two ends have met without the relay")
 
         async def forward(sock: trio.SocketStream) -> None:
             try:
@@ -154,7 +180,9 @@ async def _answer(question: dict[str, Any], wire: Wire | None, peer: PeerKey | N
 
 async def _main(arguments: list[str]) -> None:
     async with trio.open_nursery() as nursery:
-        if arguments[0] == "far":
+        if arguments[0] == "relay":
+            await _relay()
+        elif arguments[0] == "far":
             await _far(int(arguments[1]), arguments[2], nursery)
         else:
             await _near(json.loads(arguments[1]), nursery)

@@ -83,6 +83,13 @@ def tunnel(job_port: int, over: str = "tls") -> Iterator[Tunnel]:
 
 
 @contextmanager
+def relay() -> Iterator[str]:
+    """The address of a node that relays without limits."""
+    with process(sys.executable, "-m", "tests.bench.tunnel_ends", "relay") as child:
+        yield told(child)["wire"]
+
+
+@contextmanager
 def ssh(job_port: int, *options: str) -> Iterator[int]:
     """A port forwarded by OpenSSH's client and server, as they come but for keys and port."""
     with ExitStack() as stack:
