@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 
 from protocol.errors import MessageInvalid, PeerUnreachable
 from protocol.paths import PathKind
+from qubixd.link.carriers import StreamCarrier
 from qubixd.paths.endpoints import MAX_DIALLED, Endpoint, dialable, from_multiaddress, is_public, parse
 from qubixd.paths.plan import DIAL_PATIENCE, Side, Step, Way, plan, source_port
 from qubixd.paths.race import race
@@ -165,21 +166,12 @@ def test_the_kind_of_router() -> None:
 # The race
 
 
-class FakeCarrier:
-    kind = PathKind.DIRECT
-    address = ""
+class FakeCarrier(StreamCarrier):
+    """To nowhere; it notes that it was closed."""
 
     def __init__(self) -> None:
+        super().__init__(memory_stream_pair()[0], PathKind.DIRECT, "")
         self.closed = False
-
-    def put(self, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
-        raise AssertionError
-
-    async def flush(self) -> None:
-        raise AssertionError
-
-    async def receive_some(self) -> bytes:
-        raise AssertionError
 
     async def aclose(self) -> None:
         self.closed = True
