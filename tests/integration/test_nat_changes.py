@@ -37,9 +37,9 @@ class Cast:
         self.daemons: dict[str, Daemon] = {}
 
     async def gather(self) -> None:
-        first = await self.lab.public("first").daemon("--relay", "--directory", listen=(443,))
-        second = self.lab.public("second")
-        self.relays = [first, await second.daemon("--relay", "--bootstrap", first.address, listen=(443,))]
+        async with trio.open_nursery() as nursery:
+            for name in ("first", "second"):
+                nursery.start_soon(self._relay, name)
         known = [word for relay in self.relays for word in ("--bootstrap", relay.address)]
         caller = ["--interval", "30", *known]
         async with trio.open_nursery() as nursery:
@@ -47,6 +47,9 @@ class Cast:
                 nursery.start_soon(self._home, name, "cone", *PROVIDER, name, *known)
             nursery.start_soon(self._home, "bob", "symmetric", *caller)
             nursery.start_soon(self._home, "carol", "cone", *caller)
+
+    async def _relay(self, name: str) -> None:
+        self.relays.append(await self.lab.public(name).daemon("--relay", "--directory", listen=(443,)))
 
     async def _home(self, name: str, nat: str, *words: str) -> None:
         host = self.lab.home(name, nat="cone" if nat == "cone" else "symmetric")
@@ -91,7 +94,6 @@ async def _bob_travels(cast: Cast) -> None:
         await relay.kill()
         await echoed.progress()
         assert await cast.relay_of("bob", lease) is not relay
-        await relay.start()
         host.sleep()
         await trio.sleep(1)  # it sleeps
         host.wake(cast.lab.home_router("hotel", nat="cone"))
