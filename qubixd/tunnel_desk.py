@@ -16,6 +16,7 @@ from protocol.control_tunnels import (
     ConnectView,
     ForwardArgs,
     ForwardEnd,
+    ForwardEvent,
     ForwardPort,
     PathView,
     TunnelArgs,
@@ -180,16 +181,22 @@ def changes_of(node: Node, lease: Lease) -> Iterator[trio.MemoryReceiveChannel[N
 async def forward(node: Node, args: ForwardArgs, emit: Emit) -> ForwardEnd:
     lease = await job_of(node, args.lease)
     ports = args.ports or await _named_ports(node, lease)
-    forwarding = Forwarding(node.connections, lease, emit)
+    forwarding = Forwarding(node.connections, lease)
     with bound(ports) as taken:
-        await forwarding.tell("listening", *(port for port, _ in taken))
+        forwarding.tell("listening", *(port for port, _ in taken))
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(_emit_all, forwarding.events, emit)
             nursery.start_soon(_tell_of_paths, node, forwarding)
             for port, sock in taken:
                 nursery.start_soon(*_serving(forwarding, port, sock))
             over = await until_ended(node, lease.lease_id)
             nursery.cancel_scope.cancel()
     return ForwardEnd(str(over))
+
+
+async def _emit_all(events: trio.MemoryReceiveChannel[ForwardEvent], emit: Emit) -> None:
+    async for event in events:
+        await emit(event)
 
 
 def _serving(forwarding: Forwarding, port: ForwardPort, sock: socket.socket) -> tuple[Any, ...]:
@@ -217,6 +224,6 @@ async def _tell_of_paths(node: Node, forwarding: Forwarding) -> None:
             view = path_view(node.connections.view(forwarding.lease), told)
             if view != told:
                 told = view
-                await forwarding.tell("path", path=view)
+                forwarding.tell("path", path=view)
             with trio.move_on_after(RATE_SECONDS if forwarding.open else math.inf):
                 await changes.receive()

@@ -11,24 +11,26 @@ import errno
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Final, Literal
 
 import trio
 
 from protocol.control_tunnels import ForwardEvent, ForwardPort, PathView, TunnelEnd
-from protocol.errors import ConfigInvalid, PortBusy, QubixError
+from protocol.errors import ConfigInvalid, PortBusy, QubixError, StreamBroken
 from protocol.lease_state import Lease
 from protocol.messages import OpenTcp
 from qubixd.link import pump
 from qubixd.link.stream import LinkStream
-from qubixd.tunnels.local import Ways, end_of
+from qubixd.tunnels.local import GONE, Ways, end_of
 from qubixd.why import code_of
 
 HOST: Final = "127.0.0.1"
 MAX_CONNECTIONS: Final = 64
 """Of one port at a time, as many as a provider takes; further ones wait until it is their turn."""
+QUEUED_EVENTS: Final = 256
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 Bound = tuple[ForwardPort, socket.socket]
@@ -70,36 +72,41 @@ def _not_bound(port: ForwardPort, error: OSError) -> QubixError:
 
 
 class Forwarding:
-    """One request's ports. `emit` is told what happens to them."""
+    """One request's ports. `events` are what happens to them; a front end that is too slow loses some, for no
+    connection waits for it."""
 
-    def __init__(self, ways: Ways, lease: Lease, emit: Callable[[object], Awaitable[None]]) -> None:
+    def __init__(self, ways: Ways, lease: Lease) -> None:
         self.ways, self.lease = ways, lease
-        self._emit = emit
+        self._put, self.events = trio.open_memory_channel[ForwardEvent](QUEUED_EVENTS)
         self.open = 0
 
-    async def tell(
+    def tell(
         self, what: What, *ports: ForwardPort, end: TunnelEnd | None = None, path: PathView | None = None
     ) -> None:
         end = end or TunnelEnd()
-        await self._emit(ForwardEvent(what, list(ports), self.open, path, end.code, end.sentence))
+        with suppress(trio.WouldBlock):
+            self._put.send_nowait(ForwardEvent(what, list(ports), self.open, path, end.code, end.sentence))
 
     async def stream(self, port: ForwardPort, opening: object) -> LinkStream | None:
         """None if it was refused, which is told."""
         try:
             return await self.ways.open(self.lease, opening)
         except QubixError as error:
-            await self.tell("refused", port, end=TunnelEnd(code_of(error), str(error)))
+            self.tell("refused", port, end=TunnelEnd(code_of(error), str(error)))
             return None
 
-    async def follow(self, port: ForwardPort, stream: LinkStream, carrying: Awaitable[object]) -> None:
+    async def follow(
+        self, port: ForwardPort, stream: LinkStream, carry: Callable[[], Awaitable[object]]
+    ) -> None:
         """Count and tell a stream from its first byte to its last."""
         self.open += 1
+        self.tell("opened", port)
         try:
-            await self.tell("opened", port)
-            await carrying
+            await carry()
         finally:
+            stream.abort(StreamBroken.code, GONE)  # nothing happens to one that has ended
             self.open -= 1
-        await self.tell("closed", port, end=end_of(stream))
+            self.tell("closed", port, end=end_of(stream))
 
     async def serve_tcp(self, port: ForwardPort, listening: socket.socket) -> None:
         """Until cancelled."""
@@ -111,7 +118,7 @@ class Forwarding:
                 if stream is None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                     return
-                await self.follow(port, stream, pump.carry(stream, sock))
+                await self.follow(port, stream, partial(pump.carry, stream, sock))
 
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
         await trio.serve_listeners(serve, [listener])

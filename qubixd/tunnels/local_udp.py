@@ -10,10 +10,9 @@ from typing import Any, Final
 import trio
 
 from protocol.control_tunnels import ForwardPort
-from protocol.errors import QubixError, StreamBroken
+from protocol.errors import QubixError
 from protocol.messages import OpenUdp
 from qubixd.link import pump
-from qubixd.tunnels.local import GONE
 from qubixd.tunnels.local_forward import Forwarding
 
 IDLE_SECONDS: Final = 120.0
@@ -86,10 +85,7 @@ async def _converse(
         except* QubixError:
             pass  # it is the stream's, which keeps it
 
-    try:
-        await forwarding.follow(port, stream, carry())
-    finally:
-        stream.abort(StreamBroken.code, GONE)  # nothing happens to one that has ended
+    await forwarding.follow(port, stream, carry)
 
 
 async def _until_idle(sender: _Sender, conversation: trio.CancelScope) -> None:

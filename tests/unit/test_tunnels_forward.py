@@ -16,7 +16,7 @@ from protocol.lease_state import Lease
 from qubixd.link import LinkView, pump
 from qubixd.link.stream import LinkStream
 from qubixd.tunnels import local_udp
-from qubixd.tunnels.local_forward import Forwarding, bound
+from qubixd.tunnels.local_forward import QUEUED_EVENTS, Forwarding, bound
 from tests.support.lease_play import new_caller
 from tests.support.link_pairs import PROVIDER, Pair, link_pair
 
@@ -43,13 +43,11 @@ class Way:
 class Town:
     forwarding: Forwarding
     ports: list[ForwardPort]
-    events: list[ForwardEvent]
-    told: trio.Event = field(default_factory=trio.Event)
+    events: list[ForwardEvent] = field(default_factory=list)
 
     async def until(self, what: str, count: int = 1) -> None:
         while sum(event.what == what for event in self.events) < count:
-            self.told = trio.Event()
-            await self.told.wait()
+            self.events.append(await self.forwarding.events.receive())
 
 
 @asynccontextmanager
@@ -57,15 +55,7 @@ async def forwarded(serve: Serve, *ports: ForwardPort) -> AsyncIterator[Town]:
     async with link_pair() as pair:
         pair.provider.serve(serve)
         with bound(ports) as taken:
-            events: list[ForwardEvent] = []
-
-            async def emit(event: object) -> None:
-                assert isinstance(event, ForwardEvent)
-                events.append(event)
-                town.told.set()
-                await trio.lowlevel.checkpoint()
-
-            town = Town(Forwarding(Way(pair), new_caller(), emit), [port for port, _ in taken], events)
+            town = Town(Forwarding(Way(pair), new_caller()), [port for port, _ in taken])
             async with trio.open_nursery() as nursery:
                 for port, sock in taken:
                     if port.protocol == "tcp":
@@ -116,6 +106,15 @@ async def test_each_connection_has_its_stream() -> None:
         assert await first.receive_some() == b""
         await town.until("closed", 2)
         assert [event.open for event in town.events if event.what == "closed"][-1] == 0
+
+
+async def test_a_front_end_that_reads_nothing_holds_no_connection_up() -> None:
+    async with forwarded(echo, ForwardPort(0, 8888)) as town:
+        for _ in range(QUEUED_EVENTS):
+            town.forwarding.tell("path")
+        stream = await trio.open_tcp_stream("127.0.0.1", town.ports[0].local)
+        await stream.send_all(b"one")
+        assert await stream.receive_some() == b"ONE"
 
 
 async def test_nobody_inside_is_a_reset_and_told() -> None:
