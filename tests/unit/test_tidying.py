@@ -54,6 +54,22 @@ async def test_a_running_lease_is_left_alone(tmp_path: Path, autojump_clock: Clo
         one.check_books(served, paid)
 
 
+async def test_what_lets_in_outlives_the_daemon_and_not_the_lease(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with rental(tmp_path) as one:
+        await one.rent(job(seconds=60, extra="envs: {KEY: open sesame}\nports: [{port: 80, path: '/{KEY}'}]"))
+        await one.until(one.bob, Phase.RUNNING)
+        await one.world.kill(one.bob)
+        await one.world.start(one.bob.name)
+        await leftovers(one.bob).tidy()
+        files, key = one.bob.up.files, one.bob.up.parts.key
+        assert files.access(one.lease_id, key).values == {"KEY": "open sesame"}
+        await one.ended()
+        await leftovers(one.bob).tidy()
+        assert not files.path(one.lease_id, "access").exists()
+
+
 async def test_files_of_no_lease_go_at_the_second_look(tmp_path: Path, autojump_clock: Clock) -> None:
     async with rental(tmp_path) as one:
         files, tidy = one.bob.up.files, leftovers(one.bob)
