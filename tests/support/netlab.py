@@ -196,8 +196,8 @@ class Host:
 class Lab:
     """The public segment and whatever is connected to it."""
 
-    def __init__(self, root: Path, stack: ExitStack, delay_ms: float) -> None:
-        self.root, self._stack, self._delay_ms = root, stack, delay_ms
+    def __init__(self, root: Path, stack: ExitStack) -> None:
+        self.root, self._stack = root, stack
         self._numbers = iter(range(10, 250))
         self.seeds: list[Path] = []
         self.hosts: list[Host] = []
@@ -221,8 +221,6 @@ class Lab:
         self._internet.wire(f"port{number}", space, device)
         self._internet.ip(f"link set port{number} master br0")
         space.address(device, f"{PUBLIC}{number}/24")
-        if self._delay_ms:
-            space.delay(device, self._delay_ms)
         return f"{PUBLIC}{number}"
 
     def public(self, name: str) -> Host:
@@ -261,15 +259,12 @@ class Lab:
 
 
 @asynccontextmanager
-async def netlab(
-    root: Path, *, people: int = 10, tick_seconds: float = 0.2, delay_ms: float = 0
-) -> AsyncIterator[Lab]:
+async def netlab(root: Path, *, people: int = 10, tick_seconds: float = 0.2) -> AsyncIterator[Lab]:
     """A segment with a devnet and room for the daemons of so many people, whose wallets are funded. `root`
-    holds their files: short, for the sake of the sockets. `delay_ms` is what each packet takes longer out
-    of a router or public host. At its end nothing is left of it."""
+    holds their files: short, for the sake of the sockets. At its end nothing is left of it."""
     seeds = [generate_seed() for _ in range(people)]
     with ExitStack() as stack:
-        lab = Lab(root, stack, delay_ms)
+        lab = Lab(root, stack)
         for number, seed in enumerate(seeds):
             lab.seeds.append(root / f"seed-{number}")
             lab.seeds[-1].touch(mode=0o600)

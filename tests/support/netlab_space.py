@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 PREFIX: Final = "qubix-lab"
-TOOLS: Final = ("ip", "nft", "nsenter", "tc")
+TOOLS: Final = ("ip", "nft", "nsenter")
 SECONDS: Final = 20
 NAMES: Final = Path("/run/netns")
 
@@ -62,10 +62,6 @@ class Space:
         self.ip(f"addr add {address} dev {device}")
         if gateway:
             self.ip(f"route add default via {gateway}")
-
-    def delay(self, device: str, milliseconds: float) -> None:
-        """Whatever leaves by this device takes that much longer."""
-        tool(*self.enter, "tc", "qdisc", "add", "dev", device, "root", "netem", "delay", f"{milliseconds}ms")
 
     def remove(self) -> None:
         remove(self.name)
