@@ -23,3 +23,5 @@ WINDOWS_BYTES: Final = 128 << 20
 """What all streams of a peer may have been granted together beyond their first windows."""
 MAX_REMEMBERED: Final = 4_096
 MAX_LATE: Final = 256
+SPARE_SECONDS: Final = 10.0
+"""For a carrier that nobody waits for."""

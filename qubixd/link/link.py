@@ -19,7 +19,7 @@ from protocol.errors import MessageInvalid, PeerUnreachable, QubixError, StreamB
 from protocol.paths import PathKind
 from protocol.tunnel_messages import OpenFiles, OpenProgram, OpenTcp, OpenUdp
 from protocol.units import PeerKey
-from qubixd.link import Carrier, Dialler, LinkView, frames, limits
+from qubixd.link import Carrier, Dialler, frames, limits
 from qubixd.link.frames import Frame
 from qubixd.link.halves import FIRST_WINDOW
 from qubixd.link.mux import Mux, Turns
@@ -68,7 +68,7 @@ class Link:
         self._arrived = trio.lowlevel.ParkingLot()
         self._searching = False
         self._moved_at = -limits.RESUME_SECONDS
-        self._last = (PathKind.DIRECT, "")
+        self.last = (PathKind.DIRECT, "")
         """Kind and address of the last carrier in use."""
 
     # --- streams of ours ----------------------------------------------------------------------
@@ -85,6 +85,7 @@ class Link:
         with trio.move_on_after(limits.OPEN_SECONDS):
             try:
                 await stream.wait_accepted()
+                self._keep_spare()
                 return stream
             finally:
                 if not stream.accepted:
@@ -106,6 +107,21 @@ class Link:
                 except QubixError as error:
                     log.debug("no further carrier to %s: %s", self.peer.hex()[:8], error)
         return chosen if not chosen.dead else await self._choose()
+
+    def _keep_spare(self) -> None:
+        """A carrier for the next stream, so that keystrokes and bulk travel apart and nobody waits for it.
+        Only where one is easily had."""
+        live = self.best()
+        easy = bool(live) and live[0].carrier.kind == PathKind.DIRECT and self._may_have_more(live)
+        if easy and not self.dialling and all(mux.streams for mux in live):
+            self._start_task(self._look_for_spare)
+
+    async def _look_for_spare(self) -> None:
+        try:
+            with trio.move_on_after(limits.SPARE_SECONDS):
+                await self._dial()
+        except QubixError as error:
+            log.debug("no spare carrier to %s: %s", self.peer.hex()[:8], error)
 
     def _may_have_more(self, live: Sequence[Mux]) -> bool:
         return len(live) < limits.CARRIERS_OF[live[0].carrier.kind]
@@ -274,7 +290,7 @@ class Link:
         """Use a carrier from now on; streams of ours that wait, or travel on a worse one, move to it."""
         mux = Mux(self, carrier, self._run, self._turns)
         self.muxes.append(mux)
-        self._last = carrier.kind, carrier.address
+        self.last = carrier.kind, carrier.address
         while self._late:
             mux.urgent(self._late.popleft())
         self._start_mux(self, mux)
@@ -373,23 +389,3 @@ class Link:
         """Make sure that there is a carrier. PeerUnreachable."""
         if not self.best():
             await self._first()
-
-    def view(self) -> LinkView | None:
-        """As the last carrier was, while streams wait for another; None if there are neither."""
-        best = self.best()
-        if best:
-            self._last = best[0].carrier.kind, best[0].carrier.address
-        elif not self.streams:
-            return None
-        rtts = [mux.rtt for mux in best if mux.rtt is not None]
-        return LinkView(
-            kind=self._last[0],
-            rtt_ms=min(rtts) * 1_000 if rtts else None,
-            sent_bytes=self.sent.total,
-            received_bytes=self.received.total,
-            sent_per_second=self.sent.per_second,
-            received_per_second=self.received.per_second,
-            streams=len(self.streams),
-            address=self._last[1],
-            waiting=not best,
-        )

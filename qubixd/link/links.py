@@ -83,7 +83,7 @@ class Links:
     def view(self, peer: PeerKey) -> LinkView | None:
         """None while there is no carrier and no stream waits for one."""
         link = self._links.get(peer)
-        return link.view() if link else None
+        return _view(link) if link else None
 
     def peers(self) -> tuple[PeerKey, ...]:
         """With whom there are carriers or streams."""
@@ -166,3 +166,24 @@ def _keep_memory() -> None:
     """Let the C library keep a few megabytes that were freed, instead of giving each chunk of bulk back to
     the system and asking for it anew: freeing a large block tells it so (mallopt(3), M_MMAP_THRESHOLD)."""
     bytes(8 << 20)
+
+
+def _view(link: Link) -> LinkView | None:
+    """As the last carrier was, while streams wait for another; None if there are neither."""
+    best = link.best()
+    if best:
+        link.last = best[0].carrier.kind, best[0].carrier.address
+    elif not link.streams:
+        return None
+    rtts = [mux.rtt for mux in best if mux.rtt is not None]
+    return LinkView(
+        kind=link.last[0],
+        rtt_ms=min(rtts) * 1_000 if rtts else None,
+        sent_bytes=link.sent.total,
+        received_bytes=link.received.total,
+        sent_per_second=link.sent.per_second,
+        received_per_second=link.received.per_second,
+        streams=len(link.streams),
+        address=link.last[1],
+        waiting=not best,
+    )

@@ -96,14 +96,15 @@ async def test_both_ends_of_stream_reach_both_programs_and_a_broken_carrier_is_n
         async with listening(forward) as port:
             sock = await trio.open_tcp_stream("127.0.0.1", port)
             await sock.send_all(BLOB[: len(BLOB) // 2])
-            await dialler.made[0].aclose()
+            for carrier in list(dialler.made):
+                await carrier.aclose()
             await sock.send_all(BLOB[len(BLOB) // 2 :])
             await sock.send_eof()
             heard = bytearray()
             async for data in sock:
                 heard += data
         assert heard == BLOB
-        assert len(dialler.made) == 2
+        assert len(dialler.made) > 1
 
 
 async def test_a_reset_on_one_side_is_a_reset_on_the_other() -> None:

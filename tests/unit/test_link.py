@@ -122,3 +122,15 @@ async def test_the_side_that_moved_makes_the_way_though_the_other_opened_the_str
             await ours.send_all(b"found")
             assert await theirs.receive_some() == b"found"
         assert pair.back.dials == 1
+
+
+async def test_a_stream_finds_a_carrier_of_its_own_ready(autojump_clock: object) -> None:
+    async with link_pair() as pair:
+        for count in range(1, 4):
+            ours, _ = await pair.open()
+            await trio.testing.wait_all_tasks_blocked()
+            assert pair.there.dials == count + 1
+            await ours.send_all(b"x")
+        await trio.sleep(200)
+        assert pair.there.dials == 4
+        assert len(pair.caller.streams(PROVIDER)) == 3
