@@ -12,7 +12,7 @@ from protocol.units import PeerKey
 from qubixd.link import frames
 from qubixd.link.halves import Incoming, Outgoing
 
-CHUNK_BYTES: Final = 256 * 1024
+CHUNK_BYTES: Final = 512 * 1024
 LINGER_SECONDS: Final = 120.0
 """`aclose` waits so long for a sign that the other side takes what is still on its way."""
 _HASTY_LINGER_SECONDS: Final = 10.0
