@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -49,10 +51,24 @@ from qubixd.tunnels.parts import MIB, Part, Room
 T = TypeVar("T")
 THREADS: Final = 16
 """In which files of all jobs are read and written; each stream has one at a time."""
+THREADS_OF_LEASE: Final = 4
+"""So that who reads a lot leaves the others their turn."""
+LISTINGS_OF_LEASE: Final = 1
+"""A large directory is in memory while it is listed."""
 HASH_BYTES: Final = 4 << 20
 ANSWERED: Final = (DiskFull, FileChanged, FileDenied, FileMissing, NotAFile)
 """What concerns one question, and not the stream."""
 MAX_SENTENCE: Final = 500
+
+
+@dataclass
+class _Used:
+    """The workspace of a lease from which files are copied now."""
+
+    room: Room
+    users: int = 0
+    threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_OF_LEASE))
+    listings: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(LISTINGS_OF_LEASE))
 
 
 class Workspaces:
@@ -61,54 +77,61 @@ class Workspaces:
     def __init__(self, folder_of: Callable[[LeaseId], Path]) -> None:
         """`folder_of`: the directory of a lease, with the job's `workspace` in it."""
         self._folder_of = folder_of
-        self._rooms: dict[LeaseId, tuple[int, Room]] = {}
+        self._used: dict[LeaseId, _Used] = {}
         self._threads = trio.CapacityLimiter(THREADS)
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
+    async def in_thread(self, used: _Used, work: Callable[[], T]) -> T:
         """Cancelling waits for the little that a thread does: nothing is used after it was closed."""
-        return await trio.to_thread.run_sync(work, limiter=self._threads)
+        async with used.threads:
+            return await trio.to_thread.run_sync(work, limiter=self._threads)
 
-    def enter(self, lease: Lease) -> Room:
+    @contextmanager
+    def entered(self, lease: Lease) -> Iterator[_Used]:
         """One for all streams of a lease, as long as there are any."""
-        users, room = self._rooms.get(lease.lease_id) or (
-            0,
-            Room(self._folder_of(lease.lease_id), lease.terms.wish.disk_mib * MIB),
-        )
-        self._rooms[lease.lease_id] = users + 1, room
-        return room
-
-    def leave(self, lease_id: LeaseId) -> None:
-        users, room = self._rooms.pop(lease_id)
-        if users > 1:
-            self._rooms[lease_id] = users - 1, room
+        used = self._used.get(lease.lease_id)
+        if used is None:
+            room = Room(self._folder_of(lease.lease_id), lease.terms.wish.disk_mib * MIB)
+            used = self._used[lease.lease_id] = _Used(room)
+        used.users += 1
+        try:
+            yield used
+        finally:
+            used.users -= 1
+            if not used.users:
+                del self._used[lease.lease_id]
 
 
 async def serve(stream: LinkStream, workspaces: Workspaces, lease: Lease) -> None:
     """Answer questions until the caller has no more."""
-    room = workspaces.enter(lease)
-    try:
+    with workspaces.entered(lease) as used:
         await stream.accept()
-        talk = _Talk(stream, workspaces, room)
-        while (question := await talk.heard()) is not None:
-            try:
-                await talk.answer(question)
-            except ANSWERED as error:
-                await talk.say(_failed(error))
-            except _Told:
-                continue
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.wait_broken)  # nobody hears the end of what takes long then
+            await _converse(_Talk(stream, workspaces, used))
+            nursery.cancel_scope.cancel()
         await stream.send_eof()
-    finally:
-        workspaces.leave(lease.lease_id)
+
+
+async def _converse(talk: _Talk) -> None:
+    while (question := await talk.heard()) is not None:
+        try:
+            await talk.answer(question)
+        except ANSWERED as error:
+            await talk.say(_failed(error))
+        except _Told:
+            continue
 
 
 class _Talk:
-    def __init__(self, stream: LinkStream, workspaces: Workspaces, room: Room) -> None:
+    def __init__(self, stream: LinkStream, workspaces: Workspaces, used: _Used) -> None:
         self._stream = stream
-        self._in_thread = workspaces.in_thread
-        self._room = room
-        self._root = room.workspace
+        self._workspaces, self._used = workspaces, used
+        self._root = used.room.workspace
         self._reader = reader_from_caller()
         self._heard: deque[Any] = deque()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await self._workspaces.in_thread(self._used, work)
 
     async def heard(self) -> Any:
         """The next frame, None at the end."""
@@ -172,9 +195,10 @@ class _Talk:
 
     async def _list(self, name: bytes, *, deep: bool) -> None:
         found: Iterator[list[Entry]] = tree.entries(self._root, name, deep=deep)
-        while (batch := await self._in_thread(lambda: next(found, None))) is not None:
-            for at in range(0, len(batch), MAX_ENTRIES):
-                await self.say(Entries(tuple(batch[at : at + MAX_ENTRIES])))
+        async with self._used.listings:
+            while (batch := await self._in_thread(lambda: next(found, None))) is not None:
+                for at in range(0, len(batch), MAX_ENTRIES):
+                    await self.say(Entries(tuple(batch[at : at + MAX_ENTRIES])))
         await self.say(Done())
 
     async def _read(self, name: bytes, offset: int) -> None:
@@ -198,7 +222,7 @@ class _Talk:
     # --- in -----------------------------------------------------------------------------------
 
     async def _write(self, wish: Write) -> None:
-        part = await self._in_thread(lambda: Part(self._room, wish))
+        part = await self._in_thread(lambda: Part(self._used.room, wish))
         try:
             while part.is_behind:
                 await self._in_thread(part.digest_some)

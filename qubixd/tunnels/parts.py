@@ -40,6 +40,8 @@ class Room:
         self._limit = limit
         self._reserved: dict[Path, int] = {}
         """Of each file that is being written, what it will take."""
+        self._replaced: dict[bytes, Path] = {}
+        """Names whose old file goes when a part is finished, and which part counts that."""
         self._used = 0
         self._next_measure = 0.0
         self._lock = threading.Lock()
@@ -50,12 +52,14 @@ class Room:
         with self._lock:
             if part in self._reserved:
                 raise FileDenied(f"{shown(name)} is being written by another copy at the moment")
-            self._reserved[part] = size - replaced
+            if self._replaced.setdefault(name, part) != part:
+                replaced = 0  # of several copies to one name only the first frees what is there
+            self._reserved[part] = max(0, size - replaced)
             try:
                 self._check(part, name, size - _size(part))
                 self._forget_oldest()
             except BaseException:
-                del self._reserved[part]
+                self._forget(part)
                 raise
 
     def check(self, part: Path, name: bytes, missing: int) -> None:
@@ -66,8 +70,12 @@ class Room:
     def release(self, part: Path, kept: int) -> None:
         """`kept`: bytes that stay, in the workspace or as an unfinished file."""
         with self._lock:
-            del self._reserved[part]
+            self._forget(part)
             self._used += kept
+
+    def _forget(self, part: Path) -> None:
+        del self._reserved[part]
+        self._replaced = {name: other for name, other in self._replaced.items() if other != part}
 
     def _check(self, part: Path, name: bytes, missing: int) -> None:
         left = self._limit - self._measured() - sum(self._reserved.values())

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,7 +21,13 @@ from protocol.errors import DiskFull, FileChanged, FileDenied, FileMissing, Mess
 from protocol.file_frames import MAX_DEPTH, MAX_NAME_BYTES, Entry, Kind, checked_name, shown
 
 CHUNK_BYTES: Final = 524_288
+BLOCK_BYTES: Final = 512
+"""In which the system counts what a file takes."""
 MAX_LISTED: Final = 1_000_000
+MAX_IN_DIRECTORY: Final = 100_000
+"""All of them are in memory at once, a few hundred bytes each."""
+NAME_COST: Final = 64
+"""Of a name in memory, beside its bytes."""
 MAX_PENDING_BYTES: Final = 64 << 20
 """Of the names of directories that a listing has not come to yet."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -123,22 +130,24 @@ def look(root: Path, name: bytes) -> Entry:
 def entries(root: Path, name: bytes, *, deep: bool) -> Iterator[list[Entry]]:
     """What is in a directory, a directory at a time; no descriptor stays open in between. What vanishes or
     turns into something else meanwhile is left out."""
-    listed, pending, pending_bytes = 0, [name], 0
+    listed, pending, pending_bytes = 0, [name], len(name) + NAME_COST
     while pending:
         at = pending.pop()
-        pending_bytes -= len(at)
+        pending_bytes -= len(at) + NAME_COST
         if (found := _inside(root, at, must=at == name)) is None:
             continue
         listed += len(found)
         if deep:
             below = [one.name for one in found if one.kind == "directory"]
             pending += reversed(below)
-            pending_bytes += sum(map(len, below))
+            pending_bytes += sum(len(one) + NAME_COST for one in below)
         if listed > MAX_LISTED or pending_bytes > MAX_PENDING_BYTES:
-            raise FileDenied(
-                f"there are too many files in {shown(name)}; pack them inside the job, and copy that"
-            )
+            raise _too_many(name)
         yield found
+
+
+def _too_many(name: bytes) -> FileDenied:
+    return FileDenied(f"there are too many files in {shown(name)}; pack them inside the job, and copy that")
 
 
 def _inside(root: Path, name: bytes, *, must: bool) -> list[Entry] | None:
@@ -147,11 +156,10 @@ def _inside(root: Path, name: bytes, *, must: bool) -> list[Entry] | None:
     try:
         with directory(root, parts) as here:
             found = []
-            for one in sorted(os.listdir(here), key=os.fsencode):
+            for one in sorted(_names(here, name)):
                 with suppress(FileNotFoundError):
                     info = os.stat(one, dir_fd=here, follow_symlinks=False)
-                    full = os.fsencode(one) if not name else name + b"/" + os.fsencode(one)
-                    found.append(entry_of(full, info))
+                    found.append(entry_of(one if not name else name + b"/" + one, info))
     except OSError as error:
         if not must and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
@@ -160,6 +168,15 @@ def _inside(root: Path, name: bytes, *, must: bool) -> list[Entry] | None:
     if any(len(one.name) > MAX_NAME_BYTES for one in found) or (found and len(parts) >= MAX_DEPTH):
         raise FileDenied(f"names in {shown(name)} are too long, or directories too deep, to be copied")
     return found
+
+
+def _names(directory: int, shown_as: bytes) -> list[bytes]:
+    """FileDenied before they are more than memory should hold."""
+    with os.scandir(directory) as found:
+        names = [os.fsencode(one.name) for one in islice(found, MAX_IN_DIRECTORY + 1)]
+    if len(names) > MAX_IN_DIRECTORY:
+        raise _too_many(shown_as)
+    return names
 
 
 def make_directory(root: Path, name: bytes, mode: int) -> None:
@@ -203,7 +220,9 @@ def check_target(root: Path, name: bytes) -> int:
         info = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode):
             raise NotAFile(f"{shown(name)} is a directory")
-        return info.st_size if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 else 0
+        # What it really takes: a file with holes may say any size.
+        taken = min(info.st_size, info.st_blocks * BLOCK_BYTES)
+        return taken if stat.S_ISREG(info.st_mode) and info.st_nlink == 1 else 0
     return 0
 
 
