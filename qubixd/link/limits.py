@@ -21,6 +21,9 @@ CARRIERS_OF: Final = {PathKind.DIRECT: 16, PathKind.PUNCHED: 2, PathKind.WIRE: 2
 BUSY_BYTES_PER_SECOND: Final = 1 << 20
 WINDOWS_BYTES: Final = 128 << 20
 """What all streams of a peer may have been granted together beyond their first windows."""
+KEPT_BYTES: Final = 2 * WINDOWS_BYTES
+"""So much is kept for a peer until it has taken it, beyond the first windows; what it asked for a stream that
+has ended here may still count there."""
 MAX_REMEMBERED: Final = 4_096
 MAX_LATE: Final = 256
 SPARE_SECONDS: Final = 10.0

@@ -61,7 +61,7 @@ class Link:
         self._late: deque[bytes] = deque(maxlen=limits.MAX_LATE)
         """Last words for which there was no carrier."""
         self._their_run: int | None = None
-        self._widened = 0
+        self._widened = self._kept = 0
         self._dialling = trio.Lock()
         self.dialling = 0
         """Carriers that are being looked for."""
@@ -185,7 +185,7 @@ class Link:
         stream = LinkStream(self.peer, number, opening, self, ours=False)
         self.streams[number] = stream
         self._travels(stream, mux, turn)
-        stream.out.grant(0, window)
+        stream.out.grant(0, min(window, FIRST_WINDOW))
         self._serve(stream)
         self._changed(self.peer)
 
@@ -202,7 +202,7 @@ class Link:
             self._answer_late(mux, number, turn)
         elif turn > stream.turn:
             self._travels(stream, mux, turn)
-            stream.out.rewind(0, window)
+            stream.out.rewind(0, min(window, FIRST_WINDOW))
             if stream.accepted:
                 mux.urgent(stream.accept_frame())
                 stream.flowing = True
@@ -258,6 +258,7 @@ class Link:
         self._take_off(stream)
         self.streams.pop(stream.number, None)
         self._widened -= stream.inc.window - FIRST_WINDOW
+        self._kept -= stream.kept_window - FIRST_WINDOW
         self._remembered[stream.number] = last_word
         if len(self._remembered) > limits.MAX_REMEMBERED:
             self._remembered.popitem(last=False)
@@ -273,6 +274,11 @@ class Link:
             return False
         self._widened += more
         return True
+
+    def keep(self, more: int) -> None:
+        if self._kept + more > limits.KEPT_BYTES:
+            raise MessageInvalid("a peer wants more to be on its way at once than is kept for it")
+        self._kept += more
 
     def fail_all(self, error: QubixError) -> None:
         for stream in list(self.streams.values()):

@@ -40,6 +40,10 @@ CHECK_SECONDS: Final = 3.0
 HELLO_SECONDS: Final = 20.0
 UNUSED_SECONDS: Final = 60.0
 """A carrier without streams is kept so long for the next one."""
+CROWD: Final = 512
+"""So many frames in one batch, which are small ones, take long: for a while batches are small then."""
+CROWD_BATCH_BYTES: Final = 16 * 1024
+CROWD_SECONDS: Final = 5.0
 _MAX_URGENT: Final = 1_024
 """Small frames for a peer that asks for more and does not read them."""
 _OF_STREAMS: Final = frozenset((Kind.DATA, Kind.END, Kind.ACK, Kind.ACCEPT, Kind.ABORT))
@@ -242,23 +246,31 @@ class Mux:
     # --- in -----------------------------------------------------------------------------------
 
     async def _read(self) -> NoReturn:
-        splitter = frames.Splitter()
-        while data := await self.carrier.receive_some(self._turns.batch_bytes):
+        splitter, crowded_until = frames.Splitter(), 0.0
+        while data := await self.carrier.receive_some(self._most(crowded_until)):
             self._heard = trio.current_time()
             self._owner.received.add(len(data))
             self.moved.add(len(data))
             self._reading = True
             try:
+                count = 0
                 for frame in splitter.feed(data):
                     self._take(frame)
+                    count += 1
                 self._end_batch()
             finally:
                 self._reading = False
+            if count > CROWD:
+                crowded_until = self._heard + CROWD_SECONDS
             self._go()
             if len(self._urgent) > _MAX_URGENT:
                 raise MessageInvalid("a peer asks over a link for more than it listens to")
             await self._turns.rest()
         raise StreamBroken("the connection was closed at the other end")
+
+    def _most(self, crowded_until: float) -> int:
+        batch = self._turns.batch_bytes
+        return batch if trio.current_time() >= crowded_until else min(batch, CROWD_BATCH_BYTES)
 
     def _end_batch(self) -> None:
         for stream in self._touched.values():

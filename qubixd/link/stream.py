@@ -10,7 +10,7 @@ import trio
 from protocol.errors import PeerRefused, QubixError, StreamBroken
 from protocol.units import PeerKey
 from qubixd.link import frames
-from qubixd.link.halves import Incoming, Outgoing
+from qubixd.link.halves import FIRST_WINDOW, MAX_WINDOW, Incoming, Outgoing
 
 CHUNK_BYTES: Final = 512 * 1024
 LINGER_SECONDS: Final = 120.0
@@ -41,6 +41,9 @@ class Home(Protocol):
         ...
 
     def may_widen(self, stream: LinkStream, more: int) -> bool: ...
+    def keep(self, more: int) -> None:
+        """Bytes that may have to be kept for the other side. MessageInvalid if they are too many."""
+        ...
 
 
 class LinkStream(trio.abc.HalfCloseableStream):
@@ -57,6 +60,8 @@ class LinkStream(trio.abc.HalfCloseableStream):
         self.flowing = False
         """The other side has said where it stands, on this carrier."""
         self.out, self.inc = Outgoing(), Incoming()
+        self.kept_window = FIRST_WINDOW
+        """The most that the other side has wanted to be on its way at once."""
         self.opening_bytes = b""
         self._home, self._closed, self._over = home, False, False
         self._sink: Sink | None = None
@@ -274,7 +279,7 @@ class LinkStream(trio.abc.HalfCloseableStream):
         if self.accepted or not self.ours:
             return
         self.accepted = self.flowing = True
-        self.out.grant(0, window)
+        self.out.grant(0, min(window, FIRST_WINDOW))
         self._settled.unpark_all()
         self._wake_road()
 
@@ -304,7 +309,14 @@ class LinkStream(trio.abc.HalfCloseableStream):
         """`on_batch` follows."""
         self.inc.end(position)
 
+    def _keep(self, window: int) -> None:
+        more = min(window, MAX_WINDOW) - self.kept_window
+        if more > 0:
+            self._home.keep(more)
+            self.kept_window += more
+
     def on_ack(self, consumed: int, window: int) -> None:
+        self._keep(window)
         self.out.grant(consumed, window)
         if self.out.room or self.out.end_due:
             self._wake_road()
@@ -313,6 +325,7 @@ class LinkStream(trio.abc.HalfCloseableStream):
 
     def on_resume(self, received: int, room: int) -> None:
         """The other side goes on from `received` on the carrier that the stream is on now."""
+        self._keep(room)
         self.out.rewind(received, room)
         self.flowing = True
         self._wake_road()

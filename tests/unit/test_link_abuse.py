@@ -7,18 +7,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from protocol import messages
 from protocol.errors import MessageInvalid, QubixError
 from protocol.messages import Ack
 from protocol.paths import PathKind
-from qubixd.link import frames
+from qubixd.link import frames, limits
 from qubixd.link.carriers import StreamCarrier
 from qubixd.link.frames import Kind, Splitter
-from qubixd.link.halves import FIRST_WINDOW
+from qubixd.link.halves import FIRST_WINDOW, MAX_WINDOW
 from qubixd.link.limits import MAX_CARRIERS, MAX_STREAMS_FROM_PEER
 from qubixd.link.links import Links
+from qubixd.link.mux import CROWD_BATCH_BYTES, CROWD_SECONDS
 from qubixd.link.stream import LinkStream
 from tests.support.link_pairs import CALLER, OPENING, PROVIDER, Between
 
@@ -238,3 +240,51 @@ async def test_a_daemon_that_started_anew_ends_what_it_had_open(autojump_clock: 
         await ours.send_all(frames.hello(RUN + 1))
         with pytest.raises(QubixError, match="started anew"):
             await bad.served[0].receive_some()
+
+
+async def test_what_is_kept_for_a_peer_that_takes_nothing_is_limited(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window of each stream for itself would be half a gigabyte for 64 of them."""
+    monkeypatch.setattr(limits, "KEPT_BYTES", 4 * MAX_WINDOW)
+    async with peer() as bad:
+        numbers = range(3, 23, 2)
+        await bad.say(HELLO, *[frames.open_frame(number, 1, 2**32 - 1, OPENED) for number in numbers])
+        for number in numbers:
+            await bad.hear(Kind.ACCEPT)
+            await bad.say(frames.ack(number, 0, 2**32 - 1))
+        await bad.say(frames.header(Kind.PING, 0, 1))
+        await bad.hear(Kind.PONG)
+        reason = frames.reason_of((await bad.hear(Kind.ABORT)).payload)
+        assert "wants more to be on its way at once" in str(reason)
+        assert len(bad.links.streams(CALLER)) == 4
+        # What has ended makes room again.
+        await bad.say(frames.abort(3, "a.code", "enough"), frames.open_frame(23, 1, 1, OPENED))
+        await bad.hear(Kind.ACCEPT)
+        await bad.say(frames.ack(23, 0, 2**32 - 1), frames.header(Kind.PING, 0, 1))
+        await bad.hear(Kind.PONG)
+        assert len(bad.links.streams(CALLER)) == 4
+
+
+async def test_a_crowd_of_tiny_frames_is_taken_in_small_batches(autojump_clock: object) -> None:
+    """Else each batch would hold up everything else for a third of a second."""
+    asked: list[int] = []
+
+    class Watched(StreamCarrier):
+        async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+            asked.append(max_bytes)
+            return await super().receive_some(max_bytes)
+
+    links = Links(PROVIDER, Between(PROVIDER, open=False))
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(links.run)
+        links.take(CALLER, Watched(theirs, PathKind.DIRECT, "a bad peer"))
+        await ours.send_all(HELLO + frames.header(Kind.PING, 0, 1) * 10_000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked[0] > CROWD_BATCH_BYTES and asked[-1] == CROWD_BATCH_BYTES
+        await trio.sleep(CROWD_SECONDS + 1)
+        await ours.send_all(frames.header(Kind.PING, 0, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked[-1] > CROWD_BATCH_BYTES
+        nursery.cancel_scope.cancel()
