@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import trio
 
 from protocol.errors import LeaseUnknown, UsageError
-from protocol.lease_state import Lease, Role
+from protocol.lease_state import FUNDED, Lease, Role
 from protocol.relay_lease import is_relay
 from protocol.units import PeerKey
 from qubixd.jobfiles import JobFiles
@@ -41,10 +41,12 @@ class Connections:
         reservations: Reservations,
         addresses_of: Callable[[Lease], tuple[str, ...]],
     ) -> Connections:
-        """Only those with whom there is a lease are let in, or make this node dial."""
+        """Only those with whom there is a lease are let in, or make this node dial: one with its money
+        in escrow, since whoever asks gets one without."""
 
         def may(peer: PeerKey) -> bool:
-            return any(peer in (one.terms.caller, one.terms.provider) for one in leases.active())
+            paid = (one for one in leases.active() if one.role is Role.CALLER or one.phase in FUNDED)
+            return any(peer in (one.terms.caller, one.terms.provider) for one in paid)
 
         def addresses(peer: PeerKey) -> tuple[str, ...]:
             shared = (one for one in leases.active() if peer in (one.terms.caller, one.terms.provider))

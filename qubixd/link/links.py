@@ -102,10 +102,11 @@ class Links:
         finally:
             self._forget_if_empty(link)
 
-    def suspect(self) -> None:
-        """This machine's addresses changed, or it slept: find out now which carriers still live."""
-        for link in self._links.values():
-            link.moved()
+    def suspect(self, peer: PeerKey | None = None) -> None:
+        """Addresses changed, this machine's or that peer's, or it slept: find out now which carriers live."""
+        for link in list(self._links.values()):
+            if peer in (None, link.peer):
+                link.moved()
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from protocol.signing import NodeKey
 from protocol.units import PeerKey
 from qubixd.link import Carrier
 from qubixd.paths.offers import Known, Offers
-from qubixd.paths.punching import Puncher
+from qubixd.paths.punching import Puncher, telling_nothing
 from qubixd.places import Buckets, Places
 from qubixd.talk import patience, receive_signed, refusal_of, send_signed
 from qubixd.wire import Stream
@@ -28,6 +28,8 @@ OFFERS: Final = (1 / 5, 10)
 """A second, and at once, from one peer."""
 DIALS: Final = (1 / 15, 8)
 """Dials back and punches."""
+FAILED_SECONDS: Final = 7.0
+"""From the wish to be dialled to the word that it came to nothing: longer than any dial takes."""
 AT_A_TIME: Final = (16, 3)
 """In all, and for one peer."""
 
@@ -83,7 +85,9 @@ class Answers:
             if isinstance(message, Punch):
                 self._take(peer, await self._puncher.answer(stream, peer, known, message))
                 return
-            self._take(peer, await self._dial(known))
+            async with telling_nothing(FAILED_SECONDS):
+                carrier = await self._dial(known)
+            self._take(peer, carrier)
         await self._say(stream, Ack())
 
     async def _say(self, stream: Stream, message: object) -> None:

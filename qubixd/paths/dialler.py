@@ -77,7 +77,7 @@ class Paths:
     def open(self, links: Links) -> None:
         """Begin to answer peers, and to hand the carriers that they open to the links."""
         self._links = links
-        self._offers.on_move.append(lambda _: links.suspect())
+        self._offers.on_move.append(self._doubt)
         answers = Answers(self._key, self._may, self._offers, self._puncher, self.dial, links.take)
         self._wire.serve(PATHS_PROTOCOL, answers.serve)
         self._wire.serve(LINK_PROTOCOL, self._linked)
@@ -93,6 +93,10 @@ class Paths:
             await nursery.start(improver.run)
             await nursery.start(self._herald.run)
             task_status.started()
+
+    def _doubt(self, peer: PeerKey) -> None:
+        """That peer says it is elsewhere."""
+        self._links.suspect(peer)
 
     def _moved(self) -> None:
         """The network of this machine is another, or it slept: what was told of it is wrong, and what goes

@@ -18,7 +18,7 @@ from protocol.signing import NodeKey
 from protocol.units import PeerKey
 from qubixd.link.tls import Identity, TlsDoor
 from qubixd.paths.changes import outward, own_ips, own_networks
-from qubixd.paths.endpoints import Endpoint, dialable, from_multiaddress, is_loopback
+from qubixd.paths.endpoints import Endpoint, dialable, from_multiaddress, is_loopback, is_public
 from qubixd.paths.plan import Side
 from qubixd.paths.surroundings import Surroundings
 from qubixd.talk import ask
@@ -100,10 +100,7 @@ class Offers:
         self._make_room()
         _check_name(peer, offer.certificate)
         self._door.expect(peer, offer.certificate)
-        seen = self._around.seen.ip
-        near = not (offer.outside and seen) or offer.outside == seen
-        networks = own_networks() if near else ()
-        ends = dialable(offer.addresses, self._wire.remote_ip(peer), networks, own_ips())
+        ends = self._dialable(peer, offer.addresses, offer.outside)
         side = Side(ends, offer.nat, offer.ports)
         before = self._known.get(peer)
         known = self._known[peer] = Known(offer, side, trio.current_time() + LIFE_SECONDS)
@@ -114,8 +111,17 @@ class Offers:
 
     def endpoint_of(self, peer: PeerKey, named: Endpoint) -> Endpoint | None:
         """The same, if it is a place that this peer may make us dial."""
-        ends = dialable((named.multiaddress,), self._wire.remote_ip(peer), own_networks(), own_ips())
+        known = self._known.get(peer)
+        ends = self._dialable(peer, (named.multiaddress,), known.offer.outside if known else "")
         return ends[0] if ends else None
+
+    def _dialable(self, peer: PeerKey, named: Sequence[str], outside: str) -> tuple[Endpoint, ...]:
+        """`outside`: from where it says that it comes, if nobody knows better."""
+        remote, seen = self._wire.remote_ip(peer), self._around.seen.ip
+        if remote and is_public(remote) and (":" in remote) == (":" in seen):
+            outside = remote
+        near = not (outside and seen) or outside == seen
+        return dialable(named, remote, own_networks() if near else (), own_ips())
 
     def worked(self, peer: PeerKey, end: Endpoint) -> None:
         """This place of a peer is tried first from now on."""

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from protocol.errors import MessageInvalid, PeerUnreachable
+from protocol.errors import MessageInvalid, PeerUnreachable, QubixError
 from protocol.messages import Punch
 from protocol.paths import PathKind
 from protocol.signing import NodeKey
@@ -86,8 +86,9 @@ class Puncher:
                 await send_signed(stream, self._key.sign(_word(hole, message.attempt, message.nonce)))
                 if await stream.receive_some(1):
                     raise MessageInvalid("a peer said more than a punch needs")
-                socket = await _meet(hole, remote)
-                found, carrier = await self._door.accept(socket, PathKind.PUNCHED)
+                async with telling_nothing(PUNCH_SECONDS):
+                    socket = await _meet(hole, remote)
+                    found, carrier = await self._door.accept(socket, PathKind.PUNCHED)
             if found == peer:
                 return carrier
             await carrier.aclose()
@@ -114,6 +115,19 @@ class Puncher:
             if hole.is_symmetric:
                 raise PeerUnreachable("this router shows another port to everyone (symmetric NAT)")
             yield hole
+
+
+@asynccontextmanager
+async def telling_nothing(seconds: float) -> AsyncIterator[None]:
+    """Around what a peer makes this node dial: neither words nor time tell it what is there, so that nobody
+    looks through our network by our eyes."""
+    until = trio.current_time() + seconds
+    try:
+        yield
+    except QubixError as error:
+        log.debug("dialled for a peer in vain: %s", error)
+        await trio.sleep_until(until)
+        raise PeerUnreachable("nothing came of it at the places that were named") from error
 
 
 async def _meet(hole: Hole, remote: Endpoint) -> trio.SocketStream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ import trio
 from protocol.errors import PeerRefused, PeerUnreachable
 from protocol.messages import DialBack
 from protocol.paths import PathKind
-from qubixd.paths import offers
+from qubixd.paths import answers, offers
 from qubixd.paths.dialler import LINK_PROTOCOL
 from qubixd.paths.endpoints import Endpoint
 from qubixd.paths.offers import PATHS_PROTOCOL
@@ -129,7 +130,10 @@ async def test_a_certificate_of_nobody_is_not_let_in(open_end: End, hidden_end: 
             await stranger.paths.dial(known)
 
 
-async def test_who_asks_to_be_dialled_too_often_is_told(open_end: End, hidden_end: End) -> None:
+async def test_who_asks_to_be_dialled_too_often_is_told(
+    open_end: End, hidden_end: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "FAILED_SECONDS", 0.05)
     asker, peer = hidden_end, open_end.key.public
     codes = []
     await ask(asker.wire, asker.key, peer, asker.paths._offers.own(), protocol=PATHS_PROTOCOL)
@@ -139,6 +143,36 @@ async def test_who_asks_to_be_dialled_too_often_is_told(open_end: End, hidden_en
         codes.append(refused.value.refusal_code)
     assert codes[0] == "net.peer_unreachable"
     assert codes[-1] == "quote.capacity_taken"
+
+
+async def test_who_asks_to_be_dialled_is_not_told_what_is_there(open_end: End, hidden_end: End) -> None:
+    """Neither by words nor by time: it may have named somebody else's port."""
+    told = []
+
+    async def dialled(port: int) -> None:
+        offer = replace(hidden_end.paths._offers.own(), addresses=(f"/ip4/127.0.0.1/tcp/{port}",))
+        began = trio.current_time()
+        await ask(hidden_end.wire, hidden_end.key, open_end.key.public, offer, protocol=PATHS_PROTOCOL)
+        with pytest.raises(PeerRefused) as refused:
+            await ask(
+                hidden_end.wire,
+                hidden_end.key,
+                open_end.key.public,
+                DialBack(b"n" * 32),
+                protocol=PATHS_PROTOCOL,
+            )
+        told.append(str(refused.value))
+        assert trio.current_time() - began >= answers.FAILED_SECONDS
+
+    async def greet(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"SSH-2.0-other\r\n")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, greet, 0, host="127.0.0.1"))
+        await dialled(listeners[0].socket.getsockname()[1])
+        await dialled(1)
+        nursery.cancel_scope.cancel()
+    assert told[0] == told[1]
 
 
 async def test_nobody_is_dialled_who_has_not_said_where(open_end: End, hidden_end: End) -> None:
@@ -185,6 +219,8 @@ async def test_a_neighbour_of_another_network_is_not_dialled(
     assert not mine.heard(peer, told).side.ends
     hidden_end.paths._around._seen = Seen("cone", (Endpoint("11.0.0.1", 5_000),))
     assert mine.heard(peer, told).side.ends
+    monkeypatch.setattr(hidden_end.wire, "remote_ip", lambda _: "11.0.0.3")
+    assert not mine.heard(peer, told).side.ends, "its word does not outweigh where it comes from"
 
 
 async def test_who_says_that_it_moved_makes_the_other_doubt_its_links(
@@ -192,7 +228,7 @@ async def test_who_says_that_it_moved_makes_the_other_doubt_its_links(
 ) -> None:
     await reached(hidden_end, open_end)
     doubted = trio.Event()
-    monkeypatch.setattr(open_end.links, "suspect", doubted.set)
+    monkeypatch.setattr(open_end.links, "suspect", lambda peer: doubted.set())
     monkeypatch.setattr(hidden_end.paths._around, "_looked", _elsewhere)
     hidden_end.paths._moved()
     with trio.fail_after(30):
