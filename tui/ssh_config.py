@@ -169,6 +169,9 @@ def entry_text(entry: Entry, places: Places, keys: Keys) -> str:
         "UpdateHostKeys no",
         f"UserKnownHostsFile {quoted(known)}",
         f"StrictHostKeyChecking {strict}",
+        # A stranger's machine: with the agent it could be you elsewhere. Who wants it all the same says -A or -X.
+        "ForwardAgent no",
+        "ForwardX11 no",
     ]
     ours = keys.among(access.public_keys)
     lines += [f"IdentityFile {quoted(key.identity)}" for key in ours]

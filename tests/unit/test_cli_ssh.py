@@ -123,6 +123,17 @@ def test_a_person_s_own_settings_hold_but_for_the_way(home: Path, places: Places
     assert "user root" in said and "proxyjump" not in said and "serveraliveinterval 77" in said
 
 
+@needs_openssh
+def test_a_stranger_s_machine_gets_the_agent_only_if_asked(home: Path, places: Places) -> None:
+    (home / ".ssh").mkdir()
+    (home / ".ssh" / "config").write_text("Host *\n  ForwardAgent yes\n  ForwardX11 yes\n")
+    with daemon(places):
+        said = qubix("ssh", "aaaa", "-G").stdout
+        asked = qubix("ssh", "aaaa", "-A", "-G").stdout
+    assert "forwardagent no" in said and "forwardx11 no" in said
+    assert "forwardagent yes" in asked
+
+
 @pytest.mark.parametrize(
     ("words", "how", "sentence"),
     [
