@@ -169,7 +169,7 @@ def entry_text(entry: Entry, places: Places, keys: Keys) -> str:
         "UpdateHostKeys no",
         f"UserKnownHostsFile {quoted(known)}",
         f"StrictHostKeyChecking {strict}",
-        # A stranger's machine: with the agent it could be you elsewhere. Who wants it all the same says -A or -X.
+        # A stranger's machine: with the agent it could be you elsewhere. -A and -X ask for it all the same.
         "ForwardAgent no",
         "ForwardX11 no",
     ]
