@@ -30,6 +30,9 @@ from protocol.units import PeerKey
 BUFFER_BYTES: Final = 512 * 1024
 _RECORD_BYTES: Final = 16_384
 """The most that one TLS record holds: `read` gives no more at a time."""
+_SPARE_BYTES: Final = 2 * _RECORD_BYTES
+"""For what encryption adds to a batch and for the record that was cut off before: what came with one visit to
+the kernel is gone through in one go."""
 _CONFIRMED: Final = b"\x06"
 _NAME: Final = "qubix"
 _LIFE: Final = datetime.timedelta(days=3_650)
@@ -39,8 +42,8 @@ Buffer = bytes | bytearray | memoryview
 
 # For all carriers together: what is in them is gone through before anybody waits. Anonymous maps take no
 # memory before they are written to.
-_raw: Final = memoryview(mmap.mmap(-1, BUFFER_BYTES))
-_plain: Final = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+_raw: Final = memoryview(mmap.mmap(-1, BUFFER_BYTES + _SPARE_BYTES))
+_plain: Final = memoryview(mmap.mmap(-1, BUFFER_BYTES + _SPARE_BYTES))
 
 
 class Identity:
@@ -154,7 +157,7 @@ class TlsCarrier:
 
     async def wait_confirmed(self) -> None:
         """The client's part is through before the server has looked at its certificate."""
-        if bytes(await self.receive_some(1)) != _CONFIRMED:
+        if bytes(await self._receive(1, _RECORD_BYTES)) != _CONFIRMED:
             raise StreamBroken("the other side did not take this node's certificate")
 
     # --- bytes --------------------------------------------------------------------------------
@@ -185,10 +188,13 @@ class TlsCarrier:
 
     async def receive_some(self, max_bytes: int) -> memoryview:
         most = min(max_bytes, BUFFER_BYTES)
+        return await self._receive(most + _SPARE_BYTES, most + _RECORD_BYTES)
+
+    async def _receive(self, most: int, encrypted: int) -> memoryview:
         while True:
             if size := self._decrypt(most):
                 return _plain[:size]
-            if not await self._fill(most):
+            if not await self._fill(encrypted):
                 return _plain[:0]
 
     def _decrypt(self, most: int) -> int:
