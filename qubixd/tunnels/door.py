@@ -43,6 +43,7 @@ MAX_IN_ALL: Final = 1_024
 """Each takes up to four of the files that the daemon may have open."""
 MAX_DATAGRAM_BYTES: Final = 65_535
 TERM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+UNPAID: Final = "the job is paused until it is paid for again"
 E = TypeVar("E", bound=BaseException)
 RUNS: Final = frozenset({Phase.PROVISIONING, Phase.RUNNING})
 """Phases in which a job may run: that of a job that becomes ready is the first."""
@@ -65,8 +66,8 @@ class _Guest:
     stream: LinkStream
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
-    def end(self, sentence: str) -> None:
-        self.stream.abort(LeaseEnded.code, sentence)
+    def end(self, code: str, sentence: str) -> None:
+        self.stream.abort(code, sentence)
         self.scope.cancel()
 
 
@@ -126,15 +127,17 @@ class Door:
         if not lease.released:
             raise JobNotRunning("the job has not begun yet")
         if lease.phase is Phase.PAUSED:
-            raise JobNotRunning("the job is paused until it is paid for again")
+            raise JobNotRunning(UNPAID)
         if lease.frozen and not isinstance(opening, OpenFiles):
             raise JobNotRunning("the job is frozen; resume it first")
         return lease
 
     def _changed(self, lease: Lease) -> None:
-        if lease.phase not in HOLDS:
-            for guest in tuple(self._guests.get(lease.lease_id, ())):
-                guest.end(_why_over(lease))
+        for guest in tuple(self._guests.get(lease.lease_id, ())):
+            if lease.phase not in HOLDS:
+                guest.end(LeaseEnded.code, _why_over(lease))
+            elif lease.phase is Phase.PAUSED and isinstance(guest.stream.opening, OpenFiles):
+                guest.end(JobNotRunning.code, UNPAID)  # it needs no job that runs: it would go on for nothing
 
     # --- where to -----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import trio
 
 from protocol import terminal_frames as t
 from protocol.errors import PeerRefused
+from protocol.file_frames import Look
 from protocol.lease_state import Phase, Role
 from protocol.messages import OpenFiles, OpenProgram, OpenTcp, OpenUdp
 from protocol.relay_lease import RELAY
@@ -170,6 +171,17 @@ async def test_a_frozen_job_s_files_can_be_had(there: Doors) -> None:
     assert await (await there.files()).listed() == {}
 
 
+async def test_files_of_an_unpaid_job_are_not_copied_on(there: Doors) -> None:
+    copier, other = await there.files(), await there.open(OpenFiles(LEASE))
+    assert await copier.ask(Look(b"")) is not None
+    there.book.change(phase=Phase.PAUSED)
+    for stream in (copier.stream, other):
+        with pytest.raises(PeerRefused, match="paused until it is paid") as error:
+            await stream.receive_some()
+        assert error.value.refusal_code == "tunnel.not_running"
+    await until_empty(there)
+
+
 async def test_a_relay_s_lease_has_no_job(there: Doors) -> None:
     lease = there.book.leases[LEASE]
     there.book.change(terms=replace(lease.terms, runner=RELAY))
@@ -197,11 +209,12 @@ async def test_the_end_of_the_lease_ends_every_stream_with_its_reason(there: Doo
     async with serving(echo) as server:
         streams = [await there.open(OpenTcp(LEASE, server.port)) for _ in range(3)]
         streams.append(await there.open(OpenProgram(LEASE, ("sleep", "600"), False)))
-        streams.append((await there.files()).stream)
-        assert there.door.streams(LEASE) == 5
         there.book.change(phase=Phase.PAUSED)
         await streams[0].send_all(b"still there")
         assert await streams[0].receive_some() == b"still there"
+        there.book.change(phase=Phase.RUNNING)
+        streams.append((await there.files()).stream)
+        assert there.door.streams(LEASE) == 5
         there.book.change(phase=Phase.STOPPING, sentence="the job used up its budget")
         for stream in streams:
             with pytest.raises(PeerRefused, match="the job has ended: the job used up its budget") as error:
