@@ -89,7 +89,7 @@ class Performer:
         effect: Any = task.effect
         waits = (task.lease.lease_id, type(effect))
         try:
-            event = await self._do(task, effect)
+            event = await _performed(self, task, effect)
         except (ChainUnreachable, ChainDisagrees) as error:
             self.bridge.waiting.because(waits, str(error))
             raise
@@ -98,11 +98,6 @@ class Performer:
             raise
         self.bridge.waiting.over(waits)
         return event
-
-    async def _do(self, task: Task, effect: Any) -> Event | None:
-        if is_relay(task.lease.terms) and (answer := relay_lease.ANSWERS.get(type(effect))):
-            return answer(task.lease, effect, self.now_ms())
-        return await PERFORMERS[type(effect)](self, task, effect)
 
     # --- messages -----------------------------------------------------------------------------
 
@@ -209,6 +204,14 @@ class Performer:
 
 
 Do = Callable[[Performer, Task, Any], Awaitable[Event | None]]
+
+
+async def _performed(performer: Performer, task: Task, effect: Any) -> Event | None:
+    if is_relay(task.lease.terms) and (answer := relay_lease.ANSWERS.get(type(effect))):
+        return answer(task.lease, effect, performer.now_ms())
+    return await PERFORMERS[type(effect)](performer, task, effect)
+
+
 PERFORMERS: Final[dict[type[Effect], Do]] = {
     m.SendAccept: Performer.send_accept,
     m.SendInputs: Performer.send_inputs,

@@ -48,7 +48,6 @@ def test_ways_to_write_a_time(time: str, seconds: int) -> None:
         ("budget: 0", "budget: must be at least 1 QU; leave it out for no limit beside `max_hours`"),
         ("budget: 1.5", "budget: must be whole QU"),
         ("proof: maybe", "proof: must be one of auto, always, never, not 'maybe'"),
-        ("ports: [8888]", "ports: is not offered yet: nobody can reach a job's ports"),
         ("ready: [a]", "ready: must be text"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import cast
 
 import trio
 from libp2p.abc import ISecureConn
+from libp2p.connection_types import ConnectionType
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
@@ -17,6 +18,9 @@ class _BreaksAtTheEnd:
     """A connection whose peer goes away in the very moment in which we stop reading."""
 
     is_initiator = True
+
+    def get_connection_type(self) -> ConnectionType:
+        return ConnectionType.DIRECT
 
     async def read(self) -> bytes:
         try:
