@@ -24,6 +24,7 @@ from protocol.messages import Refusal
 from protocol.paths import PathKind
 from protocol.relay_messages import Observe, Observed
 from protocol.units import PeerKey, UnixMs
+from qubixd.paths.endpoints import parse
 from qubixd.places import Bucket, one_line
 from qubixd.talk import patience, receive_bare, refusal_of, send_bare
 from qubixd.wire import Outside, Stream, Wire, address_text
@@ -84,7 +85,8 @@ class _Word:
     reached: tuple[str, ...] = ()
 
     def take(self, said: Observed, port: int) -> None:
-        self.seen = said.address.rpartition(":")[0].strip("[]")
+        """MessageInvalid for what is no address: it may become one of those that we announce."""
+        self.seen = parse(said.address).ip
         self.tried = self.tried or port != 0
         if said.reached:
             self.reached = (*self.reached, address_text(self.seen, port))

@@ -20,6 +20,7 @@ from protocol.paths import PathKind
 from protocol.relay_messages import Reserve, Reserved
 from protocol.units import PeerKey, Qu
 from qubixd.observing import is_public
+from qubixd.paths.endpoints import from_multiaddress
 from qubixd.relay import ASK_SECONDS, RELAY_PROTOCOL
 from qubixd.talk import receive_bare, send_bare
 from qubixd.wire import Stream, Wire, address_text
@@ -186,7 +187,8 @@ class Reservations:
 
     def _take(self, peer: PeerKey, given: Sequence[str], granted: Reserved) -> None:
         end = f"/p2p/{peer_id_of(peer)}"
-        said = [text for text in granted.addresses if text.endswith(end) and not is_circuit(text)]
+        said = _written_anew(granted.addresses, end)
+        given = given if peer in self._chosen else _written_anew(given, end)
         where = self._where(peer)
         known = list(dict.fromkeys([*([where] if where else []), *given, *_others(said, where)]))
         self._good.add(peer)
@@ -219,6 +221,13 @@ async def _watch(stream: Stream, seconds: float) -> None:
         except trio.BrokenResourceError as error:
             raise StreamBroken("the connection with the relay broke") from error
         raise StreamBroken("the relay has ended our place")
+
+
+def _written_anew(said: Sequence[str], end: str) -> list[str]:
+    """Those that name this relay. We announce them as ours, and nobody takes an announcement in which one is
+    none, or too long."""
+    places = [from_multiaddress(text) for text in said if text.endswith(end)]
+    return [f"{place.multiaddress}{end}" for place in places if place is not None]
 
 
 def _others(said: Sequence[str], where: str | None) -> list[str]:

@@ -67,6 +67,8 @@ def from_multiaddress(text: str) -> Endpoint | None:
 
 def _checked(host: str, port: str, text: str) -> Endpoint:
     try:
+        if "%" in host:
+            raise ValueError("the name of an interface means nothing elsewhere, and may be anything")
         ip = ipaddress.ip_address(host)
     except ValueError as error:
         raise MessageInvalid(f"{text[:80]!r} is not IP:PORT") from error

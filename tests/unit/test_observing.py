@@ -111,6 +111,24 @@ async def test_one_address_has_one_voice_and_liars_are_outvoted(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("said", ["no address", "198.51.100.1/tcp/1/x:4001", "198.51.100.1:0", "x" * 256])
+async def test_what_is_no_address_is_no_word(autojump_clock: trio.testing.MockClock, said: str) -> None:
+    """Else a single liar's text would be announced as an address of this node."""
+    net = MemoryNet()
+
+    async def lie(stream: Stream, peer: PeerKey) -> None:
+        await receive_bare(stream, Observe)
+        await send_bare(stream, Observed(said, reached=True))
+
+    async with observers(net, ME) as (me,), trio.open_nursery() as nursery:
+        net.ips[OTHERS[0]] = "198.51.100.66"
+        wire = await nursery.start(_wire, net, OTHERS[0])
+        wire.serve(OBSERVE_PROTOCOL, lie)
+        await trio.sleep(60)
+        assert me.outside == Outside()
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_address_is_not_tried_without_end(autojump_clock: trio.testing.MockClock) -> None:
     net = MemoryNet()
     async with net.wire(ME) as wire, net.wire(OTHERS[0]) as other:
