@@ -8,7 +8,6 @@ the heartbeat.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from typing import Final, NoReturn, Protocol
 
@@ -17,6 +16,7 @@ import trio
 from protocol.errors import MessageInvalid, QubixError, StreamBroken
 from protocol.units import PeerKey
 from qubixd.link import Carrier, frames
+from qubixd.link.bulk import other_seconds
 from qubixd.link.frames import Frame, Kind
 from qubixd.link.rate import Rate
 from qubixd.link.stream import LinkStream
@@ -55,8 +55,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
-        self._ended = time.thread_time()
-        """Processor time at the end of the last batch."""
+        self._ended = other_seconds()
+        """At the end of the last batch."""
         self._company_until = 0.0
 
     @property
@@ -68,12 +68,12 @@ class Turns:
         self.worked()
         async with self._lock:  # whoever waits gets it in order, each in a pass of its own
             pass
-        if time.thread_time() - self._ended > COMPANY_SECONDS:
+        if other_seconds() - self._ended > COMPANY_SECONDS:
             self.be_polite()
 
     def worked(self) -> None:
         """What was done just now was bulk."""
-        self._ended = time.thread_time()
+        self._ended = other_seconds()
 
     def be_polite(self) -> None:
         """There is something else to do than bulk."""

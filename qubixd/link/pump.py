@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import trio
 
 from protocol.errors import MessageInvalid, QubixError
+from qubixd.link.bulk import moving
 from qubixd.link.stream import CHUNK_BYTES, LinkStream
 
 MAX_DATAGRAM_BYTES: Final = 65_507
@@ -107,7 +108,8 @@ class _Plain:
     async def receive(self) -> bytes:
         while True:
             try:
-                return self._sock.recv(CHUNK_BYTES)
+                with moving():
+                    return self._sock.recv(CHUNK_BYTES)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
 
@@ -115,7 +117,8 @@ class _Plain:
         view = memoryview(data)
         while view:
             try:
-                view = view[self._sock.send(view) :]
+                with moving():
+                    view = view[self._sock.send(view) :]
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock)
 

@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from protocol.errors import StreamBroken
 from protocol.paths import PathKind
 from protocol.units import PeerKey
+from qubixd.link.bulk import moving
 
 BUFFER_BYTES: Final = 512 * 1024
 _RECORD_BYTES: Final = 16_384
@@ -172,8 +173,9 @@ class TlsCarrier:
         """As much as the socket takes now of what is encrypted; True if that is all."""
         held = self._held or memoryview(self._out.read())
         try:
-            while held:
-                held = held[self._sock.send(held) :]
+            with moving():
+                while held:
+                    held = held[self._sock.send(held) :]
         except BlockingIOError:
             pass
         except OSError as error:
@@ -219,7 +221,8 @@ class TlsCarrier:
         """Take in what the socket has; 0 at the end."""
         while True:
             try:
-                count = self._sock.recv_into(_raw, most)
+                with moving():
+                    count = self._sock.recv_into(_raw, most)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
             except OSError as error:

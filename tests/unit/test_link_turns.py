@@ -1,0 +1,31 @@
+"""Batches of bulk get small beside other work, of which moving bytes is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import trio
+
+from qubixd.link.bulk import moving
+from qubixd.link.mux import BATCH_BYTES, COMPANY_SECONDS, SMALL_BATCH_BYTES, Turns
+
+
+@pytest.mark.parametrize(("kind", "batch"), [(moving, BATCH_BYTES), (nullcontext, SMALL_BATCH_BYTES)])
+async def test_only_other_work_makes_batches_small(
+    kind: Callable[[], AbstractContextManager[None]], batch: int
+) -> None:
+    async def work() -> None:
+        with kind():
+            until = time.thread_time() + 20 * COMPANY_SECONDS
+            while time.thread_time() < until:
+                pass
+
+    turns = Turns()
+    assert turns.batch_bytes == BATCH_BYTES
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await turns.rest()
+    assert turns.batch_bytes == batch
