@@ -358,10 +358,12 @@ def _job_process(begun: dict[str, Any]) -> psutil.Process | None:
 
 
 def _is_stopped(begun: dict[str, Any]) -> bool:
-    """Whether the job's first process is there and stopped; it may end while it is looked at."""
+    """Whether the job is stopped. A shell that was beginning a program (vfork) waits for that one, which
+    is then the one that is stopped."""
     with suppress(psutil.Error):
-        job = _job_process(begun)
-        return job is not None and job.status() == psutil.STATUS_STOPPED
+        if (job := _job_process(begun)) is not None:
+            begins = job.children() if job.status() == psutil.STATUS_DISK_SLEEP else ()
+            return bool([job, *begins][-1].status() == psutil.STATUS_STOPPED)
     return False
 
 

@@ -136,3 +136,15 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
     with suppress(psutil.Error):
         return process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder)
     return False
+
+
+async def test_a_pause_in_the_moment_in_which_a_program_begins_is_one(bench: Bench) -> None:
+    spec = bench.spec("echo ready; while :; do /bin/true; done")
+    await bench.begin(spec)
+    await bench.until_said(spec.lease_id, "ready")
+    for _ in range(60):  # one of twenty hits a shell that waits for its program's first step
+        await bench.runner.pause(spec.lease_id)
+        with trio.fail_after(LIMIT_SECONDS):
+            while (await bench.runner.status(spec.lease_id)).state is not JobState.PAUSED:
+                await trio.sleep(0.002)
+        await bench.runner.resume(spec.lease_id)
