@@ -11,7 +11,7 @@ from pathlib import Path
 from protocol.errors import FileMissing, MessageInvalid, NotAFile, UsageError
 from protocol.file_frames import Done, Entries, Entry, List, Look, MakeDirectory, shown
 from tui.copy_down import Download, local_error
-from tui.copy_plan import MAX_ENTRIES, Place, Tree, join, read_place, tree_here, tree_there
+from tui.copy_plan import MAX_ENTRIES, MAX_NAMES_BYTES, Place, Tree, join, read_place, tree_here, tree_there
 from tui.copy_report import Report
 from tui.copy_talk import Talk, talk
 from tui.copy_up import Upload
@@ -108,10 +108,12 @@ async def _tree_of(talk: Talk, source: Place, *, recursive: bool) -> Tree:
         raise NotAFile(f"{shown(name)} is a directory; `qubix cp -r` copies it with all that is in it")
     await talk.send(List(name, deep=True))
     entries: list[Entry] = []
+    named = 0
     while isinstance(answer := await talk.answer(Entries, Done), Entries):
         entries += answer.entries
-        if len(entries) > MAX_ENTRIES:
-            raise MessageInvalid(f"the provider names more than {MAX_ENTRIES:,} files")
+        named += sum(len(entry.name) for entry in answer.entries)
+        if len(entries) > MAX_ENTRIES or named > MAX_NAMES_BYTES:
+            raise MessageInvalid(f"the provider names more than {MAX_ENTRIES:,} files, or endless names")
     return tree_there(root, entries)
 
 

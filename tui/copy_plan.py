@@ -15,6 +15,8 @@ from protocol.file_frames import Entry, checked_name, shown
 WORKSPACE: Final = "/workspace"
 MAX_ENTRIES: Final = 1_000_000
 """Of one directory in a job, before it counts as nonsense."""
+MAX_NAMES_BYTES: Final = 256 << 20
+"""Of all names in it, which are in memory at once."""
 _LEASE: Final = re.compile(r"([0-9a-fA-F]{4,64}):(.*)", re.DOTALL)
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 

@@ -28,6 +28,7 @@ from protocol.errors import (
     UsageError,
 )
 from tests.support.file_provider import CUT, Answers, file_provider
+from tui import copy as copy_module
 from tui import copy_down
 from tui.copy import copy
 from tui.copy_plan import Item, Place, read_place, tree_there
@@ -114,6 +115,13 @@ def test_nothing_goes_through_a_link_that_lies_here(tmp_path: Path) -> None:
     assert run(tmp_path, a_tree(*entries), f"{LEASE}:d", str(here)) == NotAFile.exit_code
     assert os.listdir(outside) == []
     assert (here / "d" / "x").read_bytes() == DATA and not (here / "d" / "x").is_symlink()
+
+
+def test_more_names_than_memory_should_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy_module, "MAX_NAMES_BYTES", 1_000)
+    long = a_tree(*[f.Entry(b"there/%d" % number + b"x" * 200, "file", 0) for number in range(5)])
+    with pytest.raises(MessageInvalid, match="endless names"):
+        run(tmp_path, long, f"{LEASE}:there", str(tmp_path / "here"))
 
 
 def test_a_name_that_is_said_twice_or_has_no_directory() -> None:
@@ -213,7 +221,7 @@ def test_a_disk_that_is_full_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_file_larger_than_the_disk_is_not_begun(tmp_path: Path) -> None:
     entry = f.Entry(b"x", "file", 1 << 52, 0o644, 5)
-    with pytest.raises(DiskFull, match="make room"):
+    with pytest.raises(DiskFull, match="^4,503.6 TB are still to come .* make room"):
         run(tmp_path, one_file(entry=entry), f"{LEASE}:x", str(tmp_path / "x"))
     assert [path.name for path in tmp_path.iterdir()] == ["n"]
 
