@@ -30,6 +30,7 @@ from tui import (
 )
 from tui.connecting import CONNECTING
 from tui.safe import safe_line, safe_text
+from tui.terminal import with_dashes
 from tui.verb import Verb
 
 
@@ -285,7 +286,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. 0 done, 130 interrupted, else the error's own."""
-    words = _with_orders(sys.argv[1:] if argv is None else list(argv))
+    words = with_dashes(_with_orders(sys.argv[1:] if argv is None else list(argv)))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a narrow locale must not end a command

@@ -10,6 +10,7 @@ import tty
 from types import TracebackType
 from typing import Any, Final
 
+from protocol.errors import QubixError
 from tui.safe import safe_line
 from tui.terminal_modes import Modes
 
@@ -24,6 +25,7 @@ class Screen:
     def __init__(self, *, active: bool) -> None:
         self.active = active
         self.modes = Modes()
+        self._at_start = True
         self._before: list[Any] | None = None
 
     def __enter__(self) -> Screen:
@@ -35,7 +37,14 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.active and isinstance(error, QubixError) and not self._at_start:
+            os.write(ERRORS, b"\r\n")  # the error gets a line of its own
         self._give_back()
+
+    def passes(self, output: bytes) -> None:
+        """Take note of what the program says to the terminal."""
+        self.modes.feed(output)
+        self._at_start = output.endswith(b"\n")
 
     def _give_back(self) -> None:
         if self._before is None:
@@ -63,3 +72,4 @@ class Screen:
             os.write(ERRORS, _SAVE + _TOP + line + _RESTORE)
         else:
             os.write(ERRORS, f"\r\nqubix: {text}\r\n".encode())
+            self._at_start = True

@@ -25,6 +25,7 @@ from tui.tunnel import CHUNK_BYTES, Tunnel, open_tunnel, read_fd, write_fd
 
 INTERRUPTED: Final = 130
 NO_CODE: Final = 255
+KILLED: Final = 128 + signal.SIGKILL
 """Of a program whose exit code is none."""
 HELP: Final = "~. leaves, ~^Z suspends, ~~ is one ~, ~? says this; each at the beginning of a line"
 FORWARDED: Final = {signal.SIGINT: "INT", signal.SIGQUIT: "QUIT", signal.SIGTERM: "TERM"}
@@ -50,7 +51,23 @@ def exec_arguments(parser: argparse.ArgumentParser) -> None:
         const=False,
         help="without one; by default it has one if standard input and output are one",
     )
-    parser.add_argument("command", metavar="-- COMMAND", nargs="+", help="the program and its words")
+    parser.add_argument("command", metavar="COMMAND", nargs="+", help="the program and its words")
+
+
+def with_dashes(words: list[str]) -> list[str]:
+    """`exec LEASE ls -l` as `exec LEASE -- ls -l`: the options behind the program are the program's."""
+    plain, at = 0, 0
+    while at < len(words) and words[at] != "--":
+        if words[at] == "--data-dir":
+            at += 1
+        elif not words[at].startswith("-"):
+            plain += 1
+            if plain == 1 and words[at] != "exec":
+                break
+            if plain == len(("exec", "LEASE", "COMMAND")):
+                return [*words[:at], "--", *words[at:]]
+        at += 1
+    return words
 
 
 async def attach(options: argparse.Namespace) -> int:
@@ -148,6 +165,8 @@ class Session:
             for frame in reader.feed(data):
                 match frame:
                     case frames.Exit(code):
+                        if code == KILLED and self._screen.active:
+                            self._screen.note("the program was killed; `qubix ps` shows how its job is")
                         return self._end(code if 0 <= code < NO_CODE else NO_CODE)
                     case frames.Output(output) | frames.Errors(output):
                         fd = fds[type(frame)]
@@ -164,7 +183,7 @@ class Session:
     async def _show(self, fd: int, output: bytes, safe: SafeStream | None) -> None:
         """As it is where the program has a terminal; else what cannot harm this one."""
         if self._screen.active:
-            self._screen.modes.feed(output)
+            self._screen.passes(output)
         await write_fd(fd, safe.feed(output).encode() if safe else output)
 
     # --- to the program -----------------------------------------------------------------------

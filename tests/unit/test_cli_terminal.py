@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.errors import StreamBroken
+from tui.screen import Screen
+from tui.terminal import with_dashes
 from tui.terminal_modes import Escapes, Modes
 
 REST = b"\x1b[?25h\x1b[0m\x1b>"
@@ -54,3 +62,52 @@ def test_other_tildes_go_to_the_program() -> None:
     assert keys(b"~~.") == [(b"~.", b"")]
     assert keys(b"~/bin\r") == [(b"~/bin\r", b"")]
     assert keys(b"~", b"x~.") == [(b"", b""), (b"~x~.", b"")]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("exec 3fa9 ls -l", "exec 3fa9 -- ls -l"),
+        ("exec 3fa9 -t python -i", "exec 3fa9 -t -- python -i"),
+        ("--data-dir exec exec -T 3fa9 ls --json", "--data-dir exec exec -T 3fa9 -- ls --json"),
+        ("exec 3fa9 -- ls -l", "exec 3fa9 -- ls -l"),
+        ("exec 3fa9", "exec 3fa9"),
+        ("exec --data-dir", "exec --data-dir"),
+        ("logs 3fa9 exec -f", "logs 3fa9 exec -f"),
+    ],
+)
+def test_options_behind_the_program_are_its_own(words: str, told: str) -> None:
+    assert with_dashes(words.split()) == told.split()
+
+
+def ended(before: Callable[[Screen], None]) -> bytes:
+    """What stands on a terminal when a stream breaks there, in a process of its own."""
+    child, far = pty.fork()
+    if child == 0:
+        try:
+            with Screen(active=True) as screen:
+                before(screen)
+                raise StreamBroken("gone")
+        except StreamBroken:
+            os.write(2, b"error")
+        finally:
+            os._exit(0)
+    said = b""
+    try:
+        while piece := os.read(far, 1024):
+            said += piece
+    except OSError:  # what Linux says where the other end is closed
+        pass
+    finally:
+        os.close(far)
+        os.waitpid(child, 0)
+    return said
+
+
+def test_an_error_stands_on_a_line_of_its_own() -> None:
+    def prompt(screen: Screen) -> None:
+        os.write(1, b"$ ")
+        screen.passes(b"$ ")
+
+    assert ended(prompt) == b"$ \r\nerror"
+    assert ended(lambda screen: screen.note("lost")) == b"\r\nqubix: lost\r\nerror"
