@@ -190,9 +190,13 @@ def bytes_words(count: float) -> str:
 def leases_screen(leases: Sequence[LeaseView]) -> RenderableType:
     """The table, and below it what happens in leases that are made ready or frozen, and their tunnels."""
     going_on = [one for one in leases if one.detail and (one.frozen or one.phase == "provisioning")]
-    lines = [(one.lease_id, safe_line(one.detail, 300)) for one in going_on]
-    lines += [(one.lease_id, f"tunnels: {_tunnels(one.path)}") for one in leases if one.path]
-    notes = [Text(f" {short_id(name)}: {line}", "dim", overflow="fold") for name, line in lines]
+    lines = [(short_id(one.lease_id), safe_line(one.detail, 300)) for one in going_on]
+    ways: dict[str, tuple[list[str], PathView]] = {}
+    for one in leases:
+        if one.path:  # it is that of the two nodes, so all their leases have it
+            ways.setdefault(one.peer_id, ([], one.path))[0].append(short_id(one.lease_id))
+    lines += [(", ".join(names), f"tunnels: {_tunnels(path)}") for names, path in ways.values()]
+    notes = [Text(f" {names}: {line}", "dim", overflow="fold") for names, line in lines]
     return Group(leases_table(leases), *notes)
 
 

@@ -95,3 +95,16 @@ def test_ps_tells_of_tunnels_below_its_table() -> None:
     assert ": tunnels: directly, through both routers, 8.2 ms, ↓ 12.3 MB/s, ↑ 1.5 kB/s" in said
     assert ": tunnels: the path is lost, waiting for another, " in said
     assert said.count("tunnels:") == 2
+
+
+def test_leases_with_the_same_node_share_a_way() -> None:
+    lease = replace(sample(control.LeaseView), phase="running", frozen=False, differences=[])
+    path = PathView("direct", rtt_ms=1)
+    names = ("aaaaaaaa" * 8, "bbbbbbbb" * 8)
+    both = [replace(lease, lease_id=name, peer_id="P", path=path) for name in names]
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(
+        show.leases_screen([*both, replace(lease, lease_id="c" * 64, peer_id="Q", path=path)])
+    )
+    notes = [line.strip() for line in shown.getvalue().splitlines() if "tunnels:" in line]
+    assert notes == ["aaaaaaaa, bbbbbbbb: tunnels: directly, 1.0 ms", "cccccccc: tunnels: directly, 1.0 ms"]
