@@ -72,7 +72,7 @@ async def open_page(options: argparse.Namespace) -> int:
             raise UsageError(f"the job does not run yet; `qubix logs -f {short}` shows when it does")
         async with aclosing(_forward(client, access, port)) as events:
             page = Page(port, await _listening(events))
-            shown = asyncio.create_task(_show(page, options))
+            shown = asyncio.create_task(show_page(page, options))
             try:
                 return await _until_end(events, shown)
             finally:
@@ -153,11 +153,17 @@ async def _last(events: AsyncGenerator[Any, None]) -> str:
     return end or "the job has ended"
 
 
-async def _show(page: Page, options: argparse.Namespace) -> None:
+async def show_page(page: Page, options: argparse.Namespace) -> None:
+    """Wait until the page answers, then say where it is, or begin a browser."""
     screen = show.console(sys.stderr)
     name = safe_line(page.port.name, 32)
-    with screen.status(Text(f"waiting until {name} answers")):
+    waiting = Text(f"waiting until {name} answers")
+    with screen.status(waiting):
+        told = screen.is_terminal
         while not await answers(page):
+            if not told:  # a status is for terminals
+                screen.print(waiting)
+            told = True
             await asyncio.sleep(RETRY_SECONDS)
     if options.json:
         show.print_json({"url": page.url, "local_port": page.local, "name": page.port.name})

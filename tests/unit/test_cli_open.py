@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +28,7 @@ from protocol.errors import NotFound, UsageError
 from tests.support.control_server import Reply, control_server
 from tests.support.views import LEASE_ID
 from tui import cli
-from tui.open import Door, Page, chosen
+from tui.open import Door, Page, chosen, show_page
 
 TOKEN = "T0ken-of-this-test"
 JUPYTER = PortView("jupyter", 8888, "tcp", "http", f"/?token={TOKEN}")
@@ -188,3 +191,27 @@ def test_a_job_that_does_not_run_yet(tmp_path: Path, capsys: pytest.CaptureFixtu
     ):
         assert cli.main(["--data-dir", str(tmp_path), "open", LEASE_ID]) == 2
     assert "the job does not run yet" in capsys.readouterr().err
+
+
+def test_without_a_terminal_it_says_that_it_waits(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads lines would else see nothing until the page is there."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    async def later() -> str:
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            page = Page(JUPYTER, bound.getsockname()[1])
+            bound.close()  # nobody listens until the words are there
+            shown = asyncio.create_task(show_page(page, Namespace(json=False, print=True)))
+            said = ""
+            while "waiting until jupyter answers" not in said:
+                await asyncio.sleep(0)
+                said += capsys.readouterr().err
+            async with await asyncio.start_server(answer, "127.0.0.1", page.local):
+                await shown
+        return said + capsys.readouterr().err
+
+    said = asyncio.run(later())
+    assert said.count("waiting") == 1 and "jupyter is at http://" in said
