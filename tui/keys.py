@@ -69,13 +69,14 @@ def _list(options: argparse.Namespace, found: list[Key]) -> int:
                 show.cell(key.name),
                 show.cell(key.public.split()[0]),
                 show.cell(fingerprint(key)),
-                show.cell("" if key.made else str(key.identity.resolve()), max_chars=300),
             )
             for key in found
         ]
-        screen.print(
-            show.table(("", "name", "kind", "fingerprint", "lies at"), rows, flexible={"lies at": 0})
-        )
+        screen.print(show.table(("", "name", "kind", "fingerprint"), rows))
+        for key in found:
+            if not key.made:
+                line = f"{key.name} lies at {safe_line(str(key.identity.resolve()), 300)}"
+                screen.print(Text(line, "dim"), soft_wrap=True)
         screen.print(Text("* new jobs let it in; `qubix keys use NAME` chooses another", "dim"))
     return 0
 

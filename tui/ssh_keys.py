@@ -14,7 +14,7 @@ import binascii
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -102,8 +102,9 @@ class Keys:
         return self.get(name)
 
     def remove(self, name: str) -> Key:
-        """What was made here is gone for good; of others only the mention."""
+        """What was made here is gone for good; of others only the mention; `identity` says where they lie."""
         key = self.get(name)
+        key = replace(key, identity=key.identity.resolve())
         for file in (f"{key.name}.pub", key.name):
             (self.folder / file).unlink(missing_ok=True)
         return key

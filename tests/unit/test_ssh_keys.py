@@ -81,7 +81,7 @@ def test_a_key_of_ones_own_stays_where_it_is(
     added = said(capsys, "add", str(mine))
     assert added["name"] == f"id_{kind}" and added["public"].split()[:2] == public[:2] and not added["made"]
     assert os.readlink(added["identity"]) == str(mine)
-    said(capsys, "remove", added["name"])
+    assert said(capsys, "remove", added["name"])["identity"] == str(mine)
     assert mine.read_bytes() == before and not list(keys.folder.glob("id_*"))
 
 
