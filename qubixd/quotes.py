@@ -85,7 +85,10 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
     storage = storage_of(house.storage_qu_per_tib_hour, request.wish)
     price = Qu(house.price_qu_per_hour * shares_of(request.wish) + storage)
     if price > request.max_price_qu_per_hour:
-        raise PriceAboveLimit(f"the price is {price} QU per hour, all in")
+        raise PriceAboveLimit(
+            f"the price is {price:,} QU per hour, all in, and {request.max_price_qu_per_hour:,} is the most "
+            "you would pay"
+        )
     _check_sizes(request)
     check_image_need(image_needs.NOTHING, request.wish, house)
     if request.wish.internet and not house.internet:

@@ -90,6 +90,9 @@ def _own(node: Node) -> OwnRelayView | None:
 async def rent_relay(node: Node, args: RentRelayArgs, emit: Emit, consent: Consent) -> RunEvent:
     await emit(RunEvent("quoting", "asking the relay", None))
     relay, addresses = await _chosen(node, args.relay)
+    if lease_id := _lease_with(node, relay):
+        short = lease_id[:8]
+        raise UsageError(f"this relay is rented already, by lease {short}; `qubix stop {short}` first")
     price = MAX_QU if args.max_price_qu_per_hour is None else args.max_price_qu_per_hour
     lease = await rent(
         node.hiring,

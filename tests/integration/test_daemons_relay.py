@@ -53,6 +53,8 @@ async def test_a_relay_is_rented_dies_lives_again_and_is_paid(tmp_path: Path) ->
         relay = await until_used(bob)
         assert relay["rented"] == lease["lease_id"] and relay["bytes_per_second"] == 0
         assert (await rita.call("relay"))["own"]["renters"] == 1
+        with pytest.raises(Refused, match="rented already"):
+            await rent(bob)
         await trio.sleep(2)
         await rita.kill()
         await rita.start()
