@@ -18,7 +18,7 @@ import msgspec
 
 from protocol.codec import convert, unpack
 from protocol.control_access import AccessView, PortView
-from protocol.errors import JobFileInvalid, UsageError
+from protocol.errors import JobFileInvalid, JobNotRunning, UsageError
 from protocol.jobspec import Job
 from protocol.lease_state import TERMINAL, Lease, Role
 from protocol.ports import Port
@@ -118,11 +118,11 @@ def decode(data: bytes) -> Access:
 
 
 def check_ours(lease: Lease) -> None:
-    """UsageError unless this node has rented the machine and the lease goes on."""
+    """UsageError unless this node has rented the machine, JobNotRunning unless the lease goes on."""
     if lease.role is Role.PROVIDER:
         raise UsageError("only who rented the machine gets into this job")
     if lease.phase in TERMINAL:
-        raise UsageError(f"the lease has ended, its job is no more: {lease.sentence or lease.reason}")
+        raise JobNotRunning(f"the lease has ended, its job is no more: {lease.sentence or lease.reason}")
 
 
 def access_view(lease: Lease, access: Access) -> AccessView:

@@ -11,7 +11,7 @@ import pytest
 
 from ledger.store import inline
 from protocol import jobspec
-from protocol.errors import JobFileInvalid, MessageInvalid, UsageError
+from protocol.errors import JobFileInvalid, JobNotRunning, MessageInvalid, UsageError
 from protocol.lease_state import Phase
 from protocol.signing import NodeKey
 from protocol.units import LeaseId, PeerKey
@@ -108,5 +108,5 @@ def test_who_gets_in() -> None:
     access.check_ours(ours)
     with pytest.raises(UsageError, match="only who rented"):
         access.check_ours(new_provider())
-    with pytest.raises(UsageError, match="the lease has ended"):
+    with pytest.raises(JobNotRunning, match="the lease has ended"):
         access.check_ours(replace(ours, phase=Phase.DONE))
