@@ -16,14 +16,18 @@ from tui.tunnel import CHUNK_BYTES, Tunnel, open_tunnel, read_fd, write_fd
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lease", metavar="LEASE", help="a lease, or the start of its id")
-    parser.add_argument("port", metavar="PORT", type=int, help="the TCP port inside the job")
+    parser.add_argument("port", metavar="PORT", type=port_number, help="the TCP port inside the job")
     text = "hand the connection itself to whoever reads standard output (ssh's ProxyUseFdpass)"
     parser.add_argument("--fdpass", action="store_true", help=text)
 
 
+def port_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 1 to 65535")
+    return int(text)
+
+
 async def connect(options: argparse.Namespace) -> int:
-    if not 1 <= options.port <= 65_535:
-        raise UsageError(f"{options.port} is no port; give a number from 1 to 65535")
     args = ConnectArgs(options.lease, "tcp", options.port)
     async with open_tunnel(control_socket(data_dir(options.data_dir)), args) as tunnel:
         if options.fdpass:

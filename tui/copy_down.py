@@ -33,6 +33,7 @@ from tui.copy_plan import Item, Tree, join
 from tui.copy_report import Report
 from tui.copy_talk import NotDone, Talk
 from tui.copy_up import hashed
+from tui.show import bytes_words
 
 READ_AHEAD: Final = 8
 """Questions for files under way, so that many small ones do not wait for each other."""
@@ -199,7 +200,7 @@ def _check_room(file: int, wanted: int, path: bytes) -> None:
         if os.fstat(file).st_size == 0:
             os.unlink(path)
         raise DiskFull(
-            f"{wanted / 1e9:.1f} GB are still to come and this machine's disk has {free / 1e9:.1f} GB free; "
+            f"{bytes_words(wanted)} are still to come and this machine's disk has {bytes_words(free)} free; "
             "make room and copy again"
         )
 
