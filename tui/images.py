@@ -54,7 +54,7 @@ async def images(options: argparse.Namespace) -> int:
 
 def screen(present: dict[str, bool]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("TEMPLATE", "WHAT", "YOU GIVE", "FOR GPUS", "FOR CPUS"):
+    for head in ("TEMPLATE", "WHAT", "LETS YOU IN", "FOR GPUS", "FOR CPUS"):
         table.add_column(head)
     words = {True: "here", False: "not built"}
     for one in TEMPLATES.values():
