@@ -221,7 +221,7 @@ def test_a_disk_that_is_full_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_file_larger_than_the_disk_is_not_begun(tmp_path: Path) -> None:
     entry = f.Entry(b"x", "file", 1 << 52, 0o644, 5)
-    with pytest.raises(DiskFull, match="^4,503.6 TB are still to come .* make room"):
+    with pytest.raises(DiskFull, match=r"^4,503\.6 TB are still to come .* make room"):
         run(tmp_path, one_file(entry=entry), f"{LEASE}:x", str(tmp_path / "x"))
     assert [path.name for path in tmp_path.iterdir()] == ["n"]
 
