@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -22,6 +23,8 @@ from qubixd.paths.dialler import Paths
 from qubixd.reservations import Reservations
 from qubixd.tunnels.door import Door
 
+LET_GO_SECONDS: Final = 30.0
+
 
 @dataclass(frozen=True)
 class Connections:
@@ -31,6 +34,8 @@ class Connections:
     """To the jobs that run here; None where none do."""
     reservations: Reservations
     addresses_of: Callable[[Lease], tuple[str, ...]]
+    may: Callable[[PeerKey], bool]
+    """Who is let in."""
 
     @classmethod
     def build(
@@ -58,7 +63,7 @@ class Connections:
         door = Door(leases, parts.runner, files.folder) if parts.runner else None
         links.serve(door.serve if door else _nobody_home)
         paths.on_moved.append(reservations.recheck)
-        return cls(paths, links, door, reservations, addresses_of)
+        return cls(paths, links, door, reservations, addresses_of, may)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer peers until cancelled, which breaks every stream."""
@@ -67,7 +72,18 @@ class Connections:
             await nursery.start(self.links.run)
             await nursery.start(self.paths.run)
             await nursery.start(self.reservations.run)
+            nursery.start_soon(self._let_go)
             task_status.started()
+
+    async def _let_go(self) -> None:
+        """Whose last lease has been over for a while: the last words are through, and who goes on asking
+        is no guest any more."""
+        gone: set[PeerKey] = set()
+        while True:
+            await trio.sleep(LET_GO_SECONDS)
+            before, gone = gone, {peer for peer in self.links.peers() if not self.may(peer)}
+            for peer in before & gone:
+                await self.links.close(peer)
 
     async def open(self, lease: Lease, opening: object) -> LinkStream:
         """A stream to the job of a lease in which this node is the caller, accepted by its provider."""

@@ -102,6 +102,14 @@ class Links:
         finally:
             self._forget_if_empty(link)
 
+    async def close(self, peer: PeerKey) -> None:
+        """End all that there is with a peer."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.fail_all(StreamBroken("there is no lease any more"))
+            for mux in tuple(link.muxes):
+                await mux.close()
+
     def suspect(self, peer: PeerKey | None = None) -> None:
         """Addresses changed, this machine's or that peer's, or it slept: find out now which carriers live."""
         for link in list(self._links.values()):
