@@ -73,7 +73,8 @@ class Talk:
         frame = await self.next()
         if isinstance(frame, frames.Failed):
             code = frame.code or MachineError.code
-            raise NotDone(error_of(code, frame.sentence, MachineError.exit_code))
+            sentence = " ".join(frame.sentence.split())  # one line, whatever the code would allow
+            raise NotDone(error_of(code, sentence, MachineError.exit_code))
         if not isinstance(frame, kinds):
             raise MessageInvalid(
                 f"the provider answered with {type(frame).__name__}, which was not asked for"

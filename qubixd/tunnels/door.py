@@ -30,6 +30,7 @@ from protocol.relay_lease import is_relay
 from protocol.units import LeaseId
 from qubixd.link.pump import carry, carry_datagrams
 from qubixd.link.stream import LinkStream
+from qubixd.places import Buckets
 from qubixd.runner import Dialed, Inside, Runner, Terminal
 from qubixd.tunnels import files, programs
 
@@ -41,6 +42,8 @@ MAX_STREAMS: Final = 64
 """Into one job at a time."""
 MAX_IN_ALL: Final = 1_024
 """Each takes up to four of the files that the daemon may have open."""
+PROGRAMS: Final = (2.0, 40.0)
+"""That one caller may begin: a second, and at once. Each costs the engine more than it costs the job."""
 MAX_DATAGRAM_BYTES: Final = 65_535
 TERM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 UNPAID: Final = "the job is paused until it is paid for again"
@@ -80,6 +83,7 @@ class Door:
         self._runner = runner
         self._workspaces = files.Workspaces(folder_of)
         self._guests: dict[LeaseId, set[_Guest]] = {}
+        self._programs = Buckets(*PROGRAMS)
         leases.on_change.append(self._changed)
 
     async def serve(self, stream: LinkStream) -> None:
@@ -179,6 +183,8 @@ class Door:
     async def _run(self, stream: LinkStream, wish: OpenProgram) -> None:
         if any("\0" in word for word in wish.command) or not TERM.fullmatch(wish.term):
             raise StartFailed("a program's words hold no NUL, and its terminal's kind is a plain name")
+        if not self._programs.take(stream.peer):
+            raise TooManyStreams("many programs were begun in this job within a short time; wait a little")
         terminal = Terminal(wish.columns, wish.rows, wish.term) if wish.terminal else None
         async with aclosing(await self._runner.program(wish.lease_id, wish.command, terminal)) as program:
             await stream.accept()

@@ -124,6 +124,14 @@ def test_more_names_than_memory_should_hold(tmp_path: Path, monkeypatch: pytest.
         run(tmp_path, long, f"{LEASE}:there", str(tmp_path / "here"))
 
 
+def test_a_refusal_is_one_line(tmp_path: Path) -> None:
+    def said(question: Any) -> Iterable[Any]:
+        return [f.Failed("job.invalid", "gone\n$ sudo true\nPassword:")]
+
+    with pytest.raises(QubixError, match=r"^gone \$ sudo true Password:$"):
+        run(tmp_path, said, f"{LEASE}:x", str(tmp_path / "here"))
+
+
 def test_a_name_that_is_said_twice_or_has_no_directory() -> None:
     root = f.Entry(b"", "directory")
     with pytest.raises(MessageInvalid):

@@ -22,6 +22,7 @@ from protocol.messages import OpenFiles, OpenProgram, OpenTcp, OpenUdp
 from protocol.relay_lease import RELAY
 from protocol.units import LeaseId, PeerKey
 from qubixd.link.stream import LinkStream
+from qubixd.places import Buckets
 from qubixd.runner import Dialed, Program, Terminal
 from qubixd.runner.loopback import connect, fresh_socket
 from qubixd.runner.process import ProcessRunner
@@ -169,6 +170,14 @@ async def test_a_job_that_does_not_run_lets_nobody_in(
 async def test_a_frozen_job_s_files_can_be_had(there: Doors) -> None:
     there.book.change(frozen=True)
     assert await (await there.files()).listed() == {}
+
+
+async def test_programs_are_not_begun_without_end(there: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(there.door, "_programs", Buckets(0.0, 2.0))
+    for _ in range(2):
+        (await there.open(OpenProgram(LEASE, ("true",), False))).abort("a.code", "enough")
+    code, sentence = await refused(there, OpenProgram(LEASE, ("true",), False))
+    assert code == "tunnel.too_many" and "wait a little" in sentence
 
 
 async def test_files_of_an_unpaid_job_are_not_copied_on(there: Doors) -> None:
