@@ -25,6 +25,7 @@ from tui.tunnel import CHUNK_BYTES, Tunnel, open_tunnel, read_fd, write_fd
 
 INTERRUPTED: Final = 130
 NO_CODE: Final = 255
+CTRL_D: Final = b"\x04"
 KILLED: Final = 128 + signal.SIGKILL
 """Of a program whose exit code is none."""
 HELP: Final = "~. leaves, ~^Z suspends, ~~ is one ~, ~? says this; each at the beginning of a line"
@@ -190,11 +191,15 @@ class Session:
 
     async def _input(self) -> None:
         keys = Escapes() if self._screen.active else None
+        last = b"\n"
         while data := await read_fd(0):
+            last = data[-1:]
             for kept, order in keys.feed(data) if keys else [(data, b"")]:
                 if kept:
                     await self._send(frames.pack_data(frames.Input, kept))
                 self._obey(order)
+        if self._terminal and not self._screen.active:  # the first one ends a line that has begun
+            await self._send(frames.pack_data(frames.Input, CTRL_D if last == b"\n" else 2 * CTRL_D))
         await self._send(frames.pack(frames.InputEnd()))
 
     def _obey(self, order: bytes) -> None:

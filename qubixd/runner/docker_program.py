@@ -101,7 +101,8 @@ class DockerProgram:
 
     async def send_eof(self) -> None:
         self._check()
-        await self._pipe.send_eof()
+        if self._streams is not None:  # the engine would let a terminal's last words go
+            await self._pipe.send_eof()
 
     async def receive_some(self) -> tuple[int, bytes] | None:
         while not self._ready:

@@ -93,6 +93,16 @@ async def test_a_terminal_has_its_size_its_kind_and_its_keys(bench: Bench) -> No
             assert await program.exit_code() == 9
 
 
+async def test_the_end_of_input_takes_nothing_from_a_terminal(bench: Bench) -> None:
+    job = await begun(bench)
+    script = "stty -echo; echo go; read word; echo got $word"
+    async with aclosing(await bench.runner.program(job, ["sh", "-c", script], Terminal(80, 24))) as program:
+        await said(program, b"go")
+        await program.send_eof()
+        await program.send_all(b"it\n")
+        assert b"got it" in (await said(program))[OUTPUT]
+
+
 async def test_nothing_comes_before_what_the_program_says(bench: Bench) -> None:
     job = await begun(bench)
     with trio.fail_after(LIMIT_SECONDS):

@@ -96,6 +96,13 @@ def test_a_program_with_pipes(person: Person, lease: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (7, "to the one\n", "to the other\n")
 
 
+@pytest.mark.parametrize("given", ["", "a line\n", "half a line"])
+def test_input_that_ends_does_so_on_a_terminal_too(person: Person, lease: str, given: str) -> None:
+    done = person.run("exec", lease, "-t", "sh", "-c", "cat; echo end", input=given)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("end"), done
+    assert given.strip() in done.stdout
+
+
 def test_much_goes_through_as_it_is(person: Person, lease: str) -> None:
     data = os.urandom(3_000_000)
     done: Any = person.run("exec", lease, "--", "cat", input=data, text=False)
