@@ -61,6 +61,11 @@ class Outgoing:
         return self._end_sent and self.acked == self.sent
 
     @property
+    def end_said(self) -> bool:
+        """All has been sent, and the end."""
+        return self._end_sent
+
+    @property
     def end_due(self) -> bool:
         return self.ended and not self._end_sent and not self._unsent
 

@@ -97,10 +97,9 @@ class Link:
         live = self.best()
         if not live:
             return await self._first()
-        chosen = min(
-            live, key=lambda mux: (mux.moved.per_second > limits.BUSY_BYTES_PER_SECOND, len(mux.streams))
-        )
-        if chosen.moved.per_second > limits.BUSY_BYTES_PER_SECOND and self._may_have_more(live):
+        busy = limits.BUSY_BYTES_PER_SECOND
+        chosen = min(live, key=lambda mux: (mux.moved.per_second > busy, len(mux.streams)))
+        if chosen.moved.per_second > busy and self._may_have_more(live):
             with trio.move_on_after(3):
                 try:
                     return await self._dial()
@@ -221,10 +220,10 @@ class Link:
             stream.fail(error, tell=True)
 
     def _resume(self, stream: LinkStream, mux: Mux, received: int, room: int, turn: int) -> None:
+        if stream.ours and (stream.road is not mux or turn != stream.turn or stream.flowing):
+            return  # an answer that came too late, or a question for a last word that is not said yet
         if not stream.accepted:
             raise MessageInvalid("a peer wants to go on with a stream that was not agreed on")
-        if stream.ours and (stream.road is not mux or turn != stream.turn or stream.flowing):
-            return  # an answer that came too late
         if not stream.ours:
             if turn <= stream.turn:
                 return  # has moved on already
@@ -306,11 +305,15 @@ class Link:
         return mux
 
     def settle(self) -> None:
-        """Put streams of ours that wait, or travel on something worse than there is, on the best."""
-        best = self.best()
-        for stream in [stream for stream in self.streams.values() if stream.ours]:
-            if best and stream.road not in best:
+        """Put streams of ours that wait, or travel on something worse than there is, on the best. For what
+        lacks the peer's last word only, ask for that: it may be over there."""
+        if not (best := self.best()):
+            return
+        for stream in list(self.streams.values()):
+            if stream.ours and stream.road not in best:
                 self._put(stream, min(best, key=lambda mux: len(mux.streams)))
+            elif stream.lacks_last_word:
+                best[0].urgent(frames.resume(stream.number, stream.inc.received, 0, stream.turn))
 
     def greeted(self, mux: Mux, run: int) -> None:
         """The other daemon names its run: what an earlier one had open is gone with it."""

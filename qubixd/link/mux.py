@@ -306,10 +306,13 @@ class Mux:
     def _for_stream(self, frame: Frame) -> None:
         """A stream that gets nonsense ends; what comes late for one that is over or elsewhere is dropped."""
         stream = self._owner.find(frame.stream, ending=frame.kind == Kind.ABORT)
-        if stream is None or (stream.road is not self and frame.kind != Kind.ABORT):
+        if stream is None:
             return
         try:
-            self._hand(stream, frame)
+            if stream.road is self or frame.kind == Kind.ABORT:
+                self._hand(stream, frame)
+            elif stream.lacks_last_word and frame.kind == Kind.ACK:
+                stream.on_ack(frame.value, frames.window_of(frame.payload))
         except MessageInvalid as error:
             log.info("peer %s: %s", self._owner.peer.hex()[:8], error)
             stream.fail(error, tell=True)

@@ -315,6 +315,11 @@ class LinkStream(trio.abc.HalfCloseableStream):
             self._home.keep(more)
             self.kept_window += more
 
+    @property
+    def lacks_last_word(self) -> bool:
+        """A stream of the peer without a carrier, whose bytes have all come and gone, as far as we know."""
+        return not self.ours and self.road is None and self.accepted and self.inc.at_end and self.out.end_said
+
     def on_ack(self, consumed: int, window: int) -> None:
         self._keep(window)
         self.out.grant(consumed, window)
