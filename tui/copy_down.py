@@ -39,6 +39,8 @@ READ_AHEAD: Final = 8
 """Questions for files under way, so that many small ones do not wait for each other."""
 PART: Final = ".qubix-part"
 _NAME_BYTES: Final = 180
+OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+"""Not taken over from afar: who else may write here is said here."""
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Download:
         if item.name not in self._bad:
             with suppress(OSError, OverflowError):
                 path = join(self._target, item.name)
-                os.chmod(path, item.mode)
+                os.chmod(path, item.mode & ~OTHERS_WRITE)
                 os.utime(path, ns=(item.mtime_ns, item.mtime_ns))
 
     # --- one file -----------------------------------------------------------------------------
@@ -226,7 +228,7 @@ def _drop(part: _Part) -> None:
 
 def _finish(part: _Part) -> None:
     os.ftruncate(part.file, part.item.size)
-    os.fchmod(part.file, part.item.mode)
+    os.fchmod(part.file, part.item.mode & ~OTHERS_WRITE)
     with suppress(OverflowError, OSError):
         os.utime(part.file, ns=(part.item.mtime_ns, part.item.mtime_ns))
     os.replace(part.path, part.target)

@@ -35,7 +35,7 @@ from tui.copy_plan import Item, Place, read_place, tree_there
 
 LEASE = "abcdef01"
 DATA = b"numbers"
-FILE = f.Entry(b"x", "file", len(DATA), 0o640, 1_000_000_000)
+FILE = f.Entry(b"x", "file", len(DATA), 0o762, 1_000_000_000)
 WELL = TunnelEnd()
 SHA = hashlib.sha256(DATA).digest()
 
@@ -180,7 +180,8 @@ def test_a_file_that_is_not_what_was_said_gets_no_name(tmp_path: Path, said: tup
 def test_mode_and_time_come_along(tmp_path: Path) -> None:
     assert run(tmp_path, one_file(FILE, f.Data(DATA), f.End(SHA)), f"{LEASE}:x", str(tmp_path / "x")) == 0
     info = (tmp_path / "x").stat()
-    assert (info.st_mode & 0o7777, info.st_mtime_ns) == (0o640, FILE.mtime_ns)
+    # But nobody else may write here because somebody there said so.
+    assert (info.st_mode & 0o7777, info.st_mtime_ns) == (0o740, FILE.mtime_ns)
 
 
 def test_a_time_that_no_file_can_have_does_no_harm(tmp_path: Path) -> None:
