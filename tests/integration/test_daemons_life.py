@@ -44,6 +44,7 @@ async def test_a_job_lives_through_its_restart_and_its_daemons_death_and_keeps_i
         ended = trio.Event()
         nursery.start_soon(rent, bob, tmp_path, busybox_image, ended)
         workspace = await until_there(alice.root, "begun-1")
+        await until_running(alice)  # whoever ends before it is ready has failed
         check_nowhere(tmp_path, docker_engine)
         await alice.kill()  # the job ends meanwhile, and is to be begun anew
         await trio.sleep(7)
@@ -69,6 +70,12 @@ async def rent(bob: Daemon, folder: Path, image: str, ended: trio.Event) -> None
             async for _ in events:
                 pass
     ended.set()
+
+
+async def until_running(daemon: Daemon) -> None:
+    with trio.fail_after(PATIENCE_SECONDS):
+        while [lease["phase"] for lease in (await daemon.call("ps"))["leases"]] != ["running"]:
+            await trio.sleep(0.1)
 
 
 async def until_there(root: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import trio
+import trio.testing
 
 from qubixd.link.bulk import moving
 from qubixd.link.mux import BATCH_BYTES, COMPANY_SECONDS, SMALL_BATCH_BYTES, Turns
@@ -17,7 +18,13 @@ from qubixd.link.mux import BATCH_BYTES, COMPANY_SECONDS, SMALL_BATCH_BYTES, Tur
 async def test_only_other_work_makes_batches_small(
     kind: Callable[[], AbstractContextManager[None]], batch: int
 ) -> None:
-    async def work() -> None:
+    async def work(task_status: trio.TaskStatus[None]) -> None:
+        async with turns._lock:  # as long as somebody else has his turn
+            task_status.started()
+            await trio.testing.wait_all_tasks_blocked()
+            spend()
+
+    def spend() -> None:
         with kind():
             until = time.thread_time() + 20 * COMPANY_SECONDS
             while time.thread_time() < until:
@@ -26,6 +33,6 @@ async def test_only_other_work_makes_batches_small(
     turns = Turns()
     assert turns.batch_bytes == BATCH_BYTES
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(work)
+        await nursery.start(work)
         await turns.rest()
     assert turns.batch_bytes == batch
