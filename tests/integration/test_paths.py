@@ -24,12 +24,12 @@ from qubixd.wire_libp2p.identity import peer_id_of
 from tests.support.path_ends import OPENING, End, befriend, end, says
 from tests.support.wire_nodes import connected, host_and_port
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def reached(a: End, b: End) -> PathKind:
     """How a stream from a to b travels; it works."""
-    with trio.fail_after(20):
+    with trio.fail_after(50):  # after a restart several ways are waited for in vain, one after the other
         stream = await a.links.open(b.key.public, OPENING, b.wire.addresses)
         assert await says(stream, b"hello") == b"hello"
     view = a.links.view(b.key.public)
