@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 import trio
@@ -15,56 +13,21 @@ from trio.testing import MockClock
 import ledger.offers
 from protocol import messages
 from protocol.errors import WireError
-from protocol.messages import Ack, Directory, GetOffers, Heartbeat, Liveness, OfferBatch, Refusal
-from protocol.units import PeerKey, UnixMs
-from qubixd import directory, discovery, library, offers, register, sync
+from protocol.messages import Ack, GetOffers, Heartbeat, Liveness, OfferBatch, Refusal
+from protocol.units import UnixMs
+from qubixd import directory, discovery, library, offers, sync
 from qubixd.liveness import LIVENESS_TOPIC
 from qubixd.offers import TOPIC
-from qubixd.wire import Stream, StreamCut, Wire, receive_frame, send_frame
-from tests.support.deals import CONTRACT, NETWORK, offer
+from qubixd.wire import Stream, StreamCut, receive_frame, send_frame
+from tests.support.deals import offer
 from tests.support.discovery import Shop, key_of, running, until
+from tests.support.discovery_arena import MALLORY, Arena, arena, mallorys, record
 from tests.support.memory_wire import MemoryNet
 from tests.support.world_jobs import now_ms
 
 pytestmark = pytest.mark.attack
 MARKET_TOPIC = TOPIC + "RTX_40"
 PROTOCOLS = (sync.PROTOCOL, directory.PROTOCOL, discovery.RECORDS_PROTOCOL)
-MALLORY = key_of("mallory")
-
-
-@dataclass
-class Arena:
-    """An honest directory, provider and caller, and a hostile peer's wire."""
-
-    net: MemoryNet
-    dora: Shop
-    dave: Shop
-    alice: Shop
-    bob: Shop
-    mallory: Wire
-
-    @property
-    def wires(self) -> list[Wire]:
-        return [self.net.wires[one.peer] for one in (self.dora, self.dave, self.alice, self.bob)]
-
-
-@asynccontextmanager
-async def arena() -> AsyncIterator[Arena]:
-    """Runs an attack; then a new offer must reach the caller, as before it."""
-    net = MemoryNet(delay_seconds=0.02)
-    dora, dave = Shop("dora", directory=True), Shop("dave", directory=True)
-    alice, bob = Shop("alice", 7), Shop("bob")
-    async with AsyncExitStack() as stack:
-        for shop in (dora, dave, alice, bob):
-            await stack.enter_async_context(running(net, shop))
-        mallory = await stack.enter_async_context(net.wire(MALLORY.public))
-        await until(lambda: alice.service.settled and bob.service.served, 30)
-        yield Arena(net, dora, dave, alice, bob, mallory)
-        await stack.enter_async_context(running(net, Shop("carol", 8)))
-        alice.price = 9
-        alice.service.changed()
-        await until(lambda: bob.seen.items() >= {"alice": 9, "carol": 8}.items(), 10)
-        assert all(wire.counters.handler_errors == 0 for wire in net.wires.values())
 
 
 async def pour(stream: Stream, megabytes: int = 10) -> None:
@@ -166,10 +129,6 @@ async def beat(at: Arena, first: bytes, *frames: bytes) -> bool:
         except (trio.BrokenResourceError, WireError):
             return False
         return True
-
-
-def mallorys(sequence: int = 1, **changes: object) -> bytes:
-    return MALLORY.sign(replace(offer(sequence, now_ms()), gpu_class="RTX_4090", name="mallory", **changes))  # type: ignore[arg-type]  # fields of an offer
 
 
 async def test_heartbeats_of_others_are_refused(autojump_clock: MockClock) -> None:
@@ -296,166 +255,3 @@ async def test_an_offer_in_the_wrong_market_is_not_passed_on(autojump_clock: Moc
         await at.mallory.publish(TOPIC + "CPU", mallorys())
         await trio.sleep(1)
         assert at.dora.discovery.counters["offer.wrong_topic"] == 1
-
-
-# --- directories --------------------------------------------------------------------------------
-
-
-def record(peer: PeerKey, number: int = 0, **changes: object) -> Directory:
-    made = Directory(
-        sequence=now_ms(),
-        issued_at=now_ms(),
-        expires_at=UnixMs(now_ms() + 1_800_000),
-        withdrawn=False,
-        network=NETWORK,
-        contract_index=CONTRACT,
-        region="",
-        places=1_000_000,
-        addresses=(f"/ip4/66.{number % 200}.0.1/tcp/1/p2p/{peer.hex()}",),
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]  # fields of a record
-
-
-async def test_a_flood_of_directories_pushes_no_proven_one_out(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(register, "MAX_KNOWN", 64)
-    async with arena() as at:
-        await trio.sleep(120)
-        for number in range(200):
-            key = key_of(f"fake-{number}")
-            await at.mallory.publish(directory.RECORDS_TOPIC, key.sign(record(key.public, number)))
-            await trio.sleep(0.1)
-        await trio.sleep(5)
-        honest = {at.dora.peer, at.dave.peer}
-        for one in (at.bob, at.alice):
-            assert len(one.discovery.register) <= 64
-            assert one.discovery.counters["directory.no_room"] > 0
-            assert {peer for peer, _ in one.discovery.directories.in_use()} == honest
-        at.net.cut(at.bob.peer, at.dora.peer)
-        at.net.heal(at.bob.peer, at.dora.peer)
-        await until(lambda: honest <= set(at.bob.discovery.directories.reading), 300)
-
-
-async def test_directories_of_one_network_are_one_whatever_their_records_say(
-    autojump_clock: MockClock,
-) -> None:
-    net, dora, dave = (
-        MemoryNet(delay_seconds=0.02),
-        Shop("dora", directory=True),
-        Shop("dave", directory=True),
-    )
-    alice, bob = Shop("alice", 7), Shop("bob")
-    net.ips[dora.peer], net.ips[dave.peer] = "66.1.0.1", "77.1.0.1"
-    async with running(net, dora), running(net, dave):
-        await trio.sleep(5)
-        net.ips[dave.peer] = "66.1.0.2"  # now that its record names another network
-        async with running(net, alice), running(net, bob):
-            await trio.sleep(60)
-            assert len(bob.discovery.directories.in_use()) == 2
-            assert not alice.service.settled and not bob.service.served
-            assert bob.seen["alice"] == 7, "gossip goes on"
-
-
-Serve = Callable[[Stream, PeerKey], Awaitable[None]]
-
-
-def batch(offers: bytes, alive: bytes = b"", cursor: int = 1, complete: bool = False) -> bytes:
-    return messages.encode(OfferBatch(b"mallorys", cursor, complete, offers, alive))
-
-
-async def bomb(stream: Stream, peer: PeerKey) -> None:
-    await send_frame(stream, batch(zlib.compress(bytes(40 << 20), 9)))
-    await trio.sleep_forever()
-
-
-async def forgeries(stream: Stream, peer: PeerKey) -> None:
-    wrong = [mallorys(number)[:-1] + b"\0" for number in range(50)]
-    await send_frame(stream, batch(sync.pack(wrong)))
-    await trio.sleep_forever()
-
-
-async def no_zlib(stream: Stream, peer: PeerKey) -> None:
-    await send_frame(stream, batch(b"what is this"))
-    await trio.sleep_forever()
-
-
-async def half_a_sighting(stream: Stream, peer: PeerKey) -> None:
-    await send_frame(stream, batch(b"", bytes(10)))
-    await trio.sleep_forever()
-
-
-async def endless(stream: Stream, peer: PeerKey) -> None:
-    """Complete, and then the same again and again."""
-    while True:
-        await send_frame(stream, batch(sync.pack([mallorys()] * 900), complete=True))
-
-
-async def something_else(stream: Stream, peer: PeerKey) -> None:
-    await send_frame(stream, messages.encode(Ack()))
-    await trio.sleep_forever()
-
-
-@pytest.mark.parametrize("serve", [bomb, forgeries, no_zlib, half_a_sighting, endless, something_else])
-async def test_a_directory_that_breaks_the_rules_is_left_alone(
-    autojump_clock: MockClock, serve: Serve
-) -> None:
-    net = MemoryNet(delay_seconds=0.02)
-    bob = Shop("bob", use=("mallory", "dora"))
-    async with net.wire(MALLORY.public) as mallory, running(net, Shop("dora", directory=True)):
-        mallory.serve(sync.PROTOCOL, serve)
-        async with running(net, Shop("alice", 7)), running(net, bob):
-            await until(lambda: bob.discovery.counters["directory.broke_the_rules"] == 1, 200)
-            assert bob.seen["alice"] == 7
-            await trio.sleep(20)
-            assert bob.discovery.counters["directory.broke_the_rules"] == 1
-
-
-async def test_a_silent_directory_is_replaced(autojump_clock: MockClock) -> None:
-    async def silent(stream: Stream, peer: PeerKey) -> None:
-        await send_frame(stream, batch(b"", complete=True))
-        await trio.sleep_forever()
-
-    net = MemoryNet(delay_seconds=0.02)
-    bob = Shop("bob", use=("mallory",))
-    async with AsyncExitStack() as stack:
-        mallory = await stack.enter_async_context(net.wire(MALLORY.public))
-        mallory.serve(sync.PROTOCOL, silent)
-        for shop in (Shop("dora", directory=True), Shop("dave", directory=True), Shop("alice", 7), bob):
-            await stack.enter_async_context(running(net, shop))
-        await until(lambda: MALLORY.public in dict(bob.discovery.directories.in_use()), 10)
-        await until(lambda: bob.discovery.counters["directory.lost"] > 0, 60)
-        await trio.sleep(6)
-        assert MALLORY.public not in bob.discovery.directories.reading
-        assert bob.service.served and bob.seen == {"alice": 7}
-
-
-async def test_a_directory_that_hides_offers_is_replaced(
-    autojump_clock: MockClock,
-) -> None:
-    async def hiding(stream: Stream, peer: PeerKey) -> None:
-        while True:
-            await send_frame(stream, batch(b"", complete=True))
-            await trio.sleep(10)
-
-    net = MemoryNet(delay_seconds=0.02)
-    bob = Shop("bob")
-    async with AsyncExitStack() as stack:
-        mallory = await stack.enter_async_context(net.wire(MALLORY.public))
-        mallory.serve(sync.PROTOCOL, hiding)
-        for name in ("dora", "dave", "dick"):
-            await stack.enter_async_context(running(net, Shop(name, directory=True)))
-        for number in range(10):
-            await stack.enter_async_context(running(net, Shop(f"alice-{number}", 7)))
-        await stack.enter_async_context(running(net, bob))
-        await mallory.publish(directory.RECORDS_TOPIC, MALLORY.sign(record(MALLORY.public)))
-        await trio.sleep(1)
-        net.cut(bob.peer, key_of("dora").public)
-        net.cut(bob.peer, key_of("dave").public)  # so that the liar is chosen
-        await until(lambda: MALLORY.public in dict(bob.discovery.directories.in_use()), 60)
-        net.heal(bob.peer, key_of("dora").public)
-        net.heal(bob.peer, key_of("dave").public)
-        await until(lambda: bob.discovery.counters["directory.hides_offers"] == 1, 600)
-        await trio.sleep(10)
-        assert MALLORY.public not in bob.discovery.directories.reading
-        assert len(bob.seen) == 10
