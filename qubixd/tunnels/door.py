@@ -18,7 +18,6 @@ from protocol.errors import (
     JobMissing,
     JobNotRunning,
     LeaseEnded,
-    LeaseUnknown,
     PeerRefused,
     QubixError,
     StartFailed,
@@ -27,7 +26,7 @@ from protocol.errors import (
 from protocol.lease_state import Lease, Phase, Role
 from protocol.messages import OpenFiles, OpenProgram, OpenTcp, OpenUdp
 from protocol.relay_lease import is_relay
-from protocol.units import LeaseId
+from protocol.units import LeaseId, PeerKey
 from qubixd.link.pump import carry, carry_datagrams
 from qubixd.link.stream import LinkStream
 from qubixd.places import Buckets
@@ -59,7 +58,7 @@ class Book(Protocol):
 
     on_change: list[Callable[[Lease], None]]
 
-    async def get(self, lease_id: LeaseId) -> Lease: ...
+    async def shared(self, lease_id: LeaseId, peer: PeerKey, role: Role) -> Lease: ...
 
 
 @dataclass(eq=False)
@@ -118,12 +117,9 @@ class Door:
     # --- who may ------------------------------------------------------------------------------
 
     async def _admitted(self, stream: LinkStream) -> Lease:
-        """The lease, if this stream may go to its job. LeaseUnknown in the same words for one that is not
-        here and one that is another's."""
+        """The lease, if this stream may go to its job."""
         opening = stream.opening
-        lease = await self._leases.get(opening.lease_id)
-        if lease.role is not Role.PROVIDER or lease.terms.caller != stream.peer:
-            raise LeaseUnknown(f"this node has no lease {opening.lease_id.hex()[:16]}")
+        lease = await self._leases.shared(opening.lease_id, stream.peer, Role.PROVIDER)
         if is_relay(lease.terms):
             raise JobNotRunning("this lease is for a relay; there is no job to connect to")
         if lease.phase not in HOLDS:

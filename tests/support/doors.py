@@ -14,7 +14,7 @@ from protocol import file_frames as f
 from protocol.errors import LeaseUnknown
 from protocol.lease_state import Lease, Phase, Role
 from protocol.messages import OpenFiles, Terms
-from protocol.units import LeaseId, UnixMs
+from protocol.units import LeaseId, PeerKey, UnixMs
 from qubixd.link.stream import LinkStream
 from qubixd.runner import Runner
 from qubixd.tunnels.door import Door
@@ -32,10 +32,11 @@ class Book:
     leases: dict[LeaseId, Lease] = field(default_factory=dict)
     on_change: list[Callable[[Lease], None]] = field(default_factory=list)
 
-    async def get(self, lease_id: LeaseId) -> Lease:
-        if lease_id not in self.leases:
-            raise LeaseUnknown(f"this node has no lease {lease_id.hex()[:16]}")
-        return self.leases[lease_id]
+    async def shared(self, lease_id: LeaseId, peer: PeerKey, role: Role) -> Lease:
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.role is not role or lease.terms.caller != peer:
+            raise LeaseUnknown("there is no such lease with you")
+        return lease
 
     def change(self, lease_id: LeaseId = LEASE, **fields: Any) -> None:
         self.leases[lease_id] = replace(self.leases[lease_id], **fields)
