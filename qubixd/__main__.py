@@ -33,6 +33,7 @@ from qubixd.control import open_control
 from qubixd.engine_choice import choose_engine, docker_of
 from qubixd.jobfiles import disk_errors
 from qubixd.machine import machine_of
+from qubixd.memory import freeze_what_stays
 from qubixd.metrics import registry_of
 from qubixd.metrics_http import serve_metrics
 from qubixd.node import Node, run_node
@@ -105,6 +106,7 @@ async def _with_front_door(config: Config, parts: Parts, ways_to_stop: list[Call
             await nursery.start(serve_metrics, config.metrics, registry_of(node))
         async with open_control(node):
             _announce(node)
+            freeze_what_stays()
             await node.stopped.wait()
         nursery.cancel_scope.cancel()
 

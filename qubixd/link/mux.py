@@ -29,7 +29,7 @@ SMALL_BATCH_BYTES: Final = 64 * 1024
 COMPANY_SECONDS: Final = 0.000_5
 """So much processor time between two batches is not spent on bulk alone."""
 KEYSTROKE_BYTES: Final = 2_048
-"""Who sends so little does not send bulk."""
+"""Who sends so little twice running does not send bulk, of which there are odd ends."""
 POLITE_SECONDS: Final = 0.05
 """Batches stay small for so long after it."""
 PING_SECONDS: Final = 10.0
@@ -235,8 +235,10 @@ class Mux:
         if chunk := stream.out.take(most):
             parts += (frames.header(Kind.DATA, stream.number, position, len(chunk)), chunk)
             stream.on_sent()
-            if len(chunk) < KEYSTROKE_BYTES:
+            little = len(chunk) < KEYSTROKE_BYTES
+            if little and stream.sent_little:
                 self._turns.be_polite()
+            stream.sent_little = little
         if stream.out.end_due:
             parts.append(frames.header(Kind.END, stream.number, stream.out.take_end()))
         elif stream.out.room:

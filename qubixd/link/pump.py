@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import trio
 
 from protocol.errors import MessageInvalid, QubixError
-from qubixd.link.bulk import moving
+from qubixd.link.bulk import clock, spent
 from qubixd.link.stream import CHUNK_BYTES, LinkStream
 
 MAX_DATAGRAM_BYTES: Final = 65_507
@@ -108,8 +108,10 @@ class _Plain:
     async def receive(self) -> bytes:
         while True:
             try:
-                with moving():
-                    return self._sock.recv(CHUNK_BYTES)
+                begun = clock()
+                data = self._sock.recv(CHUNK_BYTES)
+                spent[0] += clock() - begun
+                return data
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
 
@@ -117,8 +119,9 @@ class _Plain:
         view = memoryview(data)
         while view:
             try:
-                with moving():
-                    view = view[self._sock.send(view) :]
+                begun = clock()
+                view = view[self._sock.send(view) :]
+                spent[0] += clock() - begun
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock)
 

@@ -59,6 +59,8 @@ class LinkStream(trio.abc.HalfCloseableStream):
         """Counts the carriers that its opener put it on."""
         self.flowing = False
         """The other side has said where it stands, on this carrier."""
+        self.sent_little = True
+        """The last time that it sent."""
         self.out, self.inc = Outgoing(), Incoming()
         self.kept_window = FIRST_WINDOW
         """The most that the other side has wanted to be on its way at once."""

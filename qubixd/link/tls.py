@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from protocol.errors import StreamBroken
 from protocol.paths import PathKind
 from protocol.units import PeerKey
-from qubixd.link.bulk import moving
+from qubixd.link.bulk import clock, spent
 
 BUFFER_BYTES: Final = 512 * 1024
 _RECORD_BYTES: Final = 16_384
@@ -172,14 +172,16 @@ class TlsCarrier:
     def _send(self) -> bool:
         """As much as the socket takes now of what is encrypted; True if that is all."""
         held = self._held or memoryview(self._out.read())
+        begun = clock()
         try:
-            with moving():
-                while held:
-                    held = held[self._sock.send(held) :]
+            while held:
+                held = held[self._sock.send(held) :]
         except BlockingIOError:
             pass
         except OSError as error:
             raise self._broken(error) from error
+        finally:
+            spent[0] += clock() - begun
         self._held = held
         return not held
 
@@ -221,8 +223,9 @@ class TlsCarrier:
         """Take in what the socket has; 0 at the end."""
         while True:
             try:
-                with moving():
-                    count = self._sock.recv_into(_raw, most)
+                begun = clock()
+                count = self._sock.recv_into(_raw, most)
+                spent[0] += clock() - begun
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
             except OSError as error:

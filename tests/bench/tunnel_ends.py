@@ -29,6 +29,7 @@ from qubixd.link.pump import carry
 from qubixd.link.stream import LinkStream
 from qubixd.link.tls import Identity, TlsDoor, tls_client
 from qubixd.relay import RELAY_PROTOCOL, Relay
+from qubixd.memory import freeze_what_stays
 from qubixd.talk import receive_bare, send_bare
 from qubixd.wire import Stream, Wire
 from qubixd.wire_libp2p import WireConfig, open_wire, peer_key_of
@@ -154,6 +155,7 @@ async def _line() -> str:
 
 
 async def _answers(wire: Wire | None, peer: PeerKey | None) -> None:
+    freeze_what_stays()
     while line := await _line():
         _say(**await _answer(json.loads(line), wire, peer))
 
