@@ -28,8 +28,8 @@ from qubixd.link.links import Links
 from qubixd.link.pump import carry
 from qubixd.link.stream import LinkStream
 from qubixd.link.tls import Identity, TlsDoor, tls_client
-from qubixd.relay import RELAY_PROTOCOL, Relay
 from qubixd.memory import freeze_what_stays
+from qubixd.relay import RELAY_PROTOCOL, Relay
 from qubixd.talk import receive_bare, send_bare
 from qubixd.wire import Stream, Wire
 from qubixd.wire_libp2p import WireConfig, open_wire, peer_key_of

@@ -12,6 +12,8 @@ import trio.testing
 
 from qubixd.link.bulk import clock, spent
 from qubixd.link.mux import BATCH_BYTES, COMPANY_SECONDS, SMALL_BATCH_BYTES, Turns
+from qubixd.link.stream import LinkStream
+from tests.support.link_pairs import link_pair
 
 
 @contextmanager
@@ -45,5 +47,19 @@ async def test_only_other_work_makes_batches_small(
     assert turns.batch_bytes == batch
 
 
-async def test_an_odd_end_of_bulk_is_no_keystroke() -> None:
-    links = await linked()
+async def test_an_odd_end_of_bulk_is_no_keystroke_but_the_next_is() -> None:
+    async with link_pair() as pair:
+        ours, theirs = await pair.open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_take_all, theirs)
+            turns = pair.caller._turns
+            for size, batch in ((100_000, BATCH_BYTES), (100, BATCH_BYTES), (100, SMALL_BATCH_BYTES)):
+                await ours.send_all(bytes(size))
+                await trio.testing.wait_all_tasks_blocked()
+                assert turns.batch_bytes == batch
+            await ours.send_eof()
+
+
+async def _take_all(stream: LinkStream) -> None:
+    while await stream.receive_some():
+        pass
