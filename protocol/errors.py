@@ -87,7 +87,14 @@ class UsageError(QubixError):
 
 
 class JobFileInvalid(UsageError):
+    """A job file that says something wrong: `problem` is what, `field` where, if it is about one field."""
+
     code = "job.invalid"
+
+    def __init__(self, sentence: str, field: str = "", problem: str = "") -> None:
+        super().__init__(sentence)
+        self.field = field
+        self.problem = problem or sentence
 
 
 class ConfigInvalid(UsageError):

@@ -55,7 +55,7 @@ from protocol.query import (
 )
 from protocol.templates import TEMPLATES, Template
 from protocol.units import MAX_QU, Qu, Seconds
-from protocol.yaml_fields import MAX_SCRIPT_CHARS, Field, compose
+from protocol.yaml_fields import MAX_SCRIPT_CHARS, Field, compose, missing
 
 T = TypeVar("T")
 MAX_FILE_BYTES: Final = 262_144
@@ -127,7 +127,7 @@ def parse(text: str) -> Job:
     resources = _known(fields["resources"].mapping(), job_resources.FIELDS) if "resources" in fields else {}
     template = _template(fields.get("template"))
     if "run" not in fields and not (template and template.run):
-        raise JobFileInvalid("line 1, run: is missing; it says what the job does")
+        missing("run", "is missing; it says what the job does")
     if "num_nodes" in fields and fields["num_nodes"].number(1, 1_000) != 1:
         fields["num_nodes"].fail("must be 1; jobs on several machines are not offered yet")
     price = fields.get("max_price")
@@ -192,7 +192,7 @@ def _image(field: Field | None, template: Template | None, wish: Wish) -> str:
     if field is None and template:
         return template.image_for(wish.gpu_count)
     if field is None:
-        raise JobFileInvalid("line 1, resources.image: is missing; name the container image to run")
+        missing("resources.image", "is missing; name the container image to run")
     text = field.text(256)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", text):
         field.fail("is not an image name such as `python:3.12`")

@@ -32,7 +32,7 @@ class Field:
     line: int
 
     def fail(self, problem: str) -> NoReturn:
-        raise JobFileInvalid(f"line {self.line}, {self.path}: {problem}")
+        raise JobFileInvalid(f"line {self.line}, {self.path}: {problem}", self.path, problem)
 
     def text(self, max_chars: int = MAX_SCRIPT_CHARS) -> str:
         if not isinstance(self.node, yaml.ScalarNode) or self.node.tag == "tag:yaml.org,2002:null":
@@ -100,6 +100,11 @@ class Field:
         if not low <= seconds <= high:
             self.fail(f"must be between {low} s and {high} s")
         return Seconds(seconds)
+
+
+def missing(path: str, problem: str) -> NoReturn:
+    """What should be there has no line of its own."""
+    raise JobFileInvalid(f"line 1, {path}: {problem}", path, problem)
 
 
 def compose(text: str) -> Field:
