@@ -136,6 +136,10 @@ class LeaseView:
     """What happens now, in words; empty when it has ended."""
     path: control_tunnels.PathView | None = None
     """How tunnels with the other side travel now; None where there are none."""
+    max_seconds: int = 0
+    """The rented time as far as the deposit reaches."""
+    started_at_ms: int = 0
+    """When the job became ready and the meter began; 0 = not yet."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from protocol.lease import max_loss, max_loss_intervals
 from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
 from protocol.messages import Progress, Terms
 from protocol.relay_lease import is_relay
-from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of
+from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of, seconds_covered
 from qubixd.book import Entry
 from qubixd.wire_libp2p import peer_id_of
 
@@ -84,6 +84,8 @@ def lease_view(lease: Lease, differences: Iterable[str] = (), told: Progress | N
         frozen=lease.frozen,
         restarts=lease.restarts,
         detail="" if lease.phase in TERMINAL else words_of(lease, told),
+        max_seconds=min(terms.max_seconds, seconds_covered(terms.price_qu_per_hour, terms.deposit)),
+        started_at_ms=lease.started_at,
     )
 
 
