@@ -104,6 +104,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             received INTEGER NOT NULL, sent INTEGER NOT NULL, gpus BLOB NOT NULL,
             PRIMARY KEY (lease_id, span_ms, start_ms)) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # What was asked an hour, one row for each hour in which there was news, later for each day. kind: gpu
+        # (subject: a class as filters compare it) or provider (subject: its key). Money in QU.
+        """CREATE TABLE prices (
+            kind TEXT NOT NULL, subject BLOB NOT NULL, span_ms INTEGER NOT NULL, start_ms INTEGER NOT NULL,
+            open INTEGER NOT NULL, high INTEGER NOT NULL, low INTEGER NOT NULL, close INTEGER NOT NULL,
+            cheapest INTEGER NOT NULL, offers INTEGER NOT NULL, gpus INTEGER NOT NULL,
+            PRIMARY KEY (kind, subject, span_ms, start_ms)) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX prices_by_age ON prices (span_ms, start_ms)",
+    ),
 )
 
 

@@ -23,6 +23,7 @@ from protocol.signing import Signed
 from protocol.units import PeerKey, UnixMs
 from qubixd import book_facts
 from qubixd.book_gpus import GpuHolders
+from qubixd.book_index import Ask as Ask
 from qubixd.book_index import Index
 from qubixd.book_log import ChangeLog
 from qubixd.book_record import Entry as Entry
@@ -269,6 +270,11 @@ class OfferBook:
         following = start + len(entries)
         values = tuple(self.values(entry, now) for entry in entries)
         return Page(entries, values, total, following if entries and following < total else None)
+
+    def asks(self, now: UnixMs) -> list[Ask]:
+        """What every live offer asks, without taking any apart."""
+        self.sweep(now)
+        return self._index.asks()
 
     def take_fresh(self) -> tuple[Fresh, ...]:
         """What was taken in since the last call, for keeping."""

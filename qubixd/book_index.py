@@ -11,7 +11,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol.query import FIELDS, Condition, Filter, SortKey, Value
 from protocol.units import PeerKey, UnixMs
@@ -27,6 +27,17 @@ _ALL: Final = -1
 
 Order = tuple[Column, int, bool]
 """What to sort by, the slots where it is known, and whether the largest comes first."""
+
+
+class Ask(NamedTuple):
+    """What a live offer asks."""
+
+    provider: PeerKey
+    gpu: str
+    """Its class as `query.gpu_key` makes it."""
+    price: int
+    """QU an hour of each GPU, or of a machine without."""
+    gpus: int
 
 
 class Words:
@@ -58,6 +69,9 @@ class Words:
     def code(self, word: Value) -> int:
         """-1 if no offer has that name."""
         return self._codes.get(word, -1) if isinstance(word, str) and word else -1
+
+    def word(self, code: int) -> str:
+        return self._words[code]
 
     def _grow(self) -> int:
         self._words.append("")
@@ -129,6 +143,13 @@ class Index:
         first = _first(found, [*orders, (self._column(_TIE), _ALL, False)], start + limit)
         slots = sorted(slots_of(first), key=lambda slot: self._place(slot, orders))
         return [self._numbers[slot] for slot in slots[start : start + limit]], found.bit_count()
+
+    def asks(self) -> list[Ask]:
+        """Of every live offer, in no particular order."""
+        columns, word = self._table.columns(), self._words[NAMES.index("gpu")].word
+        gpu, price, gpus = (columns[_COLUMNS[name]].codes for name in ("gpu", "price", "gpus"))
+        slots = self._slots.values()
+        return [Ask(self._providers[slot], word(gpu[slot]), price[slot], gpus[slot]) for slot in slots]
 
     def _live(self) -> int:
         return self._alive.columns()[0].equal(1, (1 << len(self._table)) - 1)

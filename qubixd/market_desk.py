@@ -76,6 +76,8 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
     use = catalogue.use_case(args.use_case) if args.use_case else None
     if use and sort:
         raise UsageError("--for orders by fitness and --sort by what it names; give one of them")
+    if args.after and not sort:
+        raise UsageError("only a list with `sort` can be read page by page")
     wish = Wish("", 0, 0, 0, 0, args.disk_mib)
     await _learn(node, where, sort)
     if use:
@@ -91,13 +93,14 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
         total = best.total
     else:
         if sort:
-            page = chooser.book.query(where, sort, args.limit, now())
+            page = chooser.book.query(where, sort, args.limit, now(), args.after)
         else:
             page = await chooser.cheapest(where, wish, args.limit)
         listed, total = [_Listed(entry) for entry in page.entries], page.total
     ways = await _measured(node, [one.entry for one in listed[:MAX_MEASURED]]) if args.measure else {}
-    with trio.move_on_after(SCORE_SECONDS):
-        await chooser.scores([one.entry.provider for one in listed[:MAX_SCORED]])
+    if not args.brief:
+        with trio.move_on_after(SCORE_SECONDS):
+            await chooser.scores([one.entry.provider for one in listed[:MAX_SCORED]])
     image = (args.image, await chooser.image_here(args.image)) if args.image else None
     return MarketView(
         offers=[_with_way(_view(node, one, wish, image), ways.get(one.entry.provider)) for one in listed],

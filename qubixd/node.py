@@ -19,6 +19,7 @@ from protocol.image_needs import Need
 from protocol.images import LocalImage
 from protocol.lease_state import Lease, Role
 from protocol.units import Qu, Seconds, Tick, UnixMs
+from qubixd import prices
 from qubixd.book import OfferBook
 from qubixd.choosing import Chooser
 from qubixd.config import Config
@@ -283,6 +284,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
         nursery.start_soon(node.provider.run)
     elif node.office.relay is not None:
         nursery.start_soon(node.provider.watch_balance)
+    nursery.start_soon(prices.run, node.offers, node.parts.store, node.parts.now_ms)
     nursery.start_soon(Leftovers(node.files, node.parts.store, node.parts.runner, node.parts.now_ms).run)
 
 
