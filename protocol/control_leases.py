@@ -38,6 +38,9 @@ class RunArgs:
     """Conditions on the provider in the filter language, beside the job file's own."""
     order_by: Text = ""
     """Sort keys, instead of the job file's."""
+    once: bool = False
+    """Rent nothing if a lease here has this `output_dir` already, and follow that one: so one may ask again
+    after the daemon was away in the middle."""
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ from qubixd import (
 )
 from qubixd.access import with_made
 from qubixd.node import Node
+from qubixd.once import one_wish
 from qubixd.shop import set_open, set_price
 from qubixd.views import quote_view
 from qubixd.why import code_of
@@ -235,7 +236,8 @@ async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent
     secrets = with_made(job, args.secrets)
     if not Path(args.base_dir).is_absolute() or not Path(args.output_dir).is_absolute():
         raise MessageInvalid("base_dir and output_dir must be absolute paths")
-    lease = await _hire(node, args, job, secrets, where, order, emit)
+    async with one_wish(node, args.output_dir) if args.once else contextlib.nullcontext() as before:
+        lease = before or await _hire(node, args, job, secrets, where, order, emit)
     if args.detach:
         return lease_desk.run_event(node, lease)
     return await lease_desk.follow(node, lease, emit)

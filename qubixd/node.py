@@ -82,6 +82,8 @@ class Node:
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
+    wishes: dict[str, trio.Lock] = field(compare=False, default_factory=dict)
+    """Output folders that something is being rented for, see once.py."""
     stopped: trio.Event = field(compare=False, default_factory=trio.Event)
 
     @property

@@ -1,0 +1,79 @@
+"""A front end that asks again for what it asked before: one lease, however often it was cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from protocol.control import ConfirmArgs, RunArgs, RunEvent
+from qubixd.control import confirm, run
+from tests.support.rental import Rental, rental
+from tests.support.world_jobs import job
+
+Clock = trio.testing.MockClock
+
+
+async def ask(one: Rental, confirmed: trio.Event | None = None, quoted: trio.Event | None = None) -> RunEvent:
+    """As the wizard does: with the same output folder each time; yes is said once `confirmed`."""
+
+    async def take(event: object) -> None:
+        assert isinstance(event, RunEvent)
+        if event.quote:
+            if quoted is not None:
+                quoted.set()
+            if confirmed is not None:
+                await confirmed.wait()
+            await confirm(one.bob.up, ConfirmArgs(event.quote.token, accept=True), take)
+
+    out = str(one.bob.root / "out")
+    args = RunArgs(job(seconds=3), str(one.world.root), out, ask=True, detach=True, once=True)
+    return await run(one.bob.up, args, take)
+
+
+async def test_the_same_wish_again_is_the_same_lease(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        first, second = await ask(one), await ask(one)
+        assert first.lease and second.lease and first.lease.lease_id == second.lease.lease_id
+        assert len(await one.bob.up.all_leases()) == 1
+        assert one.bob.up.wishes == {}
+
+
+async def test_a_wish_that_was_given_up_is_no_lease(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        with trio.move_on_after(5) as gave_up:
+            await ask(one, trio.Event())
+        assert gave_up.cancelled_caught
+        assert await one.bob.up.all_leases() == []
+        assert (await ask(one)).lease
+        assert len(await one.bob.up.all_leases()) == 1
+
+
+async def test_two_at_once_rent_once(tmp_path: Path, autojump_clock: Clock) -> None:
+    """The second waits for what becomes of the first."""
+    async with rental(tmp_path) as one:
+        quoted, confirmed = trio.Event(), trio.Event()
+        ids: list[str] = []
+
+        async def wish() -> None:
+            event = await ask(one, confirmed, quoted)
+            assert event.lease
+            ids.append(event.lease.lease_id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wish)
+            await quoted.wait()
+            nursery.start_soon(wish)
+            await trio.testing.wait_all_tasks_blocked()
+            confirmed.set()
+        assert len(set(ids)) == 1 and len(ids) == 2
+        assert len(await one.bob.up.all_leases()) == 1
+
+
+async def test_another_folder_is_another_wish(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with rental(tmp_path) as one:
+        await ask(one)
+        args = RunArgs(job(seconds=3), str(tmp_path), str(tmp_path / "other"), detach=True, once=True)
+        await run(one.bob.up, args, lambda event: trio.lowlevel.checkpoint())
+        assert len(await one.bob.up.all_leases()) == 2
