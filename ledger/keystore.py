@@ -15,7 +15,6 @@ import hashlib
 import os
 import secrets as random
 import stat
-import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,12 +24,12 @@ from argon2.low_level import Type, hash_secret_raw
 from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 
-from protocol.errors import DiskFull, KeystoreBroken, PassphraseWrong, SeedInvalid
+from protocol.errors import DiskFull, KeystoreBroken, PassphraseWrong
+from protocol.seeds import check_wallet_seed
 
 FORMAT: Final = "qubix-keystore"
 VERSION: Final = 1
 NODE_SEED_BYTES: Final = 32
-WALLET_SEED_LETTERS: Final = 55
 SALT_BYTES: Final = 16
 MAX_FILE_BYTES: Final = 4_096
 
@@ -59,16 +58,6 @@ class Cost:
 
 _COST_LIMIT: Final = Cost(passes=64, memory_kib=4 * 1024 * 1024, lanes=64)
 """A file that asks for more is damaged or hostile: opening it must not take the machine down."""
-
-
-def check_wallet_seed(seed: str) -> str:
-    """The seed itself; SeedInvalid naming what is wrong with it, never the seed or a letter of it."""
-    strange = next((at for at, letter in enumerate(seed, 1) if letter not in string.ascii_lowercase), None)
-    if strange is not None:
-        raise SeedInvalid(f"the wallet seed has something other than a letter a-z at position {strange}")
-    if len(seed) != WALLET_SEED_LETTERS:
-        raise SeedInvalid(f"the wallet seed has {len(seed)} letters; it must have {WALLET_SEED_LETTERS}")
-    return seed
 
 
 def create(path: Path, passphrase: bytes, secrets: Secrets, cost: Cost = Cost()) -> None:

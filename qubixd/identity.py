@@ -11,6 +11,7 @@ from escrow_bridge import qubic
 from ledger import keystore
 from ledger.keystore import Secrets
 from protocol.errors import ConfigInvalid, PassphraseWrong, SeedInvalid
+from protocol.seeds import check_wallet_seed
 from qubixd.config import Config
 from qubixd.jobfiles import write_private
 
@@ -44,7 +45,7 @@ def make_with(config: Config, seed: str, seed_file: str = "") -> Secrets:
 
 
 def _seed_from(name: str) -> str:
-    return keystore.check_wallet_seed(_read(name, SeedInvalid, "wallet seed")) if name else ""
+    return check_wallet_seed(_read(name, SeedInvalid, "wallet seed")) if name else ""
 
 
 def _passphrase(config: Config, *, create: bool) -> bytes:

@@ -1,8 +1,10 @@
-"""`python -m qubixd.wallet new|import|export`: the keystore of a data directory, without a running daemon.
+"""`python -m qubixd.wallet new|import|export|draft|identity`: the keystore of a data directory, without a
+running daemon.
 
-A program of its own, because the front end never touches keys. Seeds come from a private file or from
-standard input, and go to a new private file or, when asked for in so many words, to a terminal; never
-through arguments, logs or the environment.
+A program of its own, because the front end never makes keys. Seeds come from a private file or from
+standard input, and go to a new private file, to a pipe that was left open for them (`--to-fd`) or, when
+asked for in so many words, to a terminal; never through arguments, logs, standard output or the
+environment.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ import argparse
 import getpass
 import json
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from escrow_bridge.qubic import Wallet
-from ledger import keystore
+from escrow_bridge.qubic import Wallet, generate_seed
 from protocol.errors import ConfigInvalid, QubixError, SeedInvalid, UsageError
+from protocol.seeds import check_wallet_seed
 from qubixd.config import Config
 from qubixd.identity import KEYSTORE, load_or_create, make_with
 
@@ -58,7 +61,7 @@ def export(config: Config, options: argparse.Namespace) -> dict[str, str]:
     """The seed, into a new file of mode 0600 or onto the terminal."""
     if options.json and options.show:
         raise UsageError("--show is for a person's eyes; give --to FILE with --json")
-    if bool(options.to) == options.show:
+    if [bool(options.to), options.show, options.to_fd is not None].count(True) != 1:
         raise UsageError("say where the seed goes: --to FILE for a new private file, or --show")
     if options.show and not sys.stdout.isatty():
         raise UsageError("--show writes to a terminal only; give --to FILE to keep the seed in a file")
@@ -68,8 +71,25 @@ def export(config: Config, options: argparse.Namespace) -> dict[str, str]:
     told = {"identity": Wallet(seed).identity}
     if options.show:
         return told | {"seed": seed}
+    if options.to_fd is not None:
+        _into_pipe(options.to_fd, seed)
+        return told
     _write_new(Path(options.to), seed)
     return told | {"file": str(options.to)}
+
+
+def draft(config: Config, options: argparse.Namespace) -> dict[str, str]:
+    """A fresh seed that is kept nowhere yet: its owner shall have a copy of it first, then `import` it."""
+    if options.to_fd is None:
+        raise UsageError("say where the seed goes: --to-fd N, a pipe of whoever starts this program")
+    seed = generate_seed()
+    _into_pipe(options.to_fd, seed)
+    return {"identity": Wallet(seed).identity}
+
+
+def identity(config: Config, options: argparse.Namespace) -> dict[str, str]:
+    """Whose seed this is; kept nowhere."""
+    return {"identity": Wallet(_typed_seed()).identity}
 
 
 def _must_be_new(config: Config) -> None:
@@ -95,7 +115,7 @@ def _typed_seed() -> str:
         text = sys.stdin.readline(4_096)
     if not text.strip():
         raise SeedInvalid("no seed came in; type it, pipe it in, or name a file with --seed-file")
-    return keystore.check_wallet_seed(text.strip())
+    return check_wallet_seed(text.strip())
 
 
 def _write_new(path: Path, seed: str) -> None:
@@ -107,6 +127,16 @@ def _write_new(path: Path, seed: str) -> None:
         file.write(seed + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _into_pipe(descriptor: int, seed: str) -> None:
+    try:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            raise UsageError(f"--to-fd {descriptor} is no pipe; give --to FILE to keep the seed in a file")
+        with os.fdopen(descriptor, "w") as pipe:
+            pipe.write(seed)
+    except OSError as error:
+        raise UsageError(f"the seed was not written to --to-fd {descriptor}: {error.strerror}") from error
 
 
 def _say(text: str) -> None:
@@ -121,12 +151,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--passphrase-file", default="", help="passphrase of the keystore, mode 0600")
     parser.add_argument("--seed-file", default="", help="import: the seed, mode 0600")
     parser.add_argument("--to", default="", help="export: a file that does not exist yet")
+    parser.add_argument("--to-fd", type=int, metavar="N", help="export, draft: an inherited pipe")
     parser.add_argument("--show", action="store_true", help="export: show the seed on this terminal")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)
 
 
-ACTIONS = {"new": new, "import": import_, "export": export}
+ACTIONS = {"new": new, "import": import_, "export": export, "draft": draft, "identity": identity}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -43,6 +44,7 @@ QU_PER_CREDIT: Final = 1_000_000
 START_SECONDS: Final = 120.0
 """The contract is compiled on the way."""
 ANSWER_SECONDS: Final = 3.0
+MAX_ANSWER_BYTES: Final = 65_536
 TICKS_A_SECOND: Final = 2
 SINCE: Final = 1_760_000_000
 """A network that starts later has later ticks, so that no node takes it for an earlier one gone back."""
@@ -64,6 +66,7 @@ class PrivateNet:
     """Of a wallet with money, for a node that has none yet."""
     bootstrap: tuple[str, ...]
     log: Path
+    rpc: str = ""
 
     @property
     def options(self) -> list[str]:
@@ -114,7 +117,20 @@ async def join(directory: Path, *, wants_wallet: bool) -> PrivateNet:
         others = await _others(home, directory)
         _remember(home, directory, seed)
     chain = f"node://{ready.nodes[0]}"
-    return PrivateNet(chain, ready.contract_index, seed, others, home / "network.log")
+    return PrivateNet(chain, ready.contract_index, seed, others, home / "network.log", ready.rpc)
+
+
+async def gift(identity: str) -> int:
+    """Fill a wallet up to WALLET_QU with play money; its balance. NotFound if no private network runs, or
+    one does that gives none."""
+    ready = await _running(_home())
+    if ready is None:
+        raise NotFound("no private network runs on this machine")
+    try:
+        _, body = await _http(ready.rpc, "POST", "/devnet/v1/gift", json.dumps({"identity": identity}))
+        return int(json.loads(body)["balance"])
+    except (OSError, ValueError, KeyError, TypeError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise NotFound("the private network of this machine gave no play money") from error
 
 
 async def end() -> int:
@@ -155,15 +171,27 @@ async def _running(home: Path) -> _Running | None:
     """The one that answers now."""
     try:
         ready: _Running = convert(json.loads((home / "network.json").read_text()), _Running, "network")
-        host, port = urlsplit(ready.rpc).netloc.split(":")
-        async with asyncio.timeout(ANSWER_SECONDS):
-            reader, writer = await asyncio.open_connection(host, int(port))
-            writer.write(f"GET /live/v1/tick-info HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            answer = await reader.readuntil(b"\r\n")
-            writer.close()
+        status, _ = await _http(ready.rpc, "GET", "/live/v1/tick-info")
     except (OSError, ValueError, MessageInvalid, TimeoutError, asyncio.IncompleteReadError):
         return None
-    return ready if b" 200 " in answer and _is_ours(ready.pid) else None
+    return ready if status == HTTPStatus.OK and _is_ours(ready.pid) else None
+
+
+async def _http(rpc: str, method: str, path: str, body: str = "") -> tuple[int, bytes]:
+    """Status and body. OSError, ValueError, TimeoutError, IncompleteReadError."""
+    host, port = urlsplit(rpc).netloc.split(":")
+    async with asyncio.timeout(ANSWER_SECONDS):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            answer = await reader.read(MAX_ANSWER_BYTES)
+            while not reader.at_eof() and len(answer) < MAX_ANSWER_BYTES:
+                answer += await reader.read(MAX_ANSWER_BYTES)
+        finally:
+            writer.close()
+    status, _, rest = answer.partition(b"\r\n")
+    return int(status.split()[1]), rest.partition(b"\r\n\r\n")[2]
 
 
 def _is_ours(pid: int) -> bool:
@@ -176,7 +204,7 @@ def _is_ours(pid: int) -> bool:
 
 async def _start(home: Path, seeds: list[Path]) -> _Running:
     tick = FIRST_TICK + int(time.time() - SINCE) * TICKS_A_SECOND
-    command = module_command(DEVNET, "--json", "--first-tick", str(tick))
+    command = module_command(DEVNET, "--json", "--first-tick", str(tick), "--gift", str(WALLET_QU))
     command += [f"--fund-seed-file={seed}={WALLET_QU}" for seed in seeds]
     child = await start("private network", command, home / "network.log", START_SECONDS)
     said = {name: child.ready.get(name) for name in ("nodes", "rpc", "contract_index")}

@@ -58,9 +58,14 @@ def module_command(module: str, *options: str) -> list[str]:
 
 
 async def start(
-    name: str, command: Sequence[str], log: Path, seconds: float, env: Mapping[str, str] | None = None
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    seconds: float,
+    env: Mapping[str, str] | None = None,
+    descriptors: Sequence[int] = (),
 ) -> Child:
-    """Start `command`, in a session of its own, and wait until it is ready.
+    """Start `command`, in a session of its own with these descriptors left open, and wait until it is ready.
 
     The error it names if it ends instead, StartFailed if it says nothing in time.
     """
@@ -73,6 +78,7 @@ async def start(
             stderr=errors,
             start_new_session=True,
             env=env,
+            pass_fds=descriptors,
         )
     try:
         return Child(name, process, log, await _ready(name, process, log, seconds, since))

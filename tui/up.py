@@ -7,7 +7,8 @@ import asyncio
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from rich.text import Text
 
 from protocol.control_market import MarketArgs, MarketView
 from protocol.control_provider import ProviderArgs, ProviderView
-from protocol.errors import ConfigInvalid, DiskFull
-from tui import private_net, provider_screen, show
+from protocol.errors import ConfigInvalid, DiskFull, NotFound
+from tui import private_net, provider_screen, show, wallet_keys
 from tui.client import connect
 from tui.places import control_socket, data_dir
 from tui.private_net import PrivateNet
@@ -128,11 +129,16 @@ def _next_words(options: argparse.Namespace) -> str:
     return f"Next: {', '.join(f'`qubix {verb}`' for verb in verbs)}."
 
 
-async def start_plainly(options: argparse.Namespace) -> None:
-    """What `qubix up --detach` does without another word, for a verb that found no daemon."""
+def plain_options(directory: str | None, *, json: bool) -> argparse.Namespace:
+    """Those of `qubix up --detach` without another word."""
     plain = argparse.ArgumentParser()
     add_arguments(plain)
-    asked = plain.parse_args(["--detach"], argparse.Namespace(data_dir=options.data_dir, json=options.json))
+    return plain.parse_args(["--detach"], argparse.Namespace(data_dir=directory, json=json))
+
+
+async def start_plainly(options: argparse.Namespace) -> None:
+    """What `qubix up --detach` does without another word, for a verb that found no daemon."""
+    asked = plain_options(options.data_dir, json=options.json)
     net = await _private_net(asked)
     if net and not options.json:
         show.console(sys.stderr).print(Text(private_net.SENTENCE), soft_wrap=True)
@@ -151,17 +157,19 @@ async def _hear_offers(options: argparse.Namespace) -> None:
 
 
 async def _private_net(options: argparse.Namespace) -> PrivateNet | None:
-    """The private network of this machine, if nobody has named another."""
+    with _busy(options, "looking for the private network of this machine"):
+        return await join_private(options)
+
+
+async def join_private(options: argparse.Namespace) -> PrivateNet | None:
+    """The private network of this machine, if nobody has named another. Says nothing."""
     if options.chain or options.contract_index or not private_net.no_chain_named(options.config):
         return None
     if options.qu_per_credit is None and not private_net.is_set("qu_per_credit", options.config):
         options.qu_per_credit = str(private_net.QU_PER_CREDIT)
     directory = _made(options)
     has_wallet = options.wallet_seed_file or (directory / "keystore").exists()
-    if options.json or not sys.stderr.isatty():
-        return await private_net.join(directory, wants_wallet=not has_wallet)
-    with show.console(sys.stderr).status(Text("looking for the private network of this machine")):
-        return await private_net.join(directory, wants_wallet=not has_wallet)
+    return await private_net.join(directory, wants_wallet=not has_wallet)
 
 
 def _made(options: argparse.Namespace) -> Path:
@@ -176,12 +184,29 @@ def _made(options: argparse.Namespace) -> Path:
 
 
 async def _start(options: argparse.Namespace, net: PrivateNet | None) -> Child:
-    command = daemon_command(options, json=True, more=net.options if net else ())
+    with _busy(options, "starting the daemon"):
+        return await start_daemon(options, net)
+
+
+async def start_daemon(options: argparse.Namespace, net: PrivateNet | None, passphrase: str = "") -> Child:
+    """In the background, until it is ready; with play money on the private network. Says nothing."""
     log = _made(options) / "daemon.log"
+    with wallet_keys.passphrase_pipe(passphrase) as (words, descriptors):
+        command = daemon_command(options, json=True, more=[*(net.options if net else ()), *words])
+        child = await start("daemon", command, log, READY_SECONDS, descriptors=descriptors)
+    if net:
+        with suppress(NotFound):  # an older network gives none; the wallet says what it has
+            await private_net.gift(str(child.ready.get("identity", "")))
+    return child
+
+
+@contextmanager
+def _busy(options: argparse.Namespace, words: str) -> Iterator[None]:
     if options.json or not sys.stderr.isatty():
-        return await start("daemon", command, log, READY_SECONDS)
-    with show.console(sys.stderr).status(Text("starting the daemon")):
-        return await start("daemon", command, log, READY_SECONDS)
+        yield
+        return
+    with show.console(sys.stderr).status(Text(words)):
+        yield
 
 
 async def _settled(options: argparse.Namespace) -> ProviderView:

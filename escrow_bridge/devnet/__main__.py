@@ -126,7 +126,7 @@ class Doors:
         return [self.port and self.port + number for number in range(self.nodes)]
 
 
-async def serve(engine: Engine, doors: Doors, seed: Path, *, as_json: bool) -> None:
+async def serve(engine: Engine, doors: Doors, seed: Path, gift: Qu = Qu(0), *, as_json: bool) -> None:
     """Make ticks and answer until SIGINT or SIGTERM. Raises PortBusy."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
@@ -137,7 +137,7 @@ async def serve(engine: Engine, doors: Doors, seed: Path, *, as_json: bool) -> N
             nursery.start_soon(trio.serve_listeners, Server(engine).handle, [listener])
             nodes.append(_address(listener))
         listener = await _listen(doors.rpc_port)
-        nursery.start_soon(trio.serve_listeners, RpcServer(engine).handle, [listener])
+        nursery.start_soon(trio.serve_listeners, RpcServer(engine, gift=gift).handle, [listener])
         nursery.start_soon(make_ticks, engine)
         ready = {
             "nodes": nodes,
@@ -195,6 +195,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH=AMOUNT",
         help="give QU to the wallet of the seed in a file",
     )
+    parser.add_argument(
+        "--gift", type=int, default=0, metavar="QU", help="fill any account up to that on request (RPC)"
+    )
     parser.add_argument("--json", action="store_true", help="announce readiness as one JSON line")
     parser.add_argument("--verbose", action="store_true", help="log what is dropped and why")
     return parser.parse_args(argv)
@@ -213,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with seed_file(arguments.seed_file) as seed:
             funds.append(parse_fund_seed_file(f"{seed}={SEED_QU}"))
             engine = build_engine(rules, funds, Tick(arguments.first_tick))
-            trio.run(partial(serve, engine, doors, seed, as_json=arguments.json))
+            trio.run(partial(serve, engine, doors, seed, _gift(arguments.gift), as_json=arguments.json))
     except* QubixError as group:
         error = _first(group)
         sys.stderr.write(f"error: {error} [{error.code}]\n")
@@ -229,6 +232,12 @@ def _first(group: BaseExceptionGroup[QubixError]) -> QubixError:
 def _check_tick(tick: int) -> None:
     if not FIRST_TICK <= tick <= LAST_FIRST_TICK:
         raise UsageError(f"the first tick is {FIRST_TICK} to {LAST_FIRST_TICK}")
+
+
+def _gift(amount: int) -> Qu:
+    if not 0 <= amount <= SEED_QU:
+        raise UsageError(f"--gift is 0 to {SEED_QU} QU")
+    return Qu(amount)
 
 
 def _rules(arguments: argparse.Namespace) -> Rules:

@@ -152,6 +152,12 @@ class Engine:
         known = self.host.entity(owner)
         return None if known is None else EntityRecord(*astuple(known))
 
+    def fill_up(self, owner: QubicId, to: Qu) -> Qu:
+        """Give an account so much that it has `to`, or nothing if it has; its balance."""
+        if (missing := to - self.host.balance(owner)) > 0:
+            self.host.credit(owner, missing)
+        return Qu(self.host.balance(owner))
+
     def past(self, tick: Tick) -> dict[bytes, bytes] | None:
         """Digest -> raw transaction of a past tick, in slot order; None if it is not past or too old."""
         return self._past.get(tick)

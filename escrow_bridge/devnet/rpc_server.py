@@ -1,7 +1,8 @@
 """The devnet's public HTTP RPC: the Live and the Archive service over one engine, as Qubic serves them.
 
 Bodies are JSON; 64-bit integers are strings, errors `{code, message, details}` with gRPC's codes. Paths
-and field names as in the descriptions that Qubic publishes for its partners. HTTP itself is h11's.
+and field names as in the descriptions that Qubic publishes for its partners. HTTP itself is h11's. One
+thing no network has: a devnet that was told so gives play money to whoever asks.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from escrow_bridge.qubic import (
     transaction_hash,
 )
 from protocol.errors import MessageInvalid, UsageError
-from protocol.units import Tick
+from protocol.units import Qu, Tick
 
 _LOG: Final = logging.getLogger(__name__)
 LIVE: Final = "/live/v1"
 ARCHIVE: Final = "/query/v1"
+GIFT: Final = "/devnet/v1/gift"
 ARCHIVE_LAG_TICKS: Final = 2
 """How many past ticks the archive has not processed yet."""
 MAX_BODY_BYTES: Final = 16_384
@@ -60,6 +62,8 @@ class RpcServer:
 
     engine: Engine
     archive_lag_ticks: int = ARCHIVE_LAG_TICKS
+    gift: Qu = Qu(0)
+    """Any account is filled up to that on request; 0: none is."""
     connections: int = 0
 
     async def handle(self, stream: trio.abc.Stream) -> None:
@@ -225,6 +229,16 @@ def _balance(engine: Engine, identity: str) -> Body:
     }
 
 
+def _gift(server: RpcServer, request: Body) -> Body:
+    if not server.gift:
+        raise _Refused(NOT_FOUND, "this devnet gives no money away")
+    try:
+        owner = parse_identity(str(request.get("identity")))
+    except UsageError:
+        raise _Refused(INVALID_ARGUMENT, "invalid identity") from None
+    return {"balance": str(server.engine.fill_up(owner, server.gift))}
+
+
 def _broadcast(server: RpcServer, request: Body) -> Body:
     raw = _bytes(request, "encodedTransaction", MAX_TRANSACTION_BYTES)
     try:
@@ -326,6 +340,7 @@ def _transaction(raw: bytes) -> Body:
 _HANDLERS: Final[dict[tuple[str, str], Callable[[RpcServer, Body], Body]]] = {
     ("GET", f"{LIVE}/tick-info"): _tick_info,
     ("POST", f"{LIVE}/broadcast-transaction"): _broadcast,
+    ("POST", GIFT): _gift,
     ("POST", f"{LIVE}/querySmartContract"): _query_contract,
     ("GET", f"{ARCHIVE}/getLastProcessedTick"): _last_processed_tick,
     ("GET", f"{ARCHIVE}/getProcessedTickIntervals"): _intervals,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ledger import keystore
 from ledger.keystore import Cost, Secrets
 from protocol.errors import DiskFull, KeystoreBroken, PassphraseWrong, SeedInvalid
+from protocol.seeds import check_wallet_seed
 
 CHEAP = Cost(passes=1, memory_kib=16, lanes=1)
 WALLET_SEED = "q" * 54 + "b"
@@ -165,4 +166,4 @@ def test_a_wrong_wallet_seed_is_explained_without_showing_it(path: Path, seed: s
 
 
 def test_a_right_wallet_seed_passes() -> None:
-    assert keystore.check_wallet_seed(WALLET_SEED) == WALLET_SEED
+    assert check_wallet_seed(WALLET_SEED) == WALLET_SEED
