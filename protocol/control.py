@@ -27,6 +27,7 @@ from protocol import (
     control_relay,
     control_tunnels,
     control_wallet,
+    control_watch,
 )
 from protocol.codec import convert, unpack
 from protocol.control_leases import ConfirmArgs as ConfirmArgs
@@ -89,6 +90,7 @@ VERBS: Final[dict[str, type]] = {
     "resume": ResumeArgs,
     "restart": RestartArgs,
     "wait": WaitArgs,
+    "watch": control_watch.WatchArgs,
     "relay": control_relay.RelayArgs,
     "rent_relay": control_relay.RentRelayArgs,
     "wallet": control_wallet.WalletArgs,
@@ -161,6 +163,7 @@ ANSWERS: Final[dict[str, type]] = {
     "resume": RunEvent,
     "restart": RunEvent,
     "wait": RunEvent,
+    "watch": Done,
     "relay": control_relay.RelaysView,
     "rent_relay": RunEvent,
     "wallet": control_wallet.WalletView,
@@ -175,6 +178,7 @@ EVENTS: Final[dict[str, type]] = {
     "tunnel": control_tunnels.PathView,
     "forward": control_tunnels.ForwardEvent,
     "wait": RunEvent,
+    "watch": control_watch.WatchEvent,
     "rent_relay": RunEvent,
     "send": control_wallet.WaitingEvent,
     "stake": control_wallet.WaitingEvent,

@@ -321,6 +321,11 @@ def _silence_ms(lease: Lease) -> int:
     return max(300_000, 20 * lease.terms.interval_seconds * 1_000)
 
 
+def quiet_ms(lease: Lease, now: UnixMs) -> int:
+    """How long ago the provider of a LIVE lease was last heard of, or this node last woke up."""
+    return now - (lease.timer_at - _silence_ms(lease))
+
+
 def _at(now: UnixMs, patience_ms: int) -> UnixMs:
     return UnixMs(now + patience_ms)
 

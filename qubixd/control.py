@@ -46,6 +46,7 @@ from qubixd import (
     stake_desk,
     tunnel_desk,
     wallet_desk,
+    watch_desk,
 )
 from qubixd.access import with_made
 from qubixd.node import Node
@@ -362,6 +363,7 @@ VERBS: Final[dict[str, Verb]] = {
     "resume": lease_desk.resume,
     "restart": lease_desk.restart,
     "wait": lease_desk.wait,
+    "watch": watch_desk.watch,
     "relay": relay_desk.relays,
     "rent_relay": rent_relay,
     "wallet": wallet,

@@ -46,15 +46,16 @@ async def follow(node: Node, lease: Lease, emit: Emit) -> control.RunEvent:
 
 async def ps(node: Node, args: control.PsArgs, emit: Emit) -> control.PsView:
     leases = await node.all_leases()
-    shown = (
+    listed = (
         one
         for one in leases
         if args.all or one.phase not in TERMINAL or one.lease_id in node.reconciler.standing
     )
-    return control.PsView([_shown(node, one) for one in shown])
+    return control.PsView([shown(node, one) for one in listed])
 
 
-def _shown(node: Node, lease: Lease) -> control.LeaseView:
+def shown(node: Node, lease: Lease) -> control.LeaseView:
+    """A lease with all that this node knows beside it."""
     differences = [one.code for one in node.reconciler.standing.get(lease.lease_id, ())]
     view = lease_view(lease, differences, node.desk.progress.get(lease.lease_id))
     path = node.connections.view(lease) if lease.phase not in TERMINAL else None
