@@ -53,7 +53,7 @@ def _caller(before: Lease | None, after: Lease) -> Iterator[tuple[str, Severity,
         yield "lease.ready", "good", "is ready: the machine is yours and the job runs"
     if before and after.phase in LIVE and _used(before) < BUDGET_PERMILLE <= _used(after):
         minutes = (after.terms.max_seconds - after.seconds) // 60
-        yield "lease.budget", "warning", f"has used 80 % of its rented time; {minutes} minutes are left"
+        yield "lease.budget", "warning", f"has used 80 % of its rented time ({minutes} min left)"
 
 
 def _provider(before: Lease | None, after: Lease) -> Iterator[tuple[str, Severity, str]]:
