@@ -19,6 +19,7 @@ import yaml
 from protocol import jobspec
 from protocol.errors import JobFileInvalid
 from protocol.jobspec import Job
+from protocol.ports import KINDS
 
 CPU_IMAGE: Final = "python:3.12-slim"
 """Where neither an image nor a template is named and no GPU is wanted."""
@@ -40,12 +41,14 @@ FIELDS: Final[Mapping[str, str]] = {
     "max_price": "max_price",
     "idle_stop": "idle_stop",
     "restart": "restart",
+    "restarts": "restarts",
     "ready": "ready",
     "ports": "ports",
     "envs": "envs",
     "secrets": "secrets",
     "files": "file_mounts",
     "outputs": "outputs",
+    "filter": "filter",
 }
 """Field of a draft -> field of the job file, in the order in which they are written."""
 MONEY: Final = frozenset({"budget", "max_price"})
@@ -73,16 +76,19 @@ class Draft:
     """QU per hour, all in."""
     idle_stop: str = ""
     restart: str = ""
+    restarts: str = ""
     ready: str = ""
     internet: bool = False
     ports: tuple[str, ...] = ()
-    """Such as 8888 or 47998/udp."""
+    """Such as 8888, 47998/udp, or 8888/http for one with a page."""
     envs: tuple[str, ...] = ()
     """NAME=VALUE."""
     secrets: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     """PLACE-HERE or PLACE-HERE:PLACE-IN-THE-JOB."""
     outputs: tuple[str, ...] = ()
+    filter: str = ""
+    """Conditions on the provider, in the language of the market."""
 
 
 _GOOD: Final = Draft(image="a", command="a")
@@ -168,9 +174,16 @@ def _value(draft: Draft, field: str) -> Any:
         return dict(_pair(entry, "envs", "=", "NAME=VALUE") for entry in value)
     if field == "files":
         return _mounts(value)
+    if field == "ports":
+        return [_port(entry.strip()) for entry in value if entry.strip()]
     if isinstance(value, tuple):
         return [_printable(field, one.strip()) for one in value if one.strip()]
     return _printable(field, re.sub(r"(?<=\d)[,_ ](?=\d)", "", value.strip()) if field in MONEY else value)
+
+
+def _port(entry: str) -> str | dict[str, str]:
+    number, _, kind = _printable("ports", entry).partition("/")
+    return {"port": number, "kind": kind} if kind in KINDS else entry
 
 
 def _mounts(entries: Sequence[str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from tui.client import Client, connect, error_of
 from tui.keys import keys_of
 from tui.places import control_socket, data_dir
 from tui.safe import safe_line
+from tui.ssh_keys import Keys
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -121,7 +122,7 @@ def request(options: argparse.Namespace) -> RunArgs:
         job_yaml=text,
         base_dir=str(path.absolute().parent),
         output_dir=str(_output_dir(options.output, job.name)),
-        secrets=_secrets(job, options),
+        secrets=secrets_of(job, keys_of(options)),
         max_price_qu_per_hour=price,
         provider=options.provider,
         detach=options.detach,
@@ -150,14 +151,14 @@ def _read_text(path: Path) -> str:
         raise JobFileInvalid(f"cannot read the job file {path}: {error.strerror}") from error
 
 
-def _secrets(job: jobspec.Job, options: argparse.Namespace) -> dict[str, str]:
+def secrets_of(job: jobspec.Job, keys: Keys) -> dict[str, str]:
     """From the environment; the SSH key from the keys here. The daemon makes what else can be made."""
     made, values = job.makes, {}
     for name in job.secrets:
         if name in os.environ:
             values[name] = os.environ[name]
         elif made.get(name) == "ssh_public_key":
-            values[name] = keys_of(options).used().public
+            values[name] = keys.used().public
         elif name not in made:
             raise JobFileInvalid(f"the job needs the secret {name}; set it in the environment and run again")
     return values

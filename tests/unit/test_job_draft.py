@@ -38,7 +38,7 @@ FULL = Draft(
     restart="on_failure",
     ready="test -s x",
     internet=True,
-    ports=("8888", "47998/udp"),
+    ports=("8888/http", "47998/udp"),
     envs=("LEVEL=3", "URL=a=b"),
     secrets=("TOKEN",),
     files=("train.py", "./data/", "/etc/hosts:hosts.txt"),
@@ -53,7 +53,10 @@ def test_every_field_arrives() -> None:
     assert job.script == "pip install torch\npython train.py\necho done"
     assert (job.max_seconds, job.budget, job.max_price_qu_per_hour) == (5_400, 1_000_000, 900_000)
     assert (job.life.idle_seconds, job.life.restart, job.life.ready) == (1_800, "on_failure", "test -s x")
-    assert [(port.port, port.protocol) for port in job.ports] == [(8888, "tcp"), (47998, "udp")]
+    assert [(one.port, one.protocol, one.kind) for one in job.ports] == [
+        (8888, "tcp", "http"),
+        (47998, "udp", "other"),
+    ]
     assert (job.envs, job.secrets) == ({"LEVEL": "3", "URL": "a=b"}, ("TOKEN",))
     assert job.file_mounts == {"train.py": "train.py", "data": "./data/", "hosts.txt": "/etc/hosts"}
     assert job.outputs == ("result.json",)
@@ -107,6 +110,7 @@ def test_files_come_along_that_a_command_names_below_here() -> None:
         ({"restart": "maybe"}, "must be one of"),
         ({"ports": ("70000",)}, "must be a port"),
         ({"ports": ("80", "80")}, "a second port"),
+        ({"ports": ("x/http",)}, "must be a number"),
         ({"envs": ("A",)}, "must be NAME=VALUE"),
         ({"envs": ("1A=x",)}, "is not a variable name"),
         ({"secrets": ("a-b",)}, "must be the name"),
