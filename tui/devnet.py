@@ -8,7 +8,7 @@ import sys
 
 from rich.text import Text
 
-from tui import private_net
+from tui import practice, private_net
 from tui.processes import module_command
 from tui.verbs import tell
 
@@ -41,6 +41,7 @@ def devnet_command(options: argparse.Namespace) -> list[str]:
 
 async def devnet(options: argparse.Namespace) -> int:
     if options.end:
+        await practice.end_provider()
         number = await private_net.end()
         return tell(options, {"ended": number}, Text(f"The private network (process {number}) ends."))
     sys.stdout.flush()

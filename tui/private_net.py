@@ -109,7 +109,7 @@ def is_set(name: str, config_file: str | None) -> bool:
 
 async def join(directory: Path, *, wants_wallet: bool) -> PrivateNet:
     """Find the network or start it, and be one of its members. ConfigInvalid, StartFailed."""
-    home = _home()
+    home = net_home()
     async with _alone(home):
         seeds = _seeds(home)
         ready = await _running(home) or await _start(home, seeds)
@@ -123,7 +123,7 @@ async def join(directory: Path, *, wants_wallet: bool) -> PrivateNet:
 async def gift(identity: str) -> int:
     """Fill a wallet up to WALLET_QU with play money; its balance. NotFound if no private network runs, or
     one does that gives none."""
-    ready = await _running(_home())
+    ready = await _running(net_home())
     if ready is None:
         raise NotFound("no private network runs on this machine")
     try:
@@ -135,7 +135,7 @@ async def gift(identity: str) -> int:
 
 async def end() -> int:
     """End the network; the number of its process. NotFound if none runs."""
-    home = _home()
+    home = net_home()
     async with _alone(home):
         ready = await _running(home)
         if ready is None:
@@ -146,7 +146,8 @@ async def end() -> int:
         return ready.pid
 
 
-def _home() -> Path:
+def net_home() -> Path:
+    """Where everything of the private network lies."""
     home = data_home() / "qubix-devnet"
     try:
         for folder in (home, home / "wallets", home / "members"):

@@ -30,6 +30,7 @@ Report = Callable[[Step], None]
 
 @dataclass(frozen=True)
 class Started:
+    identity: str
     child: Child
     net: PrivateNet | None
     """None where a chain is named."""
@@ -45,7 +46,8 @@ async def start_node(directory: Path, report: Report, passphrase: str = "") -> S
     report("daemon")
     child = await up.start_daemon(options, net, passphrase)
     report("wallet")
-    return Started(child, net, await _wallet(directory, with_money=net is not None))
+    identity = str(child.ready.get("identity", ""))
+    return Started(identity, child, net, await _wallet(directory, with_money=net is not None))
 
 
 async def _wallet(directory: Path, *, with_money: bool) -> WalletView | None:

@@ -23,6 +23,8 @@ from tui.processes import module_command
 KEYSTORE: Final = "keystore"
 UNLOCK_FILE: Final = "passphrase"
 """Lies beside the keystore where nobody chose a passphrase (qubixd/identity.py)."""
+BACKUP_OPEN: Final = "seed-not-backed-up"
+"""Lies there until somebody has shown that he has a copy."""
 MAX_PASSPHRASE_BYTES: Final = 1_024
 MAX_SEED_BYTES: Final = 256
 
@@ -40,6 +42,31 @@ def has_keys(directory: Path) -> bool:
 def wants_passphrase(directory: Path) -> bool:
     """Whether its owner has to type one before these keys can be used."""
     return has_keys(directory) and not (directory / UNLOCK_FILE).exists()
+
+
+def remember_backup(directory: Path, *, done: bool) -> None:
+    """Whether its owner has shown that he has a copy of the seed; until then the wallet reminds him."""
+    if done:
+        (directory / BACKUP_OPEN).unlink(missing_ok=True)
+    else:
+        (directory / BACKUP_OPEN).touch(0o600)
+
+
+def backup_open(directory: Path) -> bool:
+    return (directory / BACKUP_OPEN).exists()
+
+
+def trouble_in_passphrase(passphrase: str) -> str:
+    """Why this is none, in a sentence; "" if it is one."""
+    if not passphrase:
+        return "No passphrase was typed. Type one, or go on without."
+    if not passphrase.isprintable() or len(passphrase.encode(errors="replace")) > MAX_PASSPHRASE_BYTES:
+        return (
+            f"A passphrase is one line of at most {MAX_PASSPHRASE_BYTES} bytes, without control characters."
+        )
+    if passphrase != passphrase.strip():
+        return "It begins or ends with a space that nobody would see. Leave that out."
+    return ""
 
 
 async def draft(directory: Path) -> OwnSeed:
@@ -71,12 +98,11 @@ def passphrase_pipe(passphrase: str) -> Iterator[tuple[list[str], tuple[int, ...
     if not passphrase:
         yield [], ()
         return
-    content = passphrase.encode()
-    if len(content) > MAX_PASSPHRASE_BYTES or not passphrase.isprintable():
-        raise UsageError(f"a passphrase is one line of at most {MAX_PASSPHRASE_BYTES} bytes")
+    if trouble := trouble_in_passphrase(passphrase):
+        raise UsageError(trouble)
     reading, writing = os.pipe()
     try:
-        os.write(writing, content)
+        os.write(writing, passphrase.encode())
         os.close(writing)
         yield ["--passphrase-file", f"/dev/fd/{reading}"], (reading,)
     finally:

@@ -1,0 +1,225 @@
+"""The first start: from nothing to a wallet, a daemon and the market, in under a minute.
+
+Nothing is on the disk before the seed was shown (or typed) and the passphrase chosen, so that everything
+before can be done again: Escape goes back, to the very first screen and out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.widgets import Button, Input, Label
+
+from protocol.errors import QubixError
+from tui import practice, show, wallet_keys
+from tui.safe import safe_line
+from tui.screens.journey import Journey, Step, Words
+from tui.screens.seed_steps import ShowSeedStep, TypeSeedStep
+from tui.screens.start_node import StartStep, chain_words, place_words
+from tui.starting import Started
+from tui.wallet_keys import OwnSeed
+
+GOOD_PASSPHRASE_CHARS: Final = 12
+
+
+class FirstRunScreen(Journey):
+    """True once a daemon runs and the market shall be shown; False if somebody wants out."""
+
+    NAME = "first start"
+    HELP = (
+        "This sets up qubix on this machine: a wallet that only you hold, and a daemon that runs in the "
+        "background. Nothing is written before you have seen your seed, and Escape always goes back."
+    )
+    backed_up = False
+
+    def first(self) -> Step:
+        return WelcomeStep()
+
+    def seed_shown(self, seed: OwnSeed, *, checked: bool) -> None:
+        self.backed_up = checked
+        self.go(ChoosePassphraseStep(seed))
+
+    def start(self, seed: OwnSeed, passphrase: str) -> None:
+        self.go(StartStep(self.started, seed=seed.letters, passphrase=passphrase))
+
+    def started(self, started: Started) -> None:
+        wallet_keys.remember_backup(self.directory, done=self.backed_up)
+        self.go(ReadyStep(started))
+
+
+class WelcomeStep(Step):
+    TITLE = "Welcome"
+    BUTTONS = (("make", "Make a new wallet"), ("have", "I have a seed"), ("quit", "Quit"))
+
+    @property
+    def first_run(self) -> FirstRunScreen:
+        assert isinstance(self.screen, FirstRunScreen)
+        return self.screen
+
+    def compose_step(self) -> ComposeResult:
+        yield Words(Text("Rent computers from people, or rent out yours.", "bold"))
+        yield Words(
+            "Nobody is in the middle: your machine talks to theirs, and jobs are paid by the second from a "
+            "wallet that only you hold."
+        )
+        yield Words("There is nothing of qubix on this machine yet. In less than a minute there will be:")
+        yield Words(
+            "1  a wallet: a seed of 55 letters, and what to do with it\n"
+            "2  a daemon: runs in the background and meets other machines\n"
+            "3  the market: what can be rented now, and for how much"
+        )
+        yield Words(f"Network   {chain_words()}\nFiles     {place_words(self.journey.directory)}")
+
+    @on(Button.Pressed, "#make")
+    def _make(self) -> None:
+        self.run_worker(self._draft(), exclusive=True)
+
+    async def _draft(self) -> None:
+        try:
+            seed = await wallet_keys.draft(self.journey.directory)
+        except QubixError as error:
+            self.say(str(error))
+            return
+        journey = self.first_run
+        journey.go(ShowSeedStep(seed, lambda checked: journey.seed_shown(seed, checked=checked)))
+
+    @on(Button.Pressed, "#have")
+    def _have(self) -> None:
+        journey = self.first_run
+        journey.go(TypeSeedStep(lambda seed: journey.seed_shown(seed, checked=True)))
+
+    @on(Button.Pressed, "#quit")
+    def _quit(self) -> None:
+        self.journey.dismiss(False)
+
+
+class ChoosePassphraseStep(Step):
+    """One, or none."""
+
+    TITLE = "A passphrase, if you want one"
+    BUTTONS = (("none", "Go on without one"), ("use", "Use this passphrase"))
+
+    def __init__(self, seed: OwnSeed) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def compose_step(self) -> ComposeResult:
+        yield Words(
+            f"Your keys will lie in {place_words(self.journey.directory / wallet_keys.KEYSTORE)}, sealed."
+        )
+        yield Words(
+            "Without a passphrase the daemon opens them by itself. That is simple, and right for a machine "
+            "that is yours alone: whoever can read your files could take the money."
+        )
+        yield Words(
+            "With one, they are of no use to a thief. You type it whenever the daemon starts, and nobody can "
+            "tell it to you again; your seed still brings the money back."
+        )
+        for name, label in (("first", "Passphrase"), ("second", "Again")):
+            with Horizontal(classes="row"):
+                yield Label(label, classes="name")
+                yield Input(id=name, password=True, compact=True, max_length=wallet_keys.MAX_PASSPHRASE_BYTES)
+        yield Words(id="strength", classes="quiet")
+
+    def take_focus(self) -> None:
+        self.query_one("#none", Button).focus()
+
+    @on(Input.Changed)
+    def _typed(self) -> None:
+        self.say("")
+        length = len(self.query_one("#first", Input).value)
+        short = 0 < length < GOOD_PASSPHRASE_CHARS
+        words = f"{length} characters; {GOOD_PASSPHRASE_CHARS} or more are hard to guess." if short else ""
+        self.query_one("#strength", Words).update(words)
+
+    @on(Button.Pressed, "#none")
+    def _none(self) -> None:
+        if self.query_one("#first", Input).value or self.query_one("#second", Input).value:
+            self.say("You have typed a passphrase. Use it, or empty both fields to go on without one.")
+            return
+        self._start("")
+
+    @on(Input.Submitted, "#first")
+    def _to_second(self) -> None:
+        self.query_one("#second", Input).focus()
+
+    @on(Input.Submitted, "#second")
+    @on(Button.Pressed, "#use")
+    def _use(self) -> None:
+        first, second = (self.query_one(name, Input).value for name in ("#first", "#second"))
+        trouble = wallet_keys.trouble_in_passphrase(first)
+        if not trouble and first != second:
+            trouble = "The two are not the same; type the second one again."
+        self.say(trouble)
+        if not trouble:
+            self._start(first)
+
+    def _start(self, passphrase: str) -> None:
+        assert isinstance(self.screen, FirstRunScreen)
+        self.screen.start(self._seed, passphrase)
+
+
+class ReadyStep(Step):
+    """What there is now, and what to do with it."""
+
+    TITLE = "Ready"
+    BACK = False
+    BUTTONS = (("market", "Open the market"), ("practice", "Start a practice provider"))
+
+    def __init__(self, started: Started) -> None:
+        super().__init__()
+        self._started = started
+
+    def compose_step(self) -> ComposeResult:
+        wallet, net = self._started.wallet, self._started.net
+        yield Words(Text("All set: the daemon runs, and goes on when you close this.", "bold"))
+        money = (
+            f"{show.qu(wallet.balance)} QU{' of play money' if net else ''}" if wallet else "not known yet"
+        )
+        yield Words(f"Wallet    {money}\nIdentity  {safe_line(self._started.identity)}")
+        if not (wallet and wallet.balance):
+            yield Words(
+                "To rent, send some QU to this identity; the wallet shows it as a picture, too (key 3)."
+            )
+        yield Words(
+            "1  The market lists machines. Mark one and press Enter, or press n for a new job.\n"
+            "2  Every screen has its keys in the last line, and ? explains it.\n"
+            "3  `qubix down` ends the daemon; `qubix` comes back here."
+        )
+        if net:
+            yield Words(
+                "On this network there is only what runs on this machine. A practice provider is a second "
+                "daemon that offers this machine to you, so that there is something to rent.",
+                id="practice-words",
+            )
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one("#practice", Button).display = self._started.net is not None
+
+    @on(Button.Pressed, "#market")
+    def _market(self) -> None:
+        self.journey.dismiss(True)
+
+    @on(Button.Pressed, "#practice")
+    def _practice(self, event: Button.Pressed) -> None:
+        event.button.disabled = True
+        event.button.label = "Starting it ..."
+        self.run_worker(self._start_practice(event.button), exclusive=True)
+
+    async def _start_practice(self, button: Button) -> None:
+        try:
+            await practice.start_provider(self.journey.directory)
+        except QubixError as error:
+            self.say(str(error))
+            button.disabled = False
+            button.label = "Start a practice provider"
+            return
+        button.label = "A practice provider runs"
+        self.query_one("#market", Button).focus()
+        words = "A practice provider offers this machine now. `qubix devnet --end` ends it with the network."
+        self.query_one("#practice-words", Words).update(words)
