@@ -11,6 +11,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from protocol.control_schedule import ScheduleText, ScheduleView
+
 STANDARD_DISK_MIB: Final = 10_240
 """The disk whose price is in an all-in price where nobody says how much is needed."""
 MAX_TEXT: Final = 4_096
@@ -22,10 +24,13 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 
 @dataclass(frozen=True)
 class OfferArgs:
-    """Set the price of this machine, or withdraw (`withdraw`) or put back its offer. Shows it anyway."""
+    """Set the price of this machine or its schedule ("": none), or withdraw (`withdraw`) or put back its
+    offer. Shows it anyway."""
 
     price_qu_per_hour: Annotated[int, Meta(ge=0)] | None = None
     withdraw: bool | None = None
+    schedule: ScheduleText | None = None
+    """In the words of docs/provider.md."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +156,15 @@ class OfferView:
     """Newest CUDA version of its driver, such as "12.4"; empty without one."""
     internet: bool = False
     """Jobs may have it there."""
+    closes_in_s: int | None = None
+    """Jobs whose rented time is longer are not taken; None: it does not close."""
 
 
 @dataclass(frozen=True)
 class OfferAnswer:
     offer: OfferView | None
     """None on a machine that offers nothing."""
+    schedule: ScheduleView | None = None
 
 
 @dataclass(frozen=True)

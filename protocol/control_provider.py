@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from protocol.control_schedule import ScheduleView
+
 DAYS: Final = 14
 """Days of earnings told one by one."""
 LAST_ENDED: Final = 10
@@ -73,10 +75,13 @@ class ShopView:
     region: str
     gpu_class: str
     price_qu_per_hour: int
-    """Of each GPU, or of the machine without one."""
+    """Of each GPU, or of the machine without one, at this moment."""
     storage_qu_per_tib_hour: int
     suggested_low_qu_per_hour: int
     suggested_high_qu_per_hour: int
+    usual_price_qu_per_hour: int = 0
+    """Where the schedule names no other."""
+    schedule: ScheduleView | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ QubixError                      exit  code
     PassphraseWrong                   wallet.passphrase_wrong
     FilesInvalid                      job.files_invalid
     QueryInvalid                      query.invalid
+    ScheduleInvalid                   schedule.invalid
   NotFound                         3
     LeaseUnknown                      lease.unknown
     NoOffer                           market.no_offer
@@ -18,6 +19,7 @@ QubixError                      exit  code
     QuoteChanged                      quote.changed
     QuoteExpired                      quote.expired
     CapacityTaken                     quote.capacity_taken
+    ShopCloses                        quote.shop_closes
     QuoteDeclined                     quote.declined
     AskedTooOften                     peer.asked_too_often
     RelayRefused                      relay.refused
@@ -121,12 +123,27 @@ class QueryInvalid(UsageError):
     code = "query.invalid"
 
     def __init__(self, sentence: str, text: str = "", position: int = 0) -> None:
-        start = max(0, position - 60)
-        shown = "".join(char if char.isprintable() else " " for char in text[start : position + 60])
-        pointer = f"\n  {shown}\n  {' ' * (position - start)}^" if text else ""
-        super().__init__(sentence + pointer)
+        super().__init__(sentence + _pointer(text, position))
         self.text = text
         self.position = position
+
+
+class ScheduleInvalid(UsageError):
+    """A schedule of opening hours that cannot be read: `text[position]` is where it goes wrong."""
+
+    code = "schedule.invalid"
+
+    def __init__(self, sentence: str, text: str = "", position: int = 0) -> None:
+        super().__init__(sentence + _pointer(text, position))
+        self.text = text
+        self.position = position
+
+
+def _pointer(text: str, position: int) -> str:
+    """The line and a mark below the character; nothing for no line."""
+    start = max(0, position - 60)
+    shown = "".join(char if char.isprintable() else " " for char in text[start : position + 60])
+    return f"\n  {shown}\n  {' ' * (position - start)}^" if text else ""
 
 
 class NotFound(QubixError):
@@ -175,6 +192,12 @@ class QuoteExpired(Refused):
 
 class CapacityTaken(Refused):
     code = "quote.capacity_taken"
+
+
+class ShopCloses(Refused):
+    """The provider's schedule closes before the rented time would be over."""
+
+    code = "quote.shop_closes"
 
 
 class QuoteDeclined(Refused):

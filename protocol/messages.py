@@ -75,7 +75,7 @@ from protocol.tunnel_messages import OpenFiles as OpenFiles
 from protocol.tunnel_messages import OpenProgram as OpenProgram
 from protocol.tunnel_messages import OpenTcp as OpenTcp
 from protocol.tunnel_messages import OpenUdp as OpenUdp
-from protocol.units import Qu, Seconds
+from protocol.units import Qu, Seconds, UnixMs
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,8 @@ class Offer:
     """The newest CUDA version its driver supports, as in Wish; 0 without one."""
     internet: bool = False
     """Whether jobs here may reach the Internet."""
+    closes_at: Instant = UnixMs(0)
+    """When its schedule closes next: no job is taken whose rented time would end later. 0: it does not."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,8 @@ class Terms:
     idle_seconds: Duration = Seconds(0)
     proof: bool = False
     """These four as the caller asked for them."""
+    closes_at: Instant = UnixMs(0)
+    """As in Offer: the rented time ends before that, and none is added beyond it."""
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,12 @@ from qubixd import (
     lease_desk,
     market_desk,
     meters_desk,
+    network_desk,
     prices_desk,
     provider_desk,
     quality,
     relay_desk,
+    schedule_desk,
     stake_desk,
     tunnel_desk,
     wallet_desk,
@@ -51,7 +53,7 @@ from qubixd import (
 from qubixd.access import with_made
 from qubixd.node import Node
 from qubixd.once import one_wish
-from qubixd.shop import set_open, set_price
+from qubixd.shop import set_open, set_price, set_schedule
 from qubixd.views import quote_view
 from qubixd.why import code_of
 from qubixd.wire import receive_frame
@@ -211,21 +213,25 @@ async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.St
 
 
 async def offer(node: Node, args: OfferArgs, emit: Emit) -> OfferAnswer:
-    if args.price_qu_per_hour is not None or args.withdraw is not None:
+    if (args.price_qu_per_hour, args.withdraw, args.schedule) != (None, None, None):
         await _change_shop(node, args)
         await node.offers.publish()
     own = node.offers.own
     view = market_desk.own_view(node, own) if own else None
-    return OfferAnswer(view)
+    shop = node.shop
+    plan = schedule_desk.view(shop.schedule, shop.price_qu_per_hour, node.parts.now_ms())
+    return OfferAnswer(view, plan)
 
 
 async def _change_shop(node: Node, args: OfferArgs) -> None:
     parts, shop = node.parts, node.shop
     provider_desk.check_is_provider(node)
-    if args.price_qu_per_hour is not None:
-        if args.price_qu_per_hour > MAX_QU:
-            raise ConfigInvalid(f"a price is at most {MAX_QU} QU per hour")
-        await set_price(parts.store, node.config, shop, Qu(args.price_qu_per_hour))
+    if (price := args.price_qu_per_hour) is not None and price > MAX_QU:
+        raise ConfigInvalid(f"a price is at most {MAX_QU} QU per hour")
+    if args.schedule is not None:  # first: it may be refused, and then nothing changes
+        await set_schedule(parts.store, shop, args.schedule)
+    if price is not None:
+        await set_price(parts.store, node.config, shop, Qu(price))
     if args.withdraw is not None:
         await set_open(parts.store, shop, not args.withdraw)
 
@@ -343,6 +349,8 @@ VERBS: Final[dict[str, Verb]] = {
     "doctor": doctor.doctor,
     "offer": offer,
     "provider": provider_desk.provider,
+    "preview": schedule_desk.preview,
+    "network": network_desk.network,
     "market": market_desk.market,
     "prices": prices_desk.prices,
     "why": market_desk.why,

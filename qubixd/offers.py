@@ -125,6 +125,11 @@ class OfferService:
     # Which topics
 
     @property
+    def topics(self) -> tuple[str, ...]:
+        """Those that are listened to now."""
+        return tuple(sorted(self._joined))
+
+    @property
     def reads(self) -> bool:
         """Whether anybody here wants to know the market: a caller always, a provider after `want`."""
         return self.everything or self.own is None or trio.current_time() < self._wanted_until

@@ -29,7 +29,7 @@ from qubixd.quotes import House, free_of
 from qubixd.runner import Stock
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.image_tidy import Policy
-from qubixd.shop import Shop
+from qubixd.shop import Shop, clock_words
 from qubixd.stock import StockWatch
 from qubixd.tidying import Tidying
 from qubixd.views import holds_capacity
@@ -43,6 +43,8 @@ POOR_SECONDS: Final = 2
 ENGINE_SECONDS: Final = 10
 AWAY_SECONDS: Final = 2
 """How often the engine is asked while it answers, and while it does not."""
+CLOCK_SECONDS: Final = 30
+"""How often the clock is looked at, which somebody may set."""
 NEVER_DAYS: Final = 36_500
 
 
@@ -85,7 +87,7 @@ class Provider:
 
     def house(self) -> House:
         """What quotes are made from, at this moment."""
-        config, parts, shop = self.config, self.parts, self.shop
+        config, parts, now = self.config, self.parts, self.parts.now_ms()
         taken = (lease.terms for lease in self.leases.active() if holds_capacity(lease))
         return House(
             network=config.network,
@@ -93,7 +95,7 @@ class Provider:
             provider=parts.key.public,
             provider_id=parts.wallet.public_key,
             runner=parts.runner.name if parts.runner else "",
-            price_qu_per_hour=shop.price_qu_per_hour,
+            price_qu_per_hour=self.shop.quoted_price(now),
             storage_qu_per_tib_hour=Qu(config.storage_price),
             unpaid_intervals=config.unpaid_intervals,
             tick_duration_ms=self.watchers.tick_ms,
@@ -102,11 +104,12 @@ class Provider:
             arch=parts.machine.arch,
             cuda=parts.machine.cuda,
             internet=parts.internet,
+            closes_at=self.shop.hours(now).closes_at,
         )
 
     def relay_house(self) -> House:
         """The same for a relay, which needs neither a runner nor to be offered in the market."""
-        return replace(self.house(), open_for_business=self.can_settle)
+        return replace(self.house(), open_for_business=self.can_settle, closes_at=UnixMs(0))
 
     def offer(self, sequence: int, issued_at: UnixMs, expires_at: UnixMs) -> Offer | None:
         """What this machine advertises now; None if it never offers anything."""
@@ -126,7 +129,7 @@ class Provider:
             region=config.region,
             gpu_class=parts.machine.gpu_class,
             runner=now.runner,
-            price_qu_per_hour=now.price_qu_per_hour,
+            price_qu_per_hour=self.shop.hours(parts.now_ms()).price,
             storage_qu_per_tib_hour=now.storage_qu_per_tib_hour,
             capacity=now.free,
             addresses=parts.wire.addresses[:8],
@@ -135,6 +138,7 @@ class Provider:
             arch=parts.machine.arch,
             cuda=parts.machine.cuda,
             internet=parts.internet,
+            closes_at=now.closes_at,
         )
 
     def hindrances(self) -> list[Hindrance]:
@@ -152,6 +156,8 @@ class Provider:
         if not self.shop.open_for_business:
             sentence = "you paused it; `qubix provider resume` takes jobs again"
             found.append(Hindrance("provider.paused", sentence))
+        if sentence := self._closed_words():
+            found.append(Hindrance("provider.closed", sentence))
         reasons = (*(self.cards.reasons() if self.cards else ()), *self.parts.remarks)
         return found + [Hindrance(code, sentence, closes=False) for code, sentence in reasons]
 
@@ -159,6 +165,14 @@ class Provider:
     def can_settle(self) -> bool:
         """The chain has been seen, and what is earned can be cashed."""
         return self.watchers.tick is not None and bool(self.can_cash)
+
+    def _closed_words(self) -> str:
+        plan, now = self.shop.schedule, self.parts.now_ms()
+        hours = self.shop.hours(now)
+        if plan is None or hours.open:
+            return ""
+        opens = clock_words(hours.until, plan.zone) if hours.changes else "never"
+        return f"its schedule says closed; it opens {opens}"
 
     def _poor_words(self) -> str:
         return (
@@ -184,6 +198,7 @@ class Provider:
                 nursery.start_soon(Tidying(self.parts.runner, self._images(), self.parts.now_ms).run)
             nursery.start_soon(self.watch_balance)
             nursery.start_soon(self._watch_engine)
+            nursery.start_soon(self._follow_schedule)
 
     def _images(self) -> Policy:
         config = self.config
@@ -217,6 +232,17 @@ class Provider:
             if self.can_cash is not before:
                 self.changed()
             await trio.sleep(SOLVENCY_SECONDS if self.can_cash else POOR_SECONDS)
+
+    async def _follow_schedule(self) -> None:
+        """Tell of every change at its minute. Quotes look at the clock themselves."""
+        while True:
+            now, renewed = self.parts.now_ms(), self.shop.renewed
+            before = self.shop.hours(now)
+            with trio.move_on_after(min(CLOCK_SECONDS, (before.until - now) / 1_000)):
+                await renewed.wait()
+            after = self.shop.hours(self.parts.now_ms())
+            if (before.open, before.price, before.closes_at) != (after.open, after.price, after.closes_at):
+                self.changed()
 
     async def _watch_engine(self) -> None:
         runner = self.parts.runner

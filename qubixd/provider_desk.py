@@ -24,8 +24,10 @@ from protocol.control_provider import (
 )
 from protocol.errors import ChainDisagrees, ChainUnreachable, ConfigInvalid
 from protocol.lease_state import TERMINAL, Lease
+from protocol.messages import Capacity
 from protocol.score import Score
 from protocol.units import net_of
+from qubixd import schedule_desk
 from qubixd.earnings import owed
 from qubixd.hardware import Gpu, cpu
 from qubixd.health import Health
@@ -69,7 +71,7 @@ async def provider(node: Node, args: ProviderArgs, emit: Emit) -> ProviderView:
         addresses=list(parts.wire.addresses),
         shop=_shop(node),
         earnings=node.provider.earnings.view(active, now),
-        machine=await trio.to_thread.run_sync(_machine, node),
+        machine=await trio.to_thread.run_sync(_machine, node, node.provider.house().free),
         runner=await trio.to_thread.run_sync(_runner, node),
         jobs=[_job(node, lease) for lease in active if holds_capacity(lease)],
         ended=[_job(node, lease) for lease in node.provider.earnings.ended()],
@@ -94,7 +96,7 @@ async def _score(node: Node) -> Score | None:
 
 def _shop(node: Node) -> ShopView:
     hindrances = node.provider.hindrances()
-    config, market = node.config, node.parts.machine.gpu_class
+    config, market, now = node.config, node.parts.machine.gpu_class, node.parts.now_ms()
     low, high = catalogue.suggested_range(market, config.qu_per_credit)
     return ShopView(
         open=not any(one.closes for one in hindrances),
@@ -103,7 +105,9 @@ def _shop(node: Node) -> ShopView:
         name=config.name,
         region=config.region,
         gpu_class=market,
-        price_qu_per_hour=node.shop.price_qu_per_hour,
+        price_qu_per_hour=node.shop.hours(now).price,
+        usual_price_qu_per_hour=node.shop.price_qu_per_hour,
+        schedule=schedule_desk.view(node.shop.schedule, node.shop.price_qu_per_hour, now),
         storage_qu_per_tib_hour=config.storage_price,
         suggested_low_qu_per_hour=low,
         suggested_high_qu_per_hour=high,
@@ -125,9 +129,9 @@ def _runner(node: Node) -> RunnerView:
     )
 
 
-def _machine(node: Node) -> MachineView:
+def _machine(node: Node, free: Capacity) -> MachineView:
     """Asks the system: for a thread."""
-    offered, free = node.parts.machine.capacity, node.provider.house().free
+    offered = node.parts.machine.capacity
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(node.config.root)
     cpus = psutil.cpu_count() or 1
     used = round(psutil.cpu_percent(LOOK_SECONDS) * cpus * 10)

@@ -21,6 +21,7 @@ from protocol.errors import (
     QuoteChanged,
     QuoteExpired,
     Refused,
+    ShopCloses,
 )
 from protocol.image_needs import Need
 from protocol.job_life import MAX_READY_SECONDS
@@ -74,6 +75,8 @@ class House:
     """The newest that its driver supports, as in Wish."""
     internet: bool = False
     """Whether jobs here may reach the Internet."""
+    closes_at: UnixMs = UnixMs(0)
+    """When the schedule closes next; 0: it does not."""
 
 
 def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs) -> Terms:
@@ -82,6 +85,7 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         raise ConfigInvalid(f"this provider settles on {house.network}, contract {house.contract_index}")
     if not house.open_for_business:
         raise CapacityTaken("this provider takes no jobs at the moment")
+    _check_closing(house, request.max_seconds, now)
     storage = storage_of(house.storage_qu_per_tib_hour, request.wish)
     price = Qu(house.price_qu_per_hour * shares_of(request.wish) + storage)
     if price > request.max_price_qu_per_hour:
@@ -134,9 +138,21 @@ def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs
         ready_seconds=request.ready_seconds,
         idle_seconds=request.idle_seconds,
         proof=request.proof,
+        closes_at=house.closes_at,
         quoted_at=now,
         valid_until=UnixMs(now + VALID_MS),
     )
+
+
+def _check_closing(house: House, max_seconds: int, now: UnixMs) -> None:
+    """The rented time is over before the shop closes, counted from the quote: the schedule never ends what
+    runs. Only the job's preparation may push it beyond."""
+    left = (house.closes_at - now) // 1_000
+    if house.closes_at and max_seconds > left:
+        raise ShopCloses(
+            f"this provider closes in {left // 3_600} h {left % 3_600 // 60} min, and the job may take "
+            f"{max_seconds / 3_600:.2f} hours; ask for `max_hours: {left // 36 / 100:g}`, or ask another"
+        )
 
 
 def _check_sizes(request: QuoteRequest) -> None:
@@ -317,6 +333,8 @@ def _must_match(
     yield "the rented time", terms.max_seconds, request.max_seconds
     yield "the time to prepare", (terms.pull_seconds, terms.start_seconds), (PULL_SECONDS, START_SECONDS)
     yield "the time to get ready", terms.ready_seconds, request.ready_seconds
+    late = terms.quoted_at + terms.max_seconds * 1_000
+    yield "the closing time", not terms.closes_at or terms.closes_at >= late, True
     yield "the idle time", terms.idle_seconds, request.idle_seconds
     yield "the budget", terms.budget, request.budget
     yield "the proof", terms.proof, request.proof

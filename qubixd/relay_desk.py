@@ -36,7 +36,7 @@ async def relays(node: Node, args: RelayArgs, emit: Emit) -> RelaysView:
     async with trio.open_nursery() as nursery:
         for relay, addresses in (used | rented_relays(node.leases) | asked).items():
             nursery.start_soon(look, relay, addresses)
-    return RelaysView([found[relay] for relay in sorted(found)], _own(node))
+    return RelaysView([found[relay] for relay in sorted(found)], own_relay(node))
 
 
 def used_relays(node: Node) -> Places:
@@ -77,7 +77,8 @@ def _lease_with(node: Node, relay: PeerKey) -> str:
     return mine[0].lease_id.hex() if mine else ""
 
 
-def _own(node: Node) -> OwnRelayView | None:
+def own_relay(node: Node) -> OwnRelayView | None:
+    """This node's own work as a relay; None if it is none."""
     relay, office = node.office.relay, node.office
     if relay is None:
         return None

@@ -39,6 +39,7 @@ def offer_view(entry: Entry, own: PeerKey, now: UnixMs) -> OfferView:
         arch=offer.arch,
         cuda=cuda_words(offer.cuda),
         internet=offer.internet,
+        closes_in_s=max(0, (offer.closes_at - now) // 1_000) if offer.closes_at else None,
     )
 
 

@@ -47,6 +47,8 @@ class Watchers:
         self._nursery: trio.Nursery
         self._over = False
         self.tick: TickInfo | None = None
+        self.tick_at = 0.0
+        """When it was first seen, on trio's clock."""
         self.first_tick = trio.Event()
         self._pace = Pace()
 
@@ -176,6 +178,8 @@ class Watchers:
     async def _follow_ticks(self) -> None:
         async with aclosing(self._bridge.reader.ticks()) as ticks:
             async for info in ticks:
+                if self.tick is None or info.tick != self.tick.tick:
+                    self.tick_at = trio.current_time()
                 self.tick = info
                 self._pace.saw(info, trio.current_time())
                 self.first_tick.set()

@@ -124,6 +124,7 @@ REFUSALS: Final = {
     "net.stream_broken": "the connection broke while it was asked",
     "quote.price_above_limit": "asked for a quote, wanted more than your limit",
     "quote.capacity_taken": "asked for a quote, had nothing free any more",
+    "quote.shop_closes": "asked for a quote, closes before the job's longest time is over",
     "image.wrong_architecture": "asked for a quote, has another processor than the image is for",
     "image.cuda_too_new": "asked for a quote, has a driver too old for the image's CUDA",
     "runner.no_internet": "asked for a quote, has no way to the Internet for jobs",

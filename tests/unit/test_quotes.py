@@ -21,6 +21,7 @@ from protocol.errors import (
     QuoteChanged,
     QuoteExpired,
     Refused,
+    ShopCloses,
     WrongArchitecture,
 )
 from protocol.job_life import MAX_READY_SECONDS
@@ -65,6 +66,7 @@ REFUSALS: dict[str, tuple[House, QuoteRequest, type[QubixError]]] = {
     "another network": (HOUSE, asking(network="mainnet"), ConfigInvalid),
     "another contract": (HOUSE, asking(contract_index=1), ConfigInvalid),
     "closed": (replace(HOUSE, open_for_business=False), REQUEST, CapacityTaken),
+    "closing": (replace(HOUSE, closes_at=UnixMs(NOW + 7_199_999)), REQUEST, ShopCloses),
     "too dear": (HOUSE, asking(max_price_qu_per_hour=3_599), PriceAboveLimit),
     "no time": (HOUSE, asking(max_seconds=0), ConfigInvalid),
     "hours before the first voucher": (HOUSE, asking(interval_seconds=61), ConfigInvalid),
@@ -136,6 +138,7 @@ def test_a_lease_of_nothing_worth_still_has_a_deposit() -> None:
 # --- the caller checks ----------------------------------------------------------------------------
 
 OTHER: dict[str, object] = {
+    "closes_at": 1,
     "nonce": bytes(32),
     "network": "mainnet",
     "contract_index": 1,
@@ -171,6 +174,17 @@ HARMLESS = {"unpaid_intervals", "quoted_at", "valid_until"}
 def test_no_field_that_concerns_the_caller_changes_unseen(name: str) -> None:
     with pytest.raises(QuoteChanged):
         check(replace(make(), **{name: OTHER[name]}))  # type: ignore[arg-type]
+
+
+def test_a_job_that_ends_as_the_shop_closes_is_taken() -> None:
+    terms = make(replace(HOUSE, closes_at=UnixMs(NOW + 7_200_000)))
+    assert terms.closes_at == NOW + 7_200_000
+    check(terms)
+
+
+def test_a_refusal_says_how_long_the_shop_is_open() -> None:
+    with pytest.raises(ShopCloses, match=r"closes in 1 h 30 min.*`max_hours: 1\.5`"):
+        make(replace(HOUSE, closes_at=UnixMs(NOW + 5_400_000)))
 
 
 def test_a_card_of_the_offer_that_is_not_what_was_wished_for_is_noticed() -> None:
