@@ -25,7 +25,7 @@ from typing import Any, Final, TypeVar
 
 from protocol.control_market import MarketArgs, MarketView, OfferView
 from protocol.errors import DaemonUnreachable, EngineUnreachable, ImageUnavailable, NoOffer, QubixError
-from tui import demo_job, show
+from tui import argument, demo_job, show
 from tui.client import Client, connect
 from tui.demo_chain import Foreign, foreign_of, give_back, lend
 from tui.demo_image import ensure_image
@@ -50,6 +50,22 @@ SEED_LETTERS: Final = 55
 MAX_TEMP_CHARS: Final = 55
 T = TypeVar("T")
 PARTS: Final = ("network", "provider", "caller")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runner", choices=("auto", "docker", "process"), default="auto", help="what runs it"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the files and logs of the demo")
+    parser.add_argument(
+        "--chain",
+        metavar="URL",
+        help="a chain of yours: node://HOST:PORT[,HOST:PORT...] or rpc+http://HOST:PORT",
+    )
+    parser.add_argument(
+        "--contract-index", type=argument.count, metavar="N", help="where the contract is on it"
+    )
+    parser.add_argument("--wallet-seed-file", metavar="FILE", help="the wallet that pays there, mode 0600")
 
 
 async def demo(options: argparse.Namespace) -> int:

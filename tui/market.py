@@ -29,7 +29,7 @@ from protocol.control_market import (
 )
 from protocol.errors import FilesInvalid, UsageError
 from protocol.job_resources import mib_of
-from tui import market_screens, show
+from tui import argument, market_screens, show
 from tui.processes import error_in, module_command
 from tui.run import add_conditions, conditions, read_job
 from tui.safe import safe_line
@@ -50,7 +50,9 @@ def market_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", default="", metavar="IMAGE", help="estimate when a job with it starts")
     parser.add_argument("--disk", type=_size, metavar="SIZE", help="disk contained in the price (10GB)")
     parser.add_argument("--measure", action="store_true", help="measure the round trip to the first ones")
-    parser.add_argument("--limit", type=limit, metavar="N", help="at most N offers (20; 10 with --for)")
+    parser.add_argument(
+        "--limit", type=argument.count, metavar="N", help="at most N offers (20; 10 with --for)"
+    )
 
 
 def why_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,13 +72,6 @@ def score_arguments(parser: argparse.ArgumentParser) -> None:
 def deny_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("add", "remove", "list"), help="what to do")
     parser.add_argument("provider", nargs="?", default="", metavar="PROVIDER", help="a name or peer id")
-
-
-def limit(text: str) -> int:
-    """1 to 10,000."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 10000")
-    return int(text)
 
 
 def _size(text: str) -> int:

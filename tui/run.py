@@ -20,7 +20,7 @@ from protocol.control import ConfirmArgs, LeaseView, QuoteView, RunArgs, RunEven
 from protocol.errors import DaemonUnreachable, FilesInvalid, JobFailed, JobFileInvalid, QubixError
 from protocol.lease_state import TERMINAL
 from protocol.query import parse_filter, parse_sort
-from tui import consent, show, ssh_config, up
+from tui import argument, consent, show, ssh_config, up
 from tui.client import Client, connect, error_of
 from tui.keys import keys_of
 from tui.places import control_socket, data_dir
@@ -53,6 +53,20 @@ CHOICES: Final = (
     ("--max-rtt", "rtt<=", "MS", "only providers no further away, e.g. 50ms"),
 )
 """Flags that are short for a condition: (flag, beginning of the condition, metavar, help)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="job.yaml", help="the job file")
+    parser.add_argument(
+        "--max-price", type=argument.amount, metavar="QU_PER_HOUR", help="refuse dearer offers"
+    )
+    parser.add_argument("--output", metavar="DIR", help="folder for the output files; new or empty")
+    parser.add_argument("--provider", default="", metavar="P", help="a peer id or the start of a name")
+    add_conditions(parser)
+    parser.add_argument("--order-by", default="", metavar="KEYS", help="who comes first, e.g. price,-score")
+    parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
+    parser.add_argument("--up", action="store_true", help="start the daemon first if none runs")
+    parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
 
 
 def add_conditions(parser: argparse.ArgumentParser) -> None:

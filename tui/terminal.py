@@ -55,22 +55,6 @@ def exec_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("command", metavar="COMMAND", nargs="+", help="the program and its words")
 
 
-def with_dashes(words: list[str]) -> list[str]:
-    """`exec LEASE ls -l` as `exec LEASE -- ls -l`: the options behind the program are the program's."""
-    plain, at = 0, 0
-    while at < len(words) and words[at] != "--":
-        if words[at] == "--data-dir":
-            at += 1
-        elif not words[at].startswith("-"):
-            plain += 1
-            if plain == 1 and words[at] != "exec":
-                break
-            if plain == len(("exec", "LEASE", "COMMAND")):
-                return [*words[:at], "--", *words[at:]]
-        at += 1
-    return words
-
-
 async def attach(options: argparse.Namespace) -> int:
     if not (os.isatty(0) and os.isatty(1)):
         raise UsageError("attach is for a terminal; `qubix exec LEASE -- COMMAND` runs without one")

@@ -30,10 +30,31 @@ from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.control_wallet import WaitingEvent
 from protocol.errors import ConfigInvalid, DaemonUnreachable, LeaseUnknown
 from protocol.lease_state import TERMINAL
-from tui import market_screens, show
+from tui import argument, market_screens, show
 from tui.client import connect
 from tui.places import control_socket, data_dir
 from tui.safe import SafeStream, safe_line
+
+lease_argument = argument.lease
+
+
+def offer_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "what each GPU costs an hour, or a machine without"
+    parser.add_argument("--price", type=argument.amount, metavar="QU", help=text)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--withdraw", action="store_const", const=True, help="take no new jobs")
+    choice.add_argument(
+        "--restore", dest="withdraw", action="store_const", const=False, help="take jobs again"
+    )
+
+
+def ps_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-a", "--all", action="store_true", help="ended leases too")
+
+
+def logs_arguments(parser: argparse.ArgumentParser) -> None:
+    lease_argument(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
 
 
 async def ask(options: argparse.Namespace, verb: str, args: object) -> Any:

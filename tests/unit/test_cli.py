@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
@@ -179,9 +180,22 @@ def test_every_verb_helps_with_examples(name: str, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("name", cli.VERBS)
+def test_every_verb_has_something_that_does_it(name: str) -> None:
+    assert inspect.iscoroutinefunction(cli.VERBS[name].load())
+
+
+def test_help_loads_no_verb() -> None:
+    """Each would bring the libraries that draw, check and connect."""
+    heavy = "asyncio", "rich", "yaml", "msgspec", "textual"
+    code = f"import sys, tui.cli; tui.cli.make_parser(''); print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
 def test_examples_are_valid_commands(name: str) -> None:
     for example in cli.VERBS[name].examples:
-        assert cli.make_parser().parse_args(shlex.split(example)[1:]).verb == name
+        assert cli.parsed(shlex.split(example)[1:]).verb == name
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import StreamBroken
 from tui.screen import Screen
-from tui.terminal import with_dashes
 from tui.terminal_modes import Escapes, Modes
+from tui.words import with_dashes
 
 REST = b"\x1b[?25h\x1b[0m\x1b>"
 
