@@ -104,13 +104,13 @@ def chosen(access: AccessView, wanted: str) -> PortView:
 
 
 async def _forward(client: Client, access: AccessView, port: PortView) -> AsyncGenerator[Any, None]:
-    args = ForwardArgs(access.lease_id, [ForwardPort(_free_or_any(port.port), port.port)])
+    args = ForwardArgs(access.lease_id, [ForwardPort(free_or_any(port.port), port.port)])
     async with aclosing(client.stream("forward", args)) as events:
         async for event in events:
             yield event
 
 
-def _free_or_any(port: int) -> int:
+def free_or_any(port: int) -> int:
     """The same number as inside where it is free and needs no rights; else 0, whichever is free."""
     with socket.socket() as probe:
         try:
@@ -179,7 +179,7 @@ async def _in_browser(page: Page, screen: Console) -> None:
     door = Door(page)
     server = await asyncio.start_server(door.serve, LOCAL, 0)
     async with server:
-        begun = _begin_browser(f"http://{LOCAL}:{server.sockets[0].getsockname()[1]}/{door.word}")
+        begun = begin_browser(f"http://{LOCAL}:{server.sockets[0].getsockname()[1]}/{door.word}")
         used = asyncio.create_task(door.used.wait())
         either: set[asyncio.Future[Any]] = {begun, used}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -189,7 +189,7 @@ async def _in_browser(page: Page, screen: Console) -> None:
         await used
 
 
-def _begin_browser(address: str) -> asyncio.Future[bool]:
+def begin_browser(address: str) -> asyncio.Future[bool]:
     """Whether there is one. Those of a terminal come back when they end, so nobody waits for the thread."""
     loop = asyncio.get_running_loop()
     begun: asyncio.Future[bool] = loop.create_future()

@@ -12,6 +12,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
+from tui.show import rate_words
+
 BRAILLE: Final = 0x2800
 DOTS: Final = ((0x40, 0x04, 0x02, 0x01), (0x80, 0x20, 0x10, 0x08))
 """Of the left and the right column, from the lowest up."""
@@ -165,7 +167,9 @@ def span_words(seconds: int) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """ "87 %", "23.5 GB": short, with its unit. Values in MB become GB."""
+    """ "87 %", "23.5 GB": short, with its unit. Values in MB become GB, rates kB/s and so on."""
+    if unit == "B/s":
+        return rate_words(round(value))
     if unit == "MB" and abs(value) >= 1_024:
         value, unit = value / 1_024, "GB"
     digits = 0 if value == round(value) or abs(value) >= 100 else 1 if abs(value) >= 1 else 2

@@ -30,6 +30,7 @@ TONES: Final[dict[Tone, str]] = {
 """The theme's variable for each: running green, completed blue, failed red."""
 ENDED: Final = frozenset({"done", "failed", "cancelled"})
 LIVE: Final = frozenset({"running", "paused"})
+BEGINNING: Final = frozenset({"quoted", "funding", "provisioning"})
 EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 MAX_SECONDS: Final = 366 * UNITS["d"]
@@ -179,6 +180,11 @@ def bill_after(lease: LeaseView, more_seconds: int) -> Bill:
     due = amount_due(Qu(lease.price_qu_per_hour), Seconds(seconds))
     cost = Qu(min(max(due, lease.promised), lease.deposit))
     return Bill(seconds, cost, fee_of(cost), lease.deposit - cost, wanted > seconds)
+
+
+def cost_of(lease: LeaseView, seconds: int) -> int:
+    """Of so much time at a lease's price."""
+    return amount_due(Qu(lease.price_qu_per_hour), Seconds(seconds))
 
 
 def time_for(price_qu_per_hour: int, amount: int) -> int:
