@@ -24,6 +24,8 @@ class SendArgs:
     payment_id: Annotated[str, Meta(min_length=1, max_length=64)]
     identity: Annotated[str, Meta(max_length=60)]
     amount: Annotated[int, Meta(ge=1)]
+    check: bool = False
+    """Only say whether it could be paid: the answer's state is `checked`, and nothing is written down."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class PaymentView:
     identity: str
     amount: int
     state: str
-    """pending, sent, failed (nothing moved) or unknown."""
+    """pending, sent, failed (nothing moved), unknown, or checked."""
     sentence: str
     at_ms: int
     transactions: list[TransactionView]
@@ -83,6 +85,14 @@ class HistoryEntry:
     """What it did to the wallet: negative if it cost something. 0 while that is open."""
     at_ms: int
     transactions: list[TransactionView]
+    name: str = ""
+    """Of a lease's job."""
+    to: str = ""
+    """Identity that a payment goes to."""
+    amount: int = 0
+    """What a payment is to move, also while it is open."""
+    sentence: str = ""
+    """What has become of it, or why not."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ledger.payments import PaymentRow
 from ledger.store import Store
 from ledger.transactions import SignedTransaction
 from protocol import control_wallet
-from protocol.errors import UsageError
+from protocol.errors import BalanceTooLow, UsageError
 from protocol.lease_state import Lease, Role
 from protocol.units import MAX_QU, Qu, Tick, net_of
 from qubixd.node import Node
@@ -34,6 +34,8 @@ async def send(
         raise UsageError("this is the identity of this very wallet")
     if args.amount > MAX_QU:
         raise UsageError(f"a payment is at most {MAX_QU} QU")
+    if args.check:
+        return await _checked(node, args)
 
     async def report(why: str) -> None:
         await emit(control_wallet.WaitingEvent(why))
@@ -42,18 +44,37 @@ async def send(
     return await _payment_view(node.parts.store, row)
 
 
+async def _checked(node: Node, args: control_wallet.SendArgs) -> control_wallet.PaymentView:
+    """Whether the wallet has it now; deposits under way may take it yet, which sending itself looks at."""
+    has = (await node.parts.chain.balance(node.parts.wallet.public_key)).amount
+    if has < args.amount:
+        raise BalanceTooLow(f"this needs {args.amount} QU and the wallet has {has} QU")
+    now = node.parts.now_ms()
+    return control_wallet.PaymentView(args.payment_id, args.identity, args.amount, "checked", "", now, [])
+
+
 async def history(node: Node, args: control_wallet.HistoryArgs) -> control_wallet.HistoryView:
     store, entries = node.parts.store, []
     for lease in (await node.all_leases())[-args.limit :]:
         signed = _views(await transactions.about(store, lease.lease_id))
         entry = (lease.role, lease.lease_id.hex(), lease.phase, _effect_on_wallet(lease), lease.opened_at)
-        entries.append(control_wallet.HistoryEntry(*entry, signed))
+        entries.append(control_wallet.HistoryEntry(*entry, signed, name=lease.name, sentence=lease.sentence))
     for row in await payments.newest(store, args.limit):
         signed = _views(await transactions.about(store, row.payment_id.encode()))
         qu = -row.amount if row.state == SENT else 0
         kind = action_of(row) if row.procedure else "send"
         entries.append(
-            control_wallet.HistoryEntry(kind, row.payment_id, row.state, qu, row.created_ms, signed)
+            control_wallet.HistoryEntry(
+                kind,
+                row.payment_id,
+                row.state,
+                qu,
+                row.created_ms,
+                signed,
+                to=identity_of(row.destination),
+                amount=row.amount,
+                sentence=row.sentence,
+            )
         )
     entries.sort(key=lambda entry: -entry.at_ms)
     return control_wallet.HistoryView(entries[: args.limit])

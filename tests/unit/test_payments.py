@@ -16,7 +16,7 @@ from escrow_bridge.chain import Balance
 from escrow_bridge.qubic import identity_of, parse_transaction
 from protocol import control_wallet
 from protocol.control_wallet import HistoryArgs, PaymentView, SendArgs, WaitingEvent
-from protocol.errors import UsageError
+from protocol.errors import BalanceTooLow, UsageError
 from protocol.units import MAX_QU, QubicId
 from qubixd.control import history, send
 from tests.support.many_leases import losing
@@ -58,6 +58,7 @@ async def test_a_payment_is_final_once_and_costs_its_amount(tmp_path: Path, auto
         assert received(world) == 1_000
         (entry,) = await listed(bob)
         assert (entry.kind, entry.id, entry.state, entry.qu) == ("send", "p1", "sent", -1_000)
+        assert (entry.to, entry.amount) == (IDENTITY, 1_000) and "carried out" in entry.sentence
         assert entry.transactions == paid.transactions
         assert paid.transactions[0].hash.islower() and len(paid.transactions[0].hash) == 60
         with pytest.raises(UsageError, match="another payment"):
@@ -178,3 +179,17 @@ async def test_all_of_the_wallet_beside_a_deposit_is_not_covered(
         assert [one.action for one in kinds["caller"].transactions] == ["open"]
         (served,) = await listed(one.alice)
         assert served.qu > 0 and {one.action for one in served.transactions} == {"close"}
+
+
+async def test_a_payment_is_checked_without_a_trace(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with bobs_world(tmp_path) as (world, bob):
+
+        async def check(amount: int, identity: str = IDENTITY) -> PaymentView:
+            return await send(bob.up, SendArgs("p1", identity, amount, check=True), nobody)
+
+        assert (await check(world.funds)).state == "checked"
+        with pytest.raises(BalanceTooLow, match="this needs"):
+            await check(world.funds + 1)
+        with pytest.raises(UsageError):
+            await check(1, IDENTITY[:-1] + ("A" if IDENTITY[-1] != "A" else "B"))
+        assert not await listed(bob) and not world.chain.broadcasts

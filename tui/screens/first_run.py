@@ -186,7 +186,7 @@ class ReadyStep(Step):
                 "To rent, send some QU to this identity; the wallet shows it as a picture, too (key 3)."
             )
         yield Words(
-            "1  The market lists machines. Mark one and press Enter, or press n for a new job.\n"
+            "1  The market lists machines; Enter shows one, n begins a new job.\n"
             "2  Every screen has its keys in the last line, and ? explains it.\n"
             "3  `qubix down` ends the daemon; `qubix` comes back here."
         )

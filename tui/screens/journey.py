@@ -84,6 +84,8 @@ class Journey(Screen[bool]):
         Binding("down", "app.focus_next", "Next", show=False),
         Binding("left", "app.focus_previous", "Previous", show=False),
         Binding("right", "app.focus_next", "Next", show=False),
+        # Areas and new jobs belong to what lies below.
+        Binding("1,2,3,4,5,6,7,n", "nothing", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
     ]
@@ -144,6 +146,8 @@ class Journey(Screen[bool]):
 
     def action_back(self) -> None:
         self.back()
+
+    def action_nothing(self) -> None: ...
 
     def action_page(self, direction: int) -> None:
         """Scroll with the keyboard where the terminal is too low for a step."""

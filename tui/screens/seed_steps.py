@@ -18,6 +18,7 @@ from textual.widgets import Button, Input, Label
 from protocol.errors import QubixError
 from protocol.seeds import WALLET_SEED_LETTERS, mistake_in_seed
 from tui import wallet_keys
+from tui.safe import safe_line
 from tui.screens.journey import Step, Words
 from tui.wallet_keys import OwnSeed
 
@@ -97,8 +98,8 @@ class ShowSeedStep(Step):
         )
         yield Words(seed_sheet(self._seed.letters), id="seed-sheet")
         yield Words(
-            "• Whoever has them has the money. Nobody who is honest ever asks you for them.\n"
-            "• If this disk dies they are the only way back. Nobody can give them to you again.\n"
+            "• Whoever has them has the money. Nobody honest ever asks for them.\n"
+            "• If this disk dies they are the only way back; nobody keeps a copy.\n"
             "• A photo, a mail or a chat is no safe place."
         )
         yield Words(f"Next, {ASKED_GROUPS} of the groups are asked again.", classes="quiet")
@@ -180,7 +181,9 @@ class TypeSeedStep(Step):
         seed = "".join(event.value.split())
         strange = seed and mistake_in_seed(seed.ljust(WALLET_SEED_LETTERS, "a")[:WALLET_SEED_LETTERS])
         count = f"{len(seed)} of {WALLET_SEED_LETTERS} letters"
-        self.query_one("#count", Words).update(f"{count}. {trouble_in(event.value)}" if strange else count)
+        self.query_one("#count", Words).update(count)
+        if strange:
+            self.say(trouble_in(event.value))
 
     @on(Button.Pressed, "#show")
     def _show(self, event: Button.Pressed) -> None:
@@ -241,10 +244,10 @@ class IsItYoursStep(Step):
         self.journey.back()
 
 
-def identity_sheet(identity: str) -> Text:
-    """60 letters in groups of five, two rows, easy to compare."""
-    groups = groups_of(identity)
-    rows = (groups[at : at + 6] for at in range(0, len(groups), 6))
+def identity_sheet(identity: str, columns: int = 6) -> Text:
+    """60 letters in groups of five, easy to compare."""
+    groups = groups_of(safe_line(identity))
+    rows = (groups[at : at + columns] for at in range(0, len(groups), columns))
     return Text("\n".join(" ".join(row) for row in rows), "bold")
 
 

@@ -1,0 +1,43 @@
+"""The table of what the full-screen front end shows: its areas, and the pages that lie above them.
+
+A screen registers with one line here: "module:class". Modules are imported when first shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from textual.screen import Screen
+
+
+@dataclass(frozen=True)
+class Area:
+    """One mode of the app: its name in code, on the screen, the key that leads there, and its screen."""
+
+    mode: str
+    title: str
+    key: str
+    screen: str
+
+
+AREAS: tuple[Area, ...] = (
+    Area("market", "Market", "1", "tui.screens.market:MarketScreen"),
+    Area("instances", "Instances", "2", "tui.screens.instances:InstancesScreen"),
+)
+"""In the order of their keys. The first is shown at the start."""
+
+PAGES: dict[str, str] = {
+    "instance": "tui.screens.instances_page:InstancePage",
+    "ssh_keys": "tui.screens.instances_keys:KeysPage",
+    "launch": "tui.screens.launch:LaunchScreen",
+}
+"""Pages that are pushed above an area: "launch" (key n), "first_run" (shown where nothing is set up)."""
+
+
+def load_screen(where: str, **arguments: Any) -> Screen[Any]:
+    """The screen that "module:class" names."""
+    module, name = where.split(":")
+    screen: Screen[Any] = getattr(import_module(module), name)(**arguments)
+    return screen

@@ -1,0 +1,211 @@
+"""The wallet: what it holds, what happened to it, and the ways in and out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import DataTable, Static
+
+from protocol.control_wallet import HistoryArgs, HistoryEntry, HistoryView, WalletArgs, WalletView
+from protocol.errors import QubixError
+from tui import private_net, show, wallet_keys
+from tui.safe import safe_line
+from tui.screens.area import AreaScreen
+from tui.screens.wallet_backup import BackupScreen
+from tui.screens.wallet_entry import EntryScreen
+from tui.screens.wallet_move import DepositScreen, SendScreen
+
+SHOWN_ENTRIES: Final = 200
+REFRESH_SECONDS: Final = 3.0
+WORDS: Final = {"caller": "rented", "provider": "served", "send": "sent", "funding": "waiting for deposit"}
+STATE_STYLES: Final = {
+    "done": "blue",
+    "sent": "blue",
+    "running": "green",
+    "failed": "red",
+    "unknown": "red",
+    "cancelled": "yellow",
+}
+"""The colour says nothing that the word does not say."""
+
+
+class WalletScreen(AreaScreen):
+    """Balance and history."""
+
+    AREA = "wallet"
+    HELP = (
+        "Your money. What is in escrow is locked for jobs that run; what a job does not use comes back. "
+        "Deposit (d) shows where to send money, send (s) pays somebody, back up (b) shows the seed again. "
+        "Enter on a line of the history shows its transactions. What others send to you is in the balance "
+        "but not in the history: it holds what this daemon did itself."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("d", "deposit", "Deposit"),
+        Binding("s", "send", "Send"),
+        Binding("c", "copy", "Copy identity"),
+        Binding("b", "backup", "Back up seed"),
+        Binding("g", "gift", "Get play money"),
+    ]
+    view: WalletView | None = None
+
+    def compose_body(self) -> ComposeResult:
+        with Horizontal(id="wallet-top"):
+            with Vertical(id="wallet-money"):
+                yield Static(id="wallet-balance", markup=False)
+                yield Static(id="wallet-numbers", markup=False)
+            yield Static(id="wallet-identity", markup=False)
+        yield Static(id="wallet-remind", markup=False)
+        yield DataTable(id="wallet-history", cursor_type="row", zebra_stripes=True)
+        yield Static(id="wallet-none", markup=False)
+
+    def on_mount(self) -> None:
+        self.refresh_every(REFRESH_SECONDS)
+        self._entries: list[HistoryEntry] = []
+        self.query_one(DataTable).focus()
+
+    async def load(self) -> None:
+        view: WalletView = await self.link.call("wallet", WalletArgs())
+        history: HistoryView = await self.link.call("history", HistoryArgs(SHOWN_ENTRIES))
+        self.view = view
+        self._show_money(view)
+        self._show_history(history.entries)
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that mean nothing here are not shown; money for nothing is for play only."""
+        if action == "gift":
+            return private_net.no_chain_named(None)
+        if action == "backup":
+            return wallet_keys.has_keys(self.qubix.directory)
+        return True
+
+    # --- what is shown ------------------------------------------------------------------------
+
+    def _show_money(self, view: WalletView) -> None:
+        self.query_one("#wallet-balance", Static).update(Text(f"{show.qu(view.balance)} QU", "bold"))
+        self.query_one("#wallet-numbers", Static).update(numbers(view))
+        self.query_one("#wallet-identity", Static).update(identity_words(view.identity))
+        remind = self.query_one("#wallet-remind", Static)
+        remind.update(reminder(view, backup_open=wallet_keys.backup_open(self.qubix.directory)))
+        remind.display = bool(str(remind.content))
+
+    def _show_history(self, entries: Sequence[HistoryEntry]) -> None:
+        none = self.query_one("#wallet-none", Static)
+        none.display = not entries
+        none.update(
+            "Nothing was rented, served or sent with this wallet yet.\nThe market (1) is where to begin."
+        )
+        table = self.query_one(DataTable)
+        table.display = bool(entries)
+        narrow = self.compact
+        if list(entries) == self._entries and len(table.columns) == len(columns(narrow=narrow)):
+            return
+        self._entries = list(entries)
+        row = table.cursor_row
+        table.clear(columns=True)
+        table.add_columns(*columns(narrow=narrow))
+        for number, entry in enumerate(entries):
+            table.add_row(*cells(entry, narrow=narrow), key=str(number))
+        table.move_cursor(row=min(row, max(0, len(entries) - 1)))
+
+    # --- keys ---------------------------------------------------------------------------------
+
+    def action_deposit(self) -> None:
+        if self.view:
+            self.app.push_screen(DepositScreen(self.view.identity))
+
+    def action_send(self) -> None:
+        if self.view:
+            self.app.push_screen(SendScreen(self.view, self.qubix.directory), lambda _: self.reload())
+
+    def action_copy(self) -> None:
+        if self.view:
+            self.app.copy_to_clipboard(self.view.identity)
+            self.notify("The identity is in the clipboard, if this terminal allows that.", markup=False)
+
+    def action_backup(self) -> None:
+        self.app.push_screen(BackupScreen(self.qubix.directory), lambda _: self.reload())
+
+    @work(exclusive=True, group="gift")
+    async def action_gift(self) -> None:
+        """Fill the wallet up on the private network."""
+        if not self.view:
+            return
+        before = self.view.balance
+        try:
+            balance = await private_net.gift(self.view.identity)
+        except QubixError as error:
+            self.say_error(error)
+            return
+        more = balance - before
+        words = (
+            f"{show.qu(more)} QU of play money came."
+            if more > 0
+            else "There is plenty of play money already."
+        )
+        self.notify(words, markup=False)
+        self.reload()
+
+    @on(DataTable.RowSelected)
+    def _open_entry(self, event: DataTable.RowSelected) -> None:
+        if event.cursor_row < len(self._entries):
+            self.app.push_screen(EntryScreen(self._entries[event.cursor_row]))
+
+
+def numbers(view: WalletView) -> Text:
+    """Everything but the balance."""
+    pairs = (("in escrow", view.escrowed), ("spent", view.spent), ("earned", view.earned))
+    return Text("\n").join(Text.assemble((f"{name:10}", "dim"), f"{show.qu(qu)} QU") for name, qu in pairs)
+
+
+def identity_words(identity: str) -> Text:
+    safe = safe_line(identity)
+    half = len(safe) // 2
+    return Text.assemble(("identity\n", "dim"), safe[:half], "\n", safe[half:])
+
+
+def reminder(view: WalletView, *, backup_open: bool) -> str:
+    """What its owner should do next; "" if nothing."""
+    if backup_open:
+        return (
+            "! Your seed is not backed up: if this disk dies, the money is gone. Press b; it takes a minute."
+        )
+    if not view.balance and not view.escrowed:
+        play = " or press g for play money" if private_net.no_chain_named(None) else ""
+        return f"! The wallet is empty. Press d to see where to send money{play}."
+    return ""
+
+
+def columns(*, narrow: bool) -> tuple[str, ...]:
+    return (
+        ("when", "what", "about", "state", "QU") if narrow else ("when", "what", "about", "id", "state", "QU")
+    )
+
+
+def cells(entry: HistoryEntry, *, narrow: bool) -> list[Text]:
+    """A line of the history. Names come from job files and other people."""
+    form = "%m-%d %H:%M" if narrow else "%Y-%m-%d %H:%M"
+    when = time.strftime(form, time.localtime(entry.at_ms / 1_000))
+    about = safe_line(entry.to or entry.name, 20 if narrow else 40)
+    row = [
+        Text(when),
+        Text(WORDS.get(entry.kind, safe_line(entry.kind, 12))),
+        Text(about),
+        Text(safe_line(entry.state, 14), STATE_STYLES.get(entry.state, "yellow")),
+        Text(moved(entry), "bold", justify="right"),
+    ]
+    return row if narrow else [*row[:3], Text(safe_line(show.short_id(entry.id), 20), "dim"), *row[3:]]
+
+
+def moved(entry: HistoryEntry) -> str:
+    """What it did to the wallet; of an open payment what it is to do."""
+    if entry.qu:
+        return f"{entry.qu:+,}"
+    return f"({-entry.amount:+,})" if entry.amount and entry.state == "pending" else "0"
