@@ -25,10 +25,13 @@ class Area:
 AREAS: tuple[Area, ...] = (
     Area("market", "Market", "1", "tui.screens.market:MarketScreen"),
     Area("instances", "Instances", "2", "tui.screens.instances:InstancesScreen"),
+    Area("wallet", "Wallet", "3", "tui.screens.wallet:WalletScreen"),
 )
 """In the order of their keys. The first is shown at the start."""
 
 PAGES: dict[str, str] = {
+    "first_run": "tui.screens.first_run:FirstRunScreen",
+    "start_node": "tui.screens.start_node:StartNodeScreen",
     "instance": "tui.screens.instances_page:InstancePage",
     "ssh_keys": "tui.screens.instances_keys:KeysPage",
     "launch": "tui.screens.launch:LaunchScreen",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from protocol.control_watch import WatchEvent
-from tests.support import market_views, tui_instances, views
+from tests.support import market_views, tui_instances, tui_wallet, views
 
 NOW_MS = 1_788_000_000_000
 """The moment of all canned views."""
@@ -23,6 +23,7 @@ ANSWERS: dict[str, Any] = {
     # --- instances
     **tui_instances.ANSWERS,
     # --- wallet
+    **tui_wallet.ANSWERS,
     # --- provider
     # --- network
 }
