@@ -28,8 +28,9 @@ _LIVE: Final[dict[str, Any]] = {"settled": False, "paid": 0, "refunded": 0, "end
 def running(**changes: Any) -> LeaseView:
     """A job on an RTX 4090, 40 % through its rented time."""
     body: dict[str, Any] = {
-        **_LIVE, "lease_id": "3fa9c1d2" + "1" * 56, "phase": "running", "name": "train-llama", "gpu": "1 x RTX4090",
-        "image": "pytorch/pytorch:2.8.0-cuda12.8", "detail": "the job is running", "max_seconds": 7_200,
+        **_LIVE, "lease_id": "3fa9c1d2" + "1" * 56, "phase": "running", "name": "train-llama",
+        "gpu": "1 x RTX4090", "image": "pytorch/pytorch:2.8.0-cuda12.8", "detail": "the job is running",
+        "max_seconds": 7_200,
         "seconds": 2_880, "price_qu_per_hour": 360_000, "deposit": 720_000, "promised": 288_000,
         "opened_at_ms": NOW_MS - 3_000_000, "started_at_ms": NOW_MS - 2_880_000,
         "path": PathView("punched", rtt_ms=23.4),

@@ -147,7 +147,7 @@ def test_a_plot_is_never_larger_than_its_room(
 def test_a_full_and_an_empty_half() -> None:
     series = graph.Series("use", "%", [(0, 100.0), (1_000, 100.0), (2_000, 0.0), (3_000, 0.0)], 100)
     rows = graph.plot(series, 0, 4_000, 9 + 5, 3).rows
-    assert [row.label for row in rows] == ["100 %│", "  0 %│"]
+    assert [row.label for row in rows] == ["100 %│", "    0│"]
     assert rows[0].dots[1] == "⣿" and rows[0].dots[-1] == " "
     assert rows[1].dots[-2] == "⣀"
 
@@ -156,6 +156,27 @@ def test_where_nothing_was_measured_nothing_is_drawn() -> None:
     series = graph.Series("use", "%", [(at * 1_000, 50.0) for at in range(10)], 100)
     assert graph.resampled(series.points, 0, 100_000, 10)[2:] == [None] * 8
     assert graph.plot(series, 0, 100_000, 30, 4).rows[-1].dots.rstrip() != ""
+
+
+def test_only_what_is_too_hot_is_marked() -> None:
+    series = graph.Series("temperature", "°C", [(0, 60.0), (1_000, 95.0)], 100, 87)
+    top, low = graph.plot(series, -1_000, 1_000, 7 + 4, 3).rows
+    assert top.hot == (False, False, False, True) and low.hot == ()
+
+
+@pytest.mark.parametrize(
+    ("highest", "unit", "top"),
+    [
+        (15_900, "MB", "20 GB"),
+        (330, "W", "400 W"),
+        (0, "W", "1 W"),
+        (900, "MB", "1,000 MB"),
+        (1e6, "B/s", "1.0 MB/s"),
+    ],
+)
+def test_an_axis_ends_at_a_round_number(highest: float, unit: str, top: str) -> None:
+    series = graph.Series("x", unit, [(1, highest)])
+    assert graph.number(graph.top_of(series, 0, 2), unit) == top
 
 
 def test_a_curve_in_words() -> None:

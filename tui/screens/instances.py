@@ -50,8 +50,8 @@ class InstancesScreen(LeaseActions):
         Binding("enter", "open", "Open", priority=True),
         Binding("l", "open('logs')", "Logs"),
         *LeaseActions.ACTIONS,
-        Binding("a", "toggle_all", "Active/all"),
-        Binding("k", "keys", "SSH keys"),
+        Binding("a", "toggle_all", "All/active"),
+        Binding("k", "keys", "Keys"),
     ]
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ class LeaseActions(AreaScreen):
     ACTIONS: ClassVar[list[BindingType]] = [
         Binding("t", "lease_shell", "Shell"),
         Binding("s", "lease_stop", "Stop"),
-        Binding("p", "lease_pause", "Pause/go on"),
+        Binding("p", "lease_pause", "Pause"),
         Binding("r", "lease_restart", "Restart"),
     ]
 

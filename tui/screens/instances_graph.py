@@ -46,7 +46,8 @@ class Row:
 
     label: str
     dots: str
-    hot: bool
+    hot: tuple[bool, ...] = ()
+    """Of each character of the dots."""
 
 
 @dataclass(frozen=True)
@@ -60,23 +61,29 @@ def plot(series: Series, start_ms: int, end_ms: int, width: int, height: int) ->
     """As wide and as high as that in all, axes included; without rows where there is no room."""
     rows = height - 1
     top = top_of(series, start_ms, end_ms)
-    label_width = max(len(number(top, series.unit)), len(number(0, series.unit)))
+    label_width = len(number(top, series.unit))
     columns = width - label_width - 1
     if rows < 1 or columns < MIN_PLOT or end_ms <= start_ms:
         return Plot((), "")
+    values = resampled(series.points, start_ms, end_ms, columns * 2)
     levels = [
-        None if one is None else round(max(0.0, min(one, top)) / top * rows * DOTS_PER_CHAR)
-        for one in resampled(series.points, start_ms, end_ms, columns * 2)
+        None if one is None else round(max(0.0, min(one, top)) / top * rows * DOTS_PER_CHAR) for one in values
     ]
     made = tuple(
         Row(
             _label(row, rows, top, series.unit).rjust(label_width) + "│",
             _dots(levels, row),
-            series.hot is not None and top * (row + 1) / rows > series.hot,
+            _hot(series, values) if series.hot is not None and top * (row + 1) / rows > series.hot else (),
         )
         for row in reversed(range(rows))
     )
     return Plot(made, " " * label_width + "└" + _time_axis(end_ms - start_ms, columns))
+
+
+def _hot(series: Series, values: Sequence[float | None]) -> tuple[bool, ...]:
+    """Which characters stand for a moment at which it was too much."""
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return tuple(any(one is not None and one >= (series.hot or 0) for one in pair) for pair in pairs)
 
 
 def top_of(series: Series, start_ms: int, end_ms: int) -> float:
@@ -85,11 +92,13 @@ def top_of(series: Series, start_ms: int, end_ms: int) -> float:
                   default=0.0)  # fmt: skip
     if series.top and highest <= series.top:
         return series.top
+    if series.unit == "MB" and highest > 1_024:
+        return _round_above(highest / 1_024) * 1_024
     return _round_above(highest)
 
 
 def _round_above(value: float) -> float:
-    """1, 2 or 5 times a power of ten that is not less."""
+    """1, 2, 3, 4, 5, 6 or 8 times a power of ten that is not less."""
     if value <= 0:
         return 1.0
     power = 1.0
@@ -97,7 +106,7 @@ def _round_above(value: float) -> float:
         power *= 10
     while power > value:
         power /= 10
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value)
+    return next(step * power for step in (1, 2, 3, 4, 5, 6, 8, 10) if step * power >= value)
 
 
 def resampled(points: Sequence[Point], start_ms: int, end_ms: int, columns: int) -> list[float | None]:
@@ -144,9 +153,9 @@ def _label(row: int, rows: int, top: float, unit: str) -> str:
     if row == rows - 1:
         return number(top, unit)
     if row == 0:
-        return number(0, unit)
+        return "0"
     middle = rows % 2 and row == rows // 2 and rows >= ROWS_FOR_MIDDLE
-    return number(top / 2, unit) if middle else ""
+    return number(top / 2, unit) if middle and len(number(top / 2, unit)) <= len(number(top, unit)) else ""
 
 
 def _time_axis(span_ms: int, columns: int) -> str:

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections import deque
 from contextlib import aclosing
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -21,6 +23,7 @@ from protocol.errors import QubixError
 from tui.link import DaemonLink
 from tui.safe import safe_line
 from tui.screens import instances_model as model
+from tui.screens.area import NARROW_COLUMNS
 from tui.screens.instances_graph import Series, plot, span_words, summary
 from tui.screens.instances_meters import WINDOWS, Meters, curves
 
@@ -30,6 +33,8 @@ HISTORY_SECONDS: Final = 60.0
 """How old the rolled-up past may be while it is shown."""
 LATE_SECONDS: Final = 10
 MAX_GRAPHS: Final = 48
+WIDE_COLUMNS: Final = 160
+MIN_ROWS: Final = 6
 
 
 class Graph(Widget):
@@ -51,7 +56,10 @@ class Graph(Widget):
         drawn = plot(self._series, *self._window, self.size.width, self.size.height - 1)
         for row in drawn.rows:
             text.append(f"\n{row.label}", "dim")
-            text.append(row.dots, colours.get("error" if row.hot else "primary", ""))
+            for hot, run in groupby(zip_longest(row.hot, row.dots, fillvalue=False), itemgetter(0)):
+                text.append(
+                    "".join(str(dot) for _, dot in run), colours.get("error" if hot else "primary", "")
+                )
         if drawn.rows:
             text.append(f"\n{drawn.below}", "dim")
         return text
@@ -61,8 +69,8 @@ class GraphsPane(Vertical):
     """`begin` starts to ask, once; `lease` is kept up to date by the page it is on."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left_square_bracket", "window(-1)", "Less time", key_display="["),
-        Binding("right_square_bracket", "window(1)", "More time", key_display="]"),
+        Binding("left_square_bracket", "window(-1)", "Shorter", key_display="["),
+        Binding("right_square_bracket", "window(1)", "Longer", key_display="]"),
     ]
 
     def __init__(self, lease: LeaseView, link: DaemonLink) -> None:
@@ -187,3 +195,16 @@ class GraphsPane(Vertical):
             graph.remove()
         for graph, one in zip(graphs, series, strict=False):
             graph.show(one, start_ms, end_ms)
+        self._fit(len(series))
+
+    def on_resize(self) -> None:
+        self._fit(len(self.query(Graph)))
+
+    def _fit(self, count: int) -> None:
+        """As high as there is room for all of them, but high enough to read; else one scrolls."""
+        width = self.app.size.width
+        columns = 1 if width < NARROW_COLUMNS else 2 if width < WIDE_COLUMNS else 3
+        rows = max(1, -(-count // columns))
+        height = max(MIN_ROWS, self.query_one("#graphs-scroll").size.height // rows)
+        grid = self.query_one("#graphs-grid", Grid)
+        grid.styles.grid_size_columns, grid.styles.grid_rows = columns, f"{height}"

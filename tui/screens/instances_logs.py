@@ -46,7 +46,7 @@ class LogsPane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static("", id="logs-state", markup=False)
         yield LogView(id="logs-view")
-        yield Input(placeholder="search the log, Enter goes on to the next", id="logs-search",
+        yield Input(placeholder="words to find; Enter, then n and N go on", id="logs-search",
                     max_length=MAX_WORDS)  # fmt: skip
 
     def begin(self) -> None:
@@ -150,5 +150,4 @@ class LogsPane(Vertical):
 
     @on(Input.Submitted, "#logs-search")
     def _submitted(self) -> None:
-        self.view.action_found(-1)
         self.view.focus()
