@@ -112,18 +112,20 @@ class StartStep(Step):
         """A line for each part: its state in words, then what it is, then how long it took."""
         text = Text()
         for part in self._parts:
-            word, style = self._state(part)
+            word, colour = self._state(part)
             seconds = self._took.get(part, time.monotonic() - self._since if part == self._now else 0.0)
             took = f"  {seconds:.1f} s" if seconds and not (self._failed and part == self._now) else ""
-            text.append(f"{word:8}", style).append(DOING[part]).append(f"{took}\n", "dim")
+            text.append(f"{word:8}", f"bold {self.app.theme_variables[colour]}").append(DOING[part]).append(
+                f"{took}\n", "dim"
+            )
         self.query_one("#parts", Words).update(text)
 
     def _state(self, part: str) -> tuple[str, str]:
         if part in self._took and part != self._now:
-            return "done", "bold green"
+            return "done", "success"
         if part != self._now:
-            return "next", "dim"
-        return ("failed", "bold red") if self._failed else ("now", "bold yellow")
+            return "next", "secondary"
+        return ("failed", "error") if self._failed else ("now", "warning")
 
 
 class StartNodeScreen(Journey):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -16,6 +16,7 @@ from textual.widgets import DataTable, Static
 from protocol.control_wallet import HistoryArgs, HistoryEntry, HistoryView, WalletArgs, WalletView
 from protocol.errors import QubixError
 from tui import private_net, show, wallet_keys
+from tui.messages import WalletChanged
 from tui.safe import safe_line
 from tui.screens.area import AreaScreen
 from tui.screens.wallet_backup import BackupScreen
@@ -25,15 +26,14 @@ from tui.screens.wallet_move import DepositScreen, SendScreen
 SHOWN_ENTRIES: Final = 200
 REFRESH_SECONDS: Final = 3.0
 WORDS: Final = {"caller": "rented", "provider": "served", "send": "sent", "funding": "waiting for deposit"}
-STATE_STYLES: Final = {
-    "done": "blue",
-    "sent": "blue",
-    "running": "green",
-    "failed": "red",
-    "unknown": "red",
-    "cancelled": "yellow",
+STATE_COLOURS: Final = {
+    "done": "primary",
+    "sent": "primary",
+    "running": "success",
+    "failed": "error",
+    "unknown": "error",
 }
-"""The colour says nothing that the word does not say."""
+"""Of the theme; `warning` for all others. The colour says nothing that the word does not say."""
 
 
 class WalletScreen(AreaScreen):
@@ -68,12 +68,12 @@ class WalletScreen(AreaScreen):
     def on_mount(self) -> None:
         self.refresh_every(REFRESH_SECONDS)
         self._entries: list[HistoryEntry] = []
+        self._drawn: object = None
         self.query_one(DataTable).focus()
 
     async def load(self) -> None:
         view: WalletView = await self.link.call("wallet", WalletArgs())
         history: HistoryView = await self.link.call("history", HistoryArgs(SHOWN_ENTRIES))
-        self.view = view
         self._show_money(view)
         self._show_history(history.entries)
         self.refresh_bindings()
@@ -86,9 +86,15 @@ class WalletScreen(AreaScreen):
             return wallet_keys.has_keys(self.qubix.directory)
         return True
 
+    @on(WalletChanged)
+    def _changed(self, message: WalletChanged) -> None:
+        if self.loaded:
+            self._show_money(message.wallet)
+
     # --- what is shown ------------------------------------------------------------------------
 
     def _show_money(self, view: WalletView) -> None:
+        self.view = view
         self.query_one("#wallet-balance", Static).update(Text(f"{show.qu(view.balance)} QU", "bold"))
         self.query_one("#wallet-numbers", Static).update(numbers(view))
         self.query_one("#wallet-identity", Static).update(identity_words(view.identity))
@@ -104,15 +110,16 @@ class WalletScreen(AreaScreen):
         )
         table = self.query_one(DataTable)
         table.display = bool(entries)
-        narrow = self.compact
-        if list(entries) == self._entries and len(table.columns) == len(columns(narrow=narrow)):
+        narrow, colours = self.compact, self.app.theme_variables
+        drawn = (list(entries), narrow, self.app.theme)
+        if drawn == self._drawn:
             return
-        self._entries = list(entries)
+        self._entries, self._drawn = list(entries), drawn
         row = table.cursor_row
         table.clear(columns=True)
         table.add_columns(*columns(narrow=narrow))
         for number, entry in enumerate(entries):
-            table.add_row(*cells(entry, narrow=narrow), key=str(number))
+            table.add_row(*cells(entry, colours, narrow=narrow), key=str(number))
         table.move_cursor(row=min(row, max(0, len(entries) - 1)))
 
     # --- keys ---------------------------------------------------------------------------------
@@ -162,7 +169,10 @@ class WalletScreen(AreaScreen):
 def numbers(view: WalletView) -> Text:
     """Everything but the balance."""
     pairs = (("in escrow", view.escrowed), ("spent", view.spent), ("earned", view.earned))
-    return Text("\n").join(Text.assemble((f"{name:10}", "dim"), f"{show.qu(qu)} QU") for name, qu in pairs)
+    width = max(len(show.qu(qu)) for _, qu in pairs)
+    return Text("\n").join(
+        Text.assemble((f"{name:11}", "dim"), f"{show.qu(qu):>{width}} QU") for name, qu in pairs
+    )
 
 
 def identity_words(identity: str) -> Text:
@@ -189,16 +199,16 @@ def columns(*, narrow: bool) -> tuple[str, ...]:
     )
 
 
-def cells(entry: HistoryEntry, *, narrow: bool) -> list[Text]:
-    """A line of the history. Names come from job files and other people."""
+def cells(entry: HistoryEntry, colours: Mapping[str, str], *, narrow: bool) -> list[Text]:
+    """A line of the history in the colours of a theme. Names come from job files and other people."""
     form = "%m-%d %H:%M" if narrow else "%Y-%m-%d %H:%M"
     when = time.strftime(form, time.localtime(entry.at_ms / 1_000))
-    about = safe_line(entry.to or entry.name, 20 if narrow else 40)
+    about = safe_line(entry.to or entry.name, 30 if narrow else 44)
     row = [
         Text(when),
         Text(WORDS.get(entry.kind, safe_line(entry.kind, 12))),
         Text(about),
-        Text(safe_line(entry.state, 14), STATE_STYLES.get(entry.state, "yellow")),
+        Text(safe_line(entry.state, 14), colours[STATE_COLOURS.get(entry.state, "warning")]),
         Text(moved(entry), "bold", justify="right"),
     ]
     return row if narrow else [*row[:3], Text(safe_line(show.short_id(entry.id), 20), "dim"), *row[3:]]

@@ -59,7 +59,7 @@ def pairs(entry: HistoryEntry) -> Iterator[tuple[str, str]]:
 def signed(entry: HistoryEntry) -> Text:
     if not entry.transactions:
         return Text("No transaction was signed for it.", "dim")
-    text = Text("\nSigned for it (that one is listed does not say that it ran)\n", "bold")
+    text = Text.assemble(("\nSigned for it (that one is listed does not say that it ran)\n", "bold"))
     for one in entry.transactions:
         amount = f", {show.qu(one.amount)} QU" if one.amount else ""
         text.append(f"{safe_line(one.action, 20)} in tick {one.tick}{amount}\n  ")

@@ -229,7 +229,10 @@ class PayingStep(Step):
         self._end(heads.get(item.state, safe_line(item.state)), item.sentence)
 
     def _end(self, head: str, sentence: str) -> None:
-        self.query_one("#paying", Words).update(Text(head, "bold green" if self._sent else "bold red"))
+        colours = self.app.theme_variables
+        self.query_one("#paying", Words).update(
+            Text(head, f"bold {colours['success' if self._sent else 'error']}")
+        )
         self.query_one("#paying-why", Words).update(safe_text(sentence))
 
     def _lost(self) -> None:
