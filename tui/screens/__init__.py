@@ -1,0 +1,1 @@
+"""The screens of the full-screen front end, one area a file."""

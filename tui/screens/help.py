@@ -1,0 +1,53 @@
+"""`?`: what the screen below is for, and every key that works there."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Footer, Static
+
+GENERAL = """\
+Keys at the bottom belong to the screen; the numbers at the top lead to the areas, from everywhere but a \
+field you type in. Tab and Shift+Tab go from field to field, Enter does what is marked, Escape goes back. \
+Ctrl+P finds every command by its name. The mouse works everywhere."""
+
+
+class HelpScreen(ModalScreen[None]):
+    """Help about another screen; `about` makes it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark", "app.pop_screen", "Close", key_display="Esc"),
+    ]
+
+    def __init__(self, purpose: str, keys: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self._purpose = purpose
+        self._keys = keys
+
+    @classmethod
+    def about(cls, screen: Screen[object]) -> HelpScreen:
+        """Help for what is shown now, with the keys that work at this moment."""
+        shown = [one.binding for one in screen.active_bindings.values() if one.enabled]
+        keys = [(screen.app.get_key_display(one), one.description) for one in shown if one.description]
+        return cls(getattr(screen, "HELP", ""), keys)
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="help-box"):
+            yield Static(Text("Help", "bold"), id="help-title")
+            if self._purpose:
+                yield Static(self._purpose, markup=False)
+            yield Static(self._table())
+            yield Static(GENERAL, markup=False)
+        yield Footer()
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for key, words in self._keys:
+            table.add_row(Text(key, "bold"), Text(words))
+        return table

@@ -1,0 +1,35 @@
+"""The colours, dark and light. Every pair of text and ground has a contrast of at least 4.5 (WCAG AA)."""
+
+from __future__ import annotations
+
+from textual.theme import Theme
+
+DARK = Theme(
+    name="qubix-dark",
+    dark=True,
+    primary="#5aa9e6",
+    secondary="#3f6f8f",
+    accent="#f4b860",
+    success="#7bd389",
+    warning="#f4b860",
+    error="#ff7b7b",
+    foreground="#e6edf3",
+    background="#0f1720",
+    surface="#16212c",
+    panel="#1f2d3a",
+)
+LIGHT = Theme(
+    name="qubix-light",
+    dark=False,
+    primary="#0b5c9e",
+    secondary="#33607f",
+    accent="#8a4b00",
+    success="#17662b",
+    warning="#8a4b00",
+    error="#b3261e",
+    foreground="#14202b",
+    background="#f7f9fb",
+    surface="#ffffff",
+    panel="#e3eaf0",
+)
+THEMES = {"dark": DARK, "light": LIGHT}
