@@ -34,22 +34,24 @@ class NamedPort(Protocol):
 
 @dataclass(frozen=True)
 class Way:
-    """`command` is a line for a shell in which {id} stands for the lease."""
+    """`command` is a verb with its arguments; {id} stands for the lease."""
 
     key: str
     title: str
     command: str
     says: str
 
-    def line(self, lease_id: str, program: str = "qubix") -> str:
-        """The command for this lease; `program` may bring options along."""
-        return self.command.format(qubix=program, id=lease_id[:8])
+    def words(self, lease_id: str) -> list[str]:
+        """The verb and its arguments."""
+        return self.command.format(id=lease_id[:8]).split()
+
+    def line(self, lease_id: str) -> str:
+        """The command for this lease; options may follow."""
+        return " ".join(("qubix", *self.words(lease_id)))
 
 
-_SHELL: Final = Way(SHELL, "a shell in the job", "{qubix} attach {id}", "opens a shell beside the job")
-_RESULTS: Final = Way(
-    RESULTS, "none: bring back what it leaves", "{qubix} logs -f {id}", "follows what the job says"
-)
+_SHELL: Final = Way(SHELL, "a shell in the job", "attach {id}", "opens a shell beside the job")
+_RESULTS: Final = Way(RESULTS, "none: bring back what it leaves", "logs -f {id}", "follows what the job says")
 
 
 def ways_of(ports: Iterable[NamedPort]) -> list[Way]:
@@ -68,18 +70,18 @@ def way_of(ways: Sequence[Way], key: str) -> Way:
 
 def _page(port: NamedPort) -> Way:
     title = TITLES.get(port.name, f"port {port.port} in the browser")
-    return Way(port.name, title, f"{{qubix}} open {{id}} {port.port}", "shows it in the browser")
+    return Way(port.name, title, f"open {{id}} {port.port}", "shows it in the browser")
 
 
 def _other(port: NamedPort) -> Way | None:
     if port.kind == "ssh":
-        return Way(port.name, TITLES["ssh"], "{qubix} ssh {id}", "opens a shell by SSH")
+        return Way(port.name, TITLES["ssh"], "ssh {id}", "opens a shell by SSH")
     if port.kind == "vnc":
         says = "brings it here for a VNC viewer"
-        return Way(port.name, TITLES["vnc"], f"{{qubix}} forward {{id}} {port.port}", says)
+        return Way(port.name, TITLES["vnc"], f"forward {{id}} {port.port}", says)
     return None
 
 
 def _game() -> Way:
     says = "lets Moonlight find it at 127.0.0.1"
-    return Way(GAME, "Moonlight", "{qubix} forward {id}", says)
+    return Way(GAME, "Moonlight", "forward {id}", says)

@@ -110,6 +110,8 @@ class Plan:
 
     def with_gpu(self, chosen: Suggestion, provider: str = "") -> Plan:
         draft = replace(self.draft, gpu=gpu_words(chosen.gpu_class, chosen.cards))
+        if self.use_case:
+            draft = _sized(draft, self.use_case, chosen.best)
         return replace(self, draft=draft, provider=provider, qu_per_hour=chosen.qu_per_hour)
 
     def ways(self) -> list[Way]:
@@ -130,6 +132,25 @@ class Plan:
         if not (math.isfinite(hours) and 0 < hours <= 24 * 365):
             return 0
         return math.ceil(self.qu_per_hour * hours)
+
+
+def _sized(draft: Draft, use: UseCase, machine: OfferView) -> Draft:
+    """What nobody has said: four cores, memory as the cards have it, 20 GB of disk; at most half of the
+    machine, so that others of its kind fit too."""
+    memory = min(max(4_096, int(use.recommended_vram_gib * 1_024)), machine.memory_mib // 2, 65_536)
+    return replace(
+        draft,
+        cpus=draft.cpus or str(max(1, min(4, machine.cpu_millis // 2_000))),
+        memory=draft.memory or f"{max(1, memory // 1_024)}GB",
+        disk=draft.disk or f"{max(1, min(20, machine.disk_mib // 2_048))}GB",
+    )
+
+
+def of_offer(offer: OfferView) -> Plan:
+    """Of somebody's own pick in the market: there, with one card if it has any."""
+    cards = min(offer.gpus, 1)
+    chosen = _suggestion(offer.gpu_class if cards else CPU_CLASS, cards, [offer])
+    return Plan().for_use(OWN).with_gpu(chosen, offer.peer_id)
 
 
 def environments(use: str) -> list[tuple[str, str]]:
