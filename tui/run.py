@@ -17,14 +17,14 @@ from rich.text import Text
 
 from protocol import jobspec
 from protocol.control import ConfirmArgs, LeaseView, QuoteView, RunArgs, RunEvent
-from protocol.errors import DaemonUnreachable, FilesInvalid, JobFailed, JobFileInvalid, QubixError
+from protocol.errors import DaemonUnreachable, FilesInvalid, JobFailed, JobFileInvalid, QubixError, UsageError
 from protocol.lease_state import TERMINAL
 from protocol.query import parse_filter, parse_sort
-from tui import argument, consent, show, ssh_config, up
+from tui import argument, consent, one_line, show, ssh_config, up
 from tui.client import Client, connect, error_of
 from tui.keys import keys_of
 from tui.places import control_socket, data_dir
-from tui.safe import safe_line
+from tui.safe import safe_line, safe_text
 from tui.ssh_keys import Keys
 
 INTERRUPTED: Final = 130
@@ -56,7 +56,7 @@ CHOICES: Final = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", metavar="job.yaml", help="the job file")
+    parser.add_argument("job", metavar="job.yaml", nargs="?", help="the job file")
     parser.add_argument(
         "--max-price", type=argument.amount, metavar="QU_PER_HOUR", help="refuse dearer offers"
     )
@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
     parser.add_argument("--up", action="store_true", help="start the daemon first if none runs")
     parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
+    one_line.add_arguments(parser)
 
 
 def add_conditions(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +90,8 @@ def conditions(options: argparse.Namespace) -> str:
 
 
 async def run(options: argparse.Namespace) -> int:
+    if options.dry_run:
+        return _show_job(options)
     args = request(options)
     follower = Follower(options)
     async with _daemon(options) as client:
@@ -129,12 +132,11 @@ async def _answers(place: Path) -> bool:
 def request(options: argparse.Namespace) -> RunArgs:
     """The checked request. A broken job file, a missing secret and a used output folder end here."""
     parse_sort(options.order_by)
-    path = Path(options.job)
-    text, job = read_job(path)
+    text, job, folder = asked_job(options)
     price = job.max_price_qu_per_hour if options.max_price is None else options.max_price
     return RunArgs(
         job_yaml=text,
-        base_dir=str(path.absolute().parent),
+        base_dir=str(folder),
         output_dir=str(_output_dir(options.output, job.name)),
         secrets=secrets_of(job, keys_of(options)),
         max_price_qu_per_hour=price,
@@ -144,6 +146,27 @@ def request(options: argparse.Namespace) -> RunArgs:
         order_by=options.order_by,
         ask=not (options.yes or options.json) and consent.can_ask(),
     )
+
+
+def asked_job(options: argparse.Namespace) -> tuple[str, jobspec.Job, Path]:
+    """The job file's text, what it says, and where its files are. UsageError, JobFileInvalid."""
+    words = one_line.given(options)
+    if options.job and words:
+        raise UsageError(f"{words[0]} is for a job without a file; write it into {options.job} instead")
+    if options.job:
+        path = Path(options.job)
+        return *read_job(path), path.absolute().parent
+    text = one_line.job_file(options, Path())
+    return text, jobspec.parse(text), Path.cwd()
+
+
+def _show_job(options: argparse.Namespace) -> int:
+    text, _, _ = asked_job(options)
+    if options.json:
+        show.print_json({"job_yaml": text})
+    else:
+        sys.stdout.write(safe_text(text) if sys.stdout.isatty() else text)
+    return 0
 
 
 def read_job(path: Path) -> tuple[str, jobspec.Job]:

@@ -108,6 +108,8 @@ VERBS: Final[dict[str, Verb]] = {
         "rent a machine and run a job on it",
         (
             "qubix run job.yaml",
+            "qubix run --gpu RTX4090 --hours 2 -- python train.py",
+            "qubix run --image python:3.12 --budget 50000 --env LEVEL=3 -- python count.py data.txt",
             "qubix run job.yaml --max-price 400000 --output results --detach",
             "qubix run job.yaml --region eu --min-reliability 95% --max-rtt 50ms",
             "qubix run job.yaml --filter 'cpus>=8 score>=0.3' --order-by price,-score",
