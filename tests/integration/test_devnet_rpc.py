@@ -12,9 +12,9 @@ import trio
 
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, FIRST_TICK
 from escrow_bridge.devnet.engine import Engine
-from escrow_bridge.devnet.rpc_server import ARCHIVE, LIVE, MAX_BODY_BYTES, RpcServer
+from escrow_bridge.devnet.rpc_server import ARCHIVE, GIFT, LIVE, MAX_BODY_BYTES, RpcServer
 from escrow_bridge.qubic import identity_of, sign_transaction, transaction_hash
-from protocol.units import Qu, Tick
+from protocol.units import Qu, QubicId, Tick
 from tests.support.nodes import OTHER, RICH, engine_at, serving
 
 
@@ -137,3 +137,21 @@ async def test_a_body_that_is_no_json_is_refused(client: httpx.AsyncClient) -> N
     for body in (b"", b"{", b"[" * 10_000, b"\xff\xfe"):
         answer = await client.post(f"{ARCHIVE}/getTickData", content=body)
         assert answer.status_code == 400
+
+
+async def test_play_money_is_given_up_to_a_sum_and_only_by_a_devnet_told_so(
+    engine: Engine, client: httpx.AsyncClient
+) -> None:
+    asked = {"identity": identity_of(bytes(range(32)))}
+    assert (await client.post(GIFT, json=asked)).status_code == 404
+    async with (
+        serving(RpcServer(engine, gift=Qu(700)).handle) as addresses,
+        httpx.AsyncClient(base_url=f"http://{addresses[0]}", trust_env=False) as generous,
+    ):
+        for _ in range(2):
+            assert (await generous.post(GIFT, json=asked)).json() == {"balance": "700"}
+        rich = await generous.post(GIFT, json={"identity": RICH.identity})
+        assert rich.json() == {"balance": "1000"}, "who has more keeps it"
+        for wrong in ({}, {"identity": 5}, {"identity": RICH.identity.lower()}):
+            assert (await generous.post(GIFT, json=wrong)).status_code == 400
+    assert engine.balance(QubicId(bytes(range(32)))) == 700

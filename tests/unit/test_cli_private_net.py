@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from escrow_bridge.qubic import Wallet
 from protocol import control
 from protocol.errors import ConfigInvalid, NotFound
 from tests.support import views
@@ -82,6 +83,17 @@ def test_members_that_answer_are_told_to_those_who_come(home: Path) -> None:
     with control_server(home / "a" / "control.sock", lambda verb, args: [answer]):
         assert joined(home / "b").bootstrap == tuple(views.STATUS.addresses)
         assert joined(home / "a").bootstrap == ()  # not itself
+
+
+def test_any_wallet_is_given_play_money_where_a_network_runs(home: Path) -> None:
+    identity = Wallet("q" * 55).identity
+    with pytest.raises(NotFound, match="no private network runs"):
+        asyncio.run(private_net.gift(identity))
+    joined(home / "a", wants_wallet=False)
+    for _ in range(2):
+        assert asyncio.run(private_net.gift(identity)) == private_net.WALLET_QU
+    with pytest.raises(NotFound, match="gave no play money"):
+        asyncio.run(private_net.gift("no identity"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -13,11 +14,14 @@ from typing import Any
 import pytest
 
 from escrow_bridge.qubic import Wallet
+from protocol.errors import ConfigInvalid, PassphraseWrong, SeedInvalid
 from qubixd.config import Config
 from qubixd.identity import load_or_create
+from tui import wallet_keys
 
 SEED = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabc"
 IDENTITY = Wallet(SEED).identity
+PASSPHRASE = "hällo wörld"
 
 
 def command(root: Path, *words: str) -> list[str]:
@@ -100,6 +104,45 @@ def test_an_export_never_overwrites_and_never_goes_into_a_pipe(tmp_path: Path) -
         refused = wallet(tmp_path, "export", *words)
         assert refused.returncode == 2, words
     assert kept.read_text() == "mine"
+
+
+def test_a_front_end_has_a_seed_made_kept_and_given_back_through_pipes(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+
+    async def go() -> None:
+        seed = await wallet_keys.draft(root)
+        assert Wallet(seed.letters).identity == seed.identity
+        assert seed.letters not in repr(seed) and not root.exists(), "nothing is kept yet"
+        assert await wallet_keys.identity_of(root, SEED) == IDENTITY
+        assert await wallet_keys.keep(root, SEED, PASSPHRASE) == IDENTITY
+        assert wallet_keys.wants_passphrase(root)
+        assert (await wallet_keys.export(root, PASSPHRASE)).letters == SEED
+        for wrong in ("another", ""):
+            with pytest.raises(PassphraseWrong):
+                await wallet_keys.export(root, wrong)
+        with pytest.raises(ConfigInvalid, match="holds a wallet already"):
+            await wallet_keys.keep(root, SEED)
+        with pytest.raises(SeedInvalid, match="position 3"):
+            await wallet_keys.identity_of(root, "ab!")
+
+    asyncio.run(go())
+    sealed = b"".join(path.read_bytes() for path in root.iterdir())
+    assert SEED.encode() not in sealed and PASSPHRASE.encode() not in sealed
+
+
+def test_keys_without_a_passphrase_open_by_themselves(tmp_path: Path) -> None:
+    assert asyncio.run(wallet_keys.keep(tmp_path, SEED)) == IDENTITY
+    assert wallet_keys.has_keys(tmp_path) and not wallet_keys.wants_passphrase(tmp_path)
+    assert asyncio.run(wallet_keys.export(tmp_path)).letters == SEED
+
+
+def test_a_seed_goes_into_a_pipe_and_nothing_else(tmp_path: Path) -> None:
+    wallet(tmp_path, "import", stdin=SEED)
+    words = ["-m", "qubixd.wallet", "export", "--data-dir", str(tmp_path / "data"), "--to-fd"]
+    for descriptor in ("1", "77", "-1"):
+        with (tmp_path / "out").open("w") as out:
+            run = subprocess.run([sys.executable, *words, descriptor], stdout=out, stderr=out, check=False)
+        assert run.returncode == 2 and SEED not in (tmp_path / "out").read_text()
 
 
 def typed_at_a_terminal(root: Path, *words: str, typed: str = "", after: bytes = b"") -> str:
