@@ -26,10 +26,13 @@ AREAS: tuple[Area, ...] = (
     Area("market", "Market", "1", "tui.screens.market:MarketScreen"),
     Area("instances", "Instances", "2", "tui.screens.instances:InstancesScreen"),
     Area("wallet", "Wallet", "3", "tui.screens.wallet:WalletScreen"),
+    Area("provider", "Provider", "4", "tui.screens.provider:ProviderScreen"),
+    Area("network", "Network", "5", "tui.screens.network:NetworkScreen"),
 )
 """In the order of their keys. The first is shown at the start."""
 
 PAGES: dict[str, str] = {
+    "provider_hours": "tui.screens.provider_hours:ProviderHoursScreen",
     "first_run": "tui.screens.first_run:FirstRunScreen",
     "start_node": "tui.screens.start_node:StartNodeScreen",
     "instance": "tui.screens.instances_page:InstancePage",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from protocol.control_watch import WatchEvent
-from tests.support import market_views, tui_instances, tui_wallet, views
+from tests.support import market_views, network_views, provider_views, tui_instances, tui_wallet, views
 
 NOW_MS = 1_788_000_000_000
 """The moment of all canned views."""
@@ -25,7 +25,10 @@ ANSWERS: dict[str, Any] = {
     # --- wallet
     **tui_wallet.ANSWERS,
     # --- provider
+    "provider": provider_views.provider(shop=provider_views.shop(schedule=network_views.NIGHTS)),
+    "preview": network_views.preview(),
     # --- network
+    "network": network_views.network(),
 }
 EVENTS: dict[str, list[Any]] = {
     # --- for all

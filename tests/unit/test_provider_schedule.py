@@ -128,6 +128,10 @@ def moment(minute: float) -> UnixMs:
     return UnixMs(EPOCH_MS + round(minute * 60_000))
 
 
+def ago(days: int) -> UnixMs:
+    return UnixMs(now_ms() - days * 86_400_000)
+
+
 def test_a_price_that_has_just_risen_is_quoted_a_minute_later() -> None:
     shop = Shop(Qu(5), True, read_schedule("zone UTC; 09:00-10:00 price 9; 10:00-11:00 price 3"))
     quoted = [shop.quoted_price(moment(at)) for at in (59.9, 60, 60.5, 61, 90, 119.9, 120, 121)]
@@ -171,9 +175,9 @@ async def test_the_use_of_the_last_weeks(tmp_path: Path, autojump_clock: Clock) 
         assert view.lost_hours == pytest.approx(0.025, abs=0.01)
         assert view.open_hours == pytest.approx(7 * (8 + 1 / 60))
         assert one.alice.up.shop.schedule is None
-        old = [replace(ended, opened_at=now_ms() - 10 * 86_400_000, ended_at=now_ms() - 40 * 86_400_000)]
+        old = [replace(ended, opened_at=ago(10), ended_at=ago(40))]
         assert sum(use_of(old, ZoneInfo("UTC"), now_ms()).hours) == 0
-        three = replace(ended, seconds=Seconds(3 * HOUR), ended_at=EPOCH_MS + HOUR * 1_000)
+        three = replace(ended, seconds=Seconds(3 * HOUR), ended_at=moment(60))
         tokyo = use_of([three], ZoneInfo("Asia/Tokyo"), now_ms())
         assert [hour for hour, amount in enumerate(tokyo.hours) if amount] == [96 + 17]
 
