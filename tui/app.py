@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.message import Message
 from textual.notifications import SeverityLevel
+from textual.screen import ModalScreen, Screen
 
 from protocol.control_watch import NoticeView, WatchArgs, WatchEvent
 from tui.areas import AREAS, PAGES, load_screen
@@ -20,7 +23,9 @@ from tui.messages import LeaseChanged, LinkChanged, MarketChanged, Noticed, Tick
 from tui.places import control_socket
 from tui.safe import safe_line
 from tui.screens.help import HelpScreen
-from tui.themes import THEMES
+from tui.screens.journey import Journey
+from tui.themes import THEMES, remember, remembered
+from tui.wallet_keys import has_keys
 
 STYLES = Path(__file__).parent / "styles"
 TOAST_SECONDS = 8.0
@@ -41,17 +46,20 @@ class QubixApp(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(area.key, f"area('{area.mode}')", area.title, show=False) for area in AREAS),
         Binding("n", "new_job", "New job"),
+        Binding("f2", "start_node", "Start the daemon"),
+        Binding("f3", "colours", "Light or dark", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
 
-    def __init__(self, directory: Path, *, theme: str = "dark") -> None:
+    def __init__(self, directory: Path, *, theme: str = "") -> None:
         super().__init__()
         self.directory = directory
+        self._met = False
         self.link = DaemonLink(control_socket(directory), self._follow, self._link_changed)
         for one in THEMES.values():
             self.register_theme(one)
-        self.theme = THEMES[theme].name
+        self.theme = THEMES[theme or remembered(directory)].name
         for area in AREAS:
             self.add_mode(area.mode, partial(load_screen, area.screen))
 
@@ -70,7 +78,19 @@ class QubixApp(App[int]):
         self.switch_mode(mode)
 
     def action_new_job(self) -> None:
-        self.open_page("launch")
+        if not isinstance(self.screen, ModalScreen):
+            self.open_page("launch")
+
+    def action_start_node(self) -> None:
+        """Start the daemon of this directory; asks for the passphrase if there is one."""
+        if not isinstance(self.screen, Journey):
+            self.push_screen(load_screen(PAGES["start_node"], directory=self.directory), self._started)
+
+    def action_colours(self) -> None:
+        """From light to dark, or back; the next start knows it."""
+        name = "light" if self.current_theme.dark else "dark"
+        self.theme = THEMES[name].name
+        remember(self.directory, name)
 
     def open_page(self, page: str, **arguments: Any) -> None:
         """Push one of PAGES above what is shown."""
@@ -81,13 +101,47 @@ class QubixApp(App[int]):
             self.push_screen(HelpScreen.about(self.screen))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A key whose page is not there is not shown."""
-        return action != "new_job" or "launch" in PAGES
+        """A daemon that answers cannot be started."""
+        return action != "start_node" or self.link.state == "down"
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: the areas, what the screen can do, and what is always there."""
+        for area in AREAS:
+            yield SystemCommand(
+                area.title, f"Go to this area (key {area.key})", partial(self.action_area, area.mode)
+            )
+        for one in screen.active_bindings.values():
+            if one.enabled and one.binding.description and one.node is not self:
+                key, do = (
+                    self.get_key_display(one.binding),
+                    partial(self._do_in, one.node, one.binding.action),
+                )
+                yield SystemCommand(one.binding.description, f"On this screen (key {key})", do)
+        yield SystemCommand("New job", "Choose a machine and rent it (key n)", self.action_new_job)
+        if self.link.state == "down":
+            yield SystemCommand("Start the daemon", "It runs on when you leave (F2)", self.action_start_node)
+        yield SystemCommand("Light or dark colours", "Change them (F3)", self.action_colours)
+        yield SystemCommand("Help", "What this screen is for, and its keys (key ?)", self.action_help)
+        yield SystemCommand("Quit", "Leave; daemon and jobs go on (key q)", self.action_quit)
+
+    async def _do_in(self, node: DOMNode, action: str) -> None:
+        await self.run_action(action, default_namespace=node)
 
     # --- the daemon ---------------------------------------------------------------------------
 
     def _link_changed(self, state: LinkState) -> None:
+        first, self._met = not self._met, True
+        self.refresh_bindings()
         self.tell(LinkChanged(state))
+        if first and state == "down" and not has_keys(self.directory):
+            self.push_screen(load_screen(PAGES["first_run"], directory=self.directory), self._started)
+
+    def _started(self, started: bool | None) -> None:
+        """A page that starts the daemon was left; False: its reader has had enough."""
+        if started is False:
+            self.exit()
+        elif started:
+            self.link.try_now()
 
     async def _follow(self, client: Client) -> None:
         async with aclosing(client.stream("watch", WatchArgs(market=True))) as events:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
 from textual.theme import Theme
+
+REMEMBERED_IN: Final = "colours"
+"""File of the data directory with the name of the theme."""
 
 DARK = Theme(
     name="qubix-dark",
@@ -33,3 +40,18 @@ LIGHT = Theme(
     panel="#e3eaf0",
 )
 THEMES = {"dark": DARK, "light": LIGHT}
+
+
+def remembered(directory: Path) -> str:
+    """The theme chosen last; dark where nobody has chosen."""
+    try:
+        name = (directory / REMEMBERED_IN).read_text("ascii")[:16].strip()
+    except (OSError, UnicodeDecodeError):
+        return "dark"
+    return name if name in THEMES else "dark"
+
+
+def remember(directory: Path, name: str) -> None:
+    """For the next start; where it cannot be written that start is as ever."""
+    with suppress(OSError):
+        (directory / REMEMBERED_IN).write_text(name, "ascii")

@@ -185,13 +185,17 @@ class AreaScreen(Screen[Any]):
         words = {"up": "connected", "connecting": "connecting", "down": "daemon away"}
         self.query_one("#link-words", Static).update(words[state])
         self.set_class(state == "down", "-away")
-        self._say("" if state != "down" else f"The daemon is away, trying again: {safe_line(self.link.why)}")
+        self._say(
+            ""
+            if state != "down"
+            else f"The daemon is away; it is tried again, F2 starts it. {safe_line(self.link.why)}"
+        )
         if not self.loaded and state == "up":
             self.show_state("loading", "Asking the daemon.")
         elif not self.loaded and state == "connecting":
             self.show_state("loading", "Looking for the daemon of this machine.")
         elif not self.loaded:
-            hint = "Press u to start it here, or `qubix up` in another terminal."
+            hint = "Press F2 to start it here, or say `qubix up` in another terminal."
             self.show_state("error", "No qubix daemon answers.", hint)
 
     def _say(self, words: str) -> None:
