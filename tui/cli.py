@@ -9,13 +9,17 @@ import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, UsageError
+from protocol.errors import JobFileInvalid, QubixError, QueryInvalid, ScheduleInvalid, UsageError
+from tui.exit_codes import exit_codes_text
 from tui.safe import safe_line, safe_text
 from tui.verb_table import VERBS as VERBS
 from tui.words import prepared
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells have it."""
+
+
+HINT: Final = "`qubix VERB --help` shows examples. `qubix demo` shows it all on this machine."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +39,8 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
     top = _Parser(
         prog="qubix",
         description="Rent and offer computing time with no company in the middle.",
-        epilog="`qubix VERB --help` shows examples. `qubix demo` shows it all on this machine.",
+        epilog=f"{HINT}\n\n{exit_codes_text()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[everywhere],
         allow_abbrev=False,
     )
@@ -75,7 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["__complete"]:
+        from tui.completion import answer
+
+        return answer(words[1:])
     options = parsed(words)
+    if options.verb is None and not options.json and sys.stdin.isatty() and sys.stdout.isatty():
+        options = parsed(["tui", *words])
     if options.verb is None:
         make_parser("").print_help(sys.stderr)
         return UsageError.exit_code
@@ -102,7 +113,7 @@ def report(error: QubixError, *, as_json: bool) -> None:
         print_json({"error": {"code": error.code, "message": str(error)}})
     else:
         # Only what was written here may take several lines: a caret stands below the character it means.
-        own = error.code in (QueryInvalid.code, JobFileInvalid.code)
+        own = error.code in (QueryInvalid.code, JobFileInvalid.code, ScheduleInvalid.code)
         sentence = safe_text(str(error))[:2_000] if own else safe_line(str(error), 2_000)
         first, _, rest = sentence.partition("\n")
         print(f"error: {first} [{safe_line(error.code)}]" + (f"\n{rest}" if rest else ""), file=sys.stderr)

@@ -37,7 +37,12 @@ VERBS: Final[dict[str, Verb]] = {
         "tui.up:up",
     ),
     "down": Verb("end the daemon; running jobs go on", ("qubix down",), "", "tui.verbs:down"),
-    "status": Verb("show the daemon, its network and peers", ("qubix status",), "", "tui.verbs:status"),
+    "status": Verb(
+        "show the daemon, its network and peers",
+        ("qubix status", "qubix status --peers", "qubix status --peers --json"),
+        "tui.status:add_arguments",
+        "tui.status:status",
+    ),
     "doctor": Verb(
         "say what works from this machine, what does not, and what to change",
         ("qubix doctor", "qubix doctor --json"),
@@ -47,9 +52,15 @@ VERBS: Final[dict[str, Verb]] = {
     ),
     "offer": Verb(
         "show or change what this machine offers",
-        ("qubix offer", "qubix offer --price 500000", "qubix offer --withdraw"),
-        "tui.verbs:offer_arguments",
-        "tui.verbs:offer",
+        (
+            "qubix offer",
+            "qubix offer --price 500000",
+            "qubix offer --schedule 'mon-fri 18:00-08:00 price 400000; sat,sun price 300000'",
+            "qubix offer --schedule 'closed; sat,sun open' --preview",
+            "qubix offer --withdraw",
+        ),
+        "tui.offer:offer_arguments",
+        "tui.offer:offer",
     ),
     "provider": Verb(
         "show what this machine earns, sells and runs; take no new jobs, or take them again",
@@ -275,6 +286,23 @@ VERBS: Final[dict[str, Verb]] = {
         ("qubix images", "qubix images all", "qubix images jupyter pytorch --gpu"),
         "tui.images:add_arguments",
         "tui.images:images",
+    ),
+    "tui": Verb(
+        "show everything in full screen: market, jobs, wallet, provider; `qubix` alone does the same",
+        ("qubix tui", "qubix tui --light", "qubix tui --plain"),
+        "tui.full_screen:add_arguments",
+        "tui.full_screen:tui",
+    ),
+    "completion": Verb(
+        "make a shell complete qubix's words, leases, providers and templates",
+        ("qubix completion bash", "qubix completion zsh", "qubix completion fish"),
+        "tui.completion:add_arguments",
+        "tui.completion:completion",
+        "\n\nwhere a shell looks for it:\n"
+        "  qubix completion bash > ~/.local/share/bash-completion/completions/qubix\n"
+        '  qubix completion zsh > "${fpath[1]}/_qubix"\n'
+        "  qubix completion fish > ~/.config/fish/completions/qubix.fish\n"
+        'or for this bash alone: eval "$(qubix completion bash)"',
     ),
     "demo": Verb(
         "run a whole rental on this machine, on a private network",
