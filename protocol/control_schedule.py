@@ -42,6 +42,7 @@ class ScheduleView:
     """Jobs whose rented time would end later are not taken; 0: it does not close for weeks."""
     spans: list[SpanView]
     """Of a usual week, without gaps."""
+    usual_price_qu_per_hour: int = 0
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def view(plan: Schedule | None, usual: Qu, now: UnixMs) -> ScheduleView | None:
         then=str(schedule.at(plan, zone_of(plan.zone), hours.until)) if hours.changes else "",
         closes_at_ms=hours.closes_at,
         spans=[SpanView(one.begin, one.end, one.state.open, _price(one, usual)) for one in spans_of(plan)],
+        usual_price_qu_per_hour=usual,
     )
 
 

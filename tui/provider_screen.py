@@ -141,6 +141,7 @@ def _figures(view: ProviderView, width: int) -> list[Text]:
         _line("QU made", _earned(earnings)),
         _line("14 days", _days(earnings)),
         _line("price", _price(view, width)),
+        *_hours(view.shop),
         _line("jobs by", _runner(view.runner)),
         _share("cpu", machine.cpu_millis, _cores, machine.cpu_model, width),
         _share("memory", machine.memory_mib, show.size, "", width),
@@ -188,6 +189,15 @@ def _price(view: ProviderView, width: int) -> Text:
     known = view.score is not None and not view.newcomer
     text.append("  score ", "dim").append(f"{view.score:.2f}" if known else "new")
     return text
+
+
+def _hours(shop: ShopView) -> list[Text]:
+    """What the schedule does next; nothing without one."""
+    plan = shop.schedule
+    if plan is None:
+        return []
+    until = f" until {safe_line(plan.until, 60)}, then {safe_line(plan.then, 40)}" if plan.until else ""
+    return [_line("hours", Text(f"{'open' if plan.open else 'closed'}{until}"))]
 
 
 def _balance(view: ProviderView) -> str:

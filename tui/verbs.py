@@ -22,30 +22,17 @@ from protocol.control import (
     ResumeArgs,
     RunEvent,
     ShutdownArgs,
-    StatusArgs,
-    StatusView,
     StopArgs,
 )
-from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.control_wallet import WaitingEvent
-from protocol.errors import ConfigInvalid, DaemonUnreachable, LeaseUnknown
+from protocol.errors import DaemonUnreachable, LeaseUnknown
 from protocol.lease_state import TERMINAL
-from tui import argument, market_screens, show
+from tui import argument, show
 from tui.client import connect
 from tui.places import control_socket, data_dir
 from tui.safe import SafeStream, safe_line
 
 lease_argument = argument.lease
-
-
-def offer_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "what each GPU costs an hour, or a machine without"
-    parser.add_argument("--price", type=argument.amount, metavar="QU", help=text)
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--withdraw", action="store_const", const=True, help="take no new jobs")
-    choice.add_argument(
-        "--restore", dest="withdraw", action="store_const", const=False, help="take jobs again"
-    )
 
 
 def ps_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,24 +74,6 @@ def tell(options: argparse.Namespace, answer: object, screen: RenderableType) ->
 
 def out() -> Console:
     return show.console(sys.stdout)
-
-
-async def status(options: argparse.Namespace) -> int:
-    view: StatusView = await ask(options, "status", StatusArgs())
-    return tell(options, view, show.status_sheet(view))
-
-
-async def offer(options: argparse.Namespace) -> int:
-    if options.price is not None and options.withdraw is True:
-        raise ConfigInvalid("--price and --withdraw contradict each other; give one of them")
-    answer: OfferAnswer = await ask(options, "offer", OfferArgs(options.price, options.withdraw))
-    if answer.offer is None:
-        return tell(
-            options, answer, Text("This machine offers nothing; start it with `qubix up --provider`.")
-        )
-    if answer.offer.withdrawn:
-        return tell(options, answer, Text("The offer is withdrawn; `qubix offer --restore` puts it back."))
-    return tell(options, answer, market_screens.own_offer(answer.offer, out().width))
 
 
 async def ps(options: argparse.Namespace) -> int:

@@ -125,6 +125,7 @@ NIGHTS = ScheduleView(
             (1_080, 1_440, True, 300_000 if day > 4 else 400_000),
         )
     ],
+    usual_price_qu_per_hour=360_000,
 )
 
 

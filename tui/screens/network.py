@@ -88,7 +88,9 @@ class NetworkScreen(AreaScreen):
         colours = self.app.theme_variables
         self.query_one("#network-head", Static).update(shown.head(view, colours))
         self._fill("peers", shown.PEER_COLUMNS, shown.peer_rows(view, self._rtts, colours))
-        self.query_one("#network-words", Static).update(shown.about_directories(view))
+        words = self.query_one("#network-words", Static)
+        words.update(about := shown.about_directories(view))
+        words.display = bool(about)
         self._fill("directories", shown.DIRECTORY_COLUMNS, shown.directory_rows(view, colours))
         self._fill("relays", shown.RELAY_COLUMNS, shown.relay_rows(view))
         self.query_one("#network-gossip", Static).update(shown.gossip_details(view))

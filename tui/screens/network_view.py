@@ -5,9 +5,10 @@ Names and addresses are strangers' words: everything goes through show.cell or s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from rich.table import Table
 from rich.text import Text
 
 from protocol.control_network import ChainView, DirectoryUseView, NetworkView, PeerView, RelayUseView
@@ -62,15 +63,15 @@ def _peers_line(view: NetworkView, colours: Colours) -> Text:
     if not view.total:
         said = "no peer is connected; `qubix up --bootstrap` names a first one"
         return _line("peers", "alone", said, colours["error"])
-    relayed = f", {view.relayed} of them by a relay" if view.relayed else ""
+    relayed = f", {view.relayed} by a relay" if view.relayed else ""
     reach = {
-        True: "others can open connections to this node",
-        False: "others cannot open connections to this node",
-        None: "nobody has tried yet to connect from outside",
+        True: "can be reached from outside",
+        False: "cannot be reached from outside",
+        None: "nobody has tried yet from outside",
     }[view.reachable]
     good = view.reachable is not False or bool(view.relays)
     if view.reachable is False and view.relays:
-        reach += f", but reach it by {len(view.relays)} relay{'s' * (len(view.relays) != 1)}"
+        reach += f", but by {len(view.relays)} relay{'s' * (len(view.relays) != 1)}"
     said = f"{view.total} connected{relayed}; {reach}"
     return _line("peers", "ok" if good else "hidden", said, colours["success" if good else "warning"])
 
@@ -78,7 +79,7 @@ def _peers_line(view: NetworkView, colours: Colours) -> Text:
 def _gossip_line(view: NetworkView, colours: Colours) -> Text:
     gossip = view.gossip
     by = "directories" if gossip.served else "gossip" if gossip.topics else "nobody"
-    said = f"{gossip.offers:,} offers known, brought by {by}; {gossip.received:,} messages"
+    said = f"{gossip.offers:,} offers, brought by {by}; {gossip.received:,} messages"
     if gossip.rejected:
         said += f", {gossip.rejected:,} refused"
     return _line("market", "ok" if by != "nobody" else "silent", said, colours["success"])
@@ -181,6 +182,16 @@ def about_directories(view: NetworkView) -> str:
             f"{own.renters} renters; {price}."
         )
     return " ".join(words)
+
+
+def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    """For the command line: all columns."""
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for one in columns:
+        made.add_column(one.name, justify="right" if one.right else "left", no_wrap=bool(one.width))
+    for _, cells in rows:
+        made.add_row(*cells)
+    return made
 
 
 # --- details ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from protocol.control_provider import ShopView
 from protocol.control_schedule import PreviewArgs, PreviewView
 from protocol.errors import QubixError
 from tui import show
+from tui.offer import worth
 from tui.safe import safe_text
 from tui.screens import week_grid
 from tui.screens.area import AreaScreen
@@ -197,31 +198,3 @@ class ProviderHoursScreen(AreaScreen):
             return
         self.app.notify("Saved. Offers say so from now on; running jobs go on as agreed.")
         self.dismiss()
-
-
-def worth(view: PreviewView) -> list[Text]:
-    """What a week would bring, and how that is known."""
-    if not view.weeks:
-        first = Text("No job has run here yet, so nothing is known of what a week would bring.")
-        return [first, Text(_open_words(view), "dim")]
-    change = _change(view.week_qu, view.week_now_qu)
-    amount = (f"{show.qu(view.week_qu)} QU", "bold")
-    line = Text.assemble("A week would bring ", amount, f", now {show.qu(view.week_now_qu)}{change}")
-    basis = (
-        f"At the use of the last {view.weeks:.1f} weeks, {view.used_hours:,.1f} hours of cards a week, net "
-        "of the fee. How demand follows the price is not known."
-    )
-    lines = [line, Text(_open_words(view), "dim"), Text(basis, "dim")]
-    if view.lost_hours >= 0.1:
-        lines.insert(1, Text(f"{view.lost_hours:,.1f} of the hours that were used would be closed."))
-    return lines
-
-
-def _open_words(view: PreviewView) -> str:
-    return f"Open {view.open_hours:,.1f} of 168 hours a week."
-
-
-def _change(new: int, old: int) -> str:
-    if not old or new == old:
-        return ""
-    return f" ({(new - old) / old * 100:+.0f} %)"

@@ -104,7 +104,8 @@ def asks(shop: ShopView) -> Text:
     now = "open" if plan.open else "closed"
     if not plan.until:
         return text.append(f"  by the schedule {now}, and so for weeks", "dim")
-    return text.append(f"  by the schedule {now} until {safe_line(plan.until, 60)}, then {plan.then}", "dim")
+    until = safe_line(plan.until.partition(" (")[0], 24)
+    return text.append(f"  by the schedule {now} until {until}, then {safe_line(plan.then, 40)}", "dim")
 
 
 def _pairs(*pairs: tuple[str, str]) -> Text:
