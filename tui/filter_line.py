@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from protocol.catalogue import GPUS, MARKETS
 from protocol.errors import QueryInvalid
-from protocol.query import FIELDS, Field, gpu_key, name_key, parse_filter
+from protocol.query import FIELDS, Field, gpu_key, gpu_names, name_key, parse_filter
 from tui.safe import safe_line
 
 Words = Mapping[str, Sequence[str]]
@@ -59,6 +59,8 @@ class Completion:
     start: int
     end: int
     candidates: tuple[Candidate, ...] = ()
+    half: bool = False
+    """A name has been begun that no offer has, and could become one that some have."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def complete(text: str, cursor: int, words: Words) -> Completion:
     if place in ("field", "next") and _SIGN.match(text, end):
         found = (Candidate(re.sub("[<>=!]+$", "", one.text), one.meaning) for one in found)
     shown = tuple(one for one in found if one.text.strip() != text[start:end])[:MAX_CANDIDATES]
-    return Completion(start, end, shown)
+    return Completion(start, end, shown, place == "value" and _is_half(field, typed.strip("\"'"), words))
 
 
 def accepted(text: str, completion: Completion, candidate: Candidate) -> tuple[str, int]:
@@ -179,6 +181,15 @@ def _values(field: Field, typed: str, words: Words) -> Iterator[Candidate]:
     for name in sorted(near, key=lambda one: not _key(field, one).startswith(key)):
         now = "offered now" if name in words.get(field.name, ()) else "nobody offers it now"
         yield Candidate(quoted(name), now if field.name in words else "")
+
+
+def _is_half(field: Field | None, typed: str, words: Words) -> bool:
+    if field is None or field.units is not None or not (key := _key(field, typed)):
+        return False
+    names = {_key(field, one) for one in (*words.get(field.name, ()), *FIXED.get(field.name, ()))}
+    if field.name == "gpu":
+        names |= {key for one in words.get("gpu", ()) for key in gpu_names(one)}
+    return key not in names and any(one.startswith(key) for one in names)
 
 
 def _numbers(field: Field, typed: str) -> Iterator[Candidate]:

@@ -18,6 +18,8 @@ from protocol.control_market import (
 )
 from protocol.control_prices import PricesArgs, PriceSeriesView, PriceSpanView, PricesView
 from protocol.query import gpu_names, matches, parse_filter, parse_sort
+from protocol.units import PeerKey
+from qubixd.wire_libp2p import peer_id_of
 from tests.support import views
 
 NOW_MS: Final = 1_788_000_000_000
@@ -65,10 +67,8 @@ def offer(number: int, **changes: Any) -> OfferView:
 
 
 def peer(number: int) -> str:
-    """A peer id as they look, another for each number."""
-    digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-    tail = "".join(digits[number // 58**place % 58] for place in range(4))
-    return f"12D3KooWAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA{tail}"[-52:]
+    """Another one for each number."""
+    return peer_id_of(PeerKey(number.to_bytes(32, "little")))
 
 
 def values(one: OfferView) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def prices(args: PricesArgs) -> PricesView:
     since = NOW_MS - args.since_s * 1_000
 
     def series(base: int, swing: int) -> list[PriceSpanView]:
-        step = max(1, hours // 40)
+        step = max(1, hours // 9)
         made = [
             (since + hour * HOUR_MS, base + swing * (hour // step * 7 % 5)) for hour in range(0, hours, step)
         ]

@@ -20,7 +20,7 @@ from tui.safe import safe_line
 from tui.screens.area import AreaScreen
 from tui.screens.choice import Choice
 from tui.screens.market_filter import FilterInput, FilterLine
-from tui.screens.market_model import MAX_FITTEST, Offers, Search, next_sort, reversed_sort, turned
+from tui.screens.market_model import MAX_FITTEST, Names, Offers, Search, next_sort, reversed_sort, turned
 from tui.screens.market_offer import OfferScreen
 from tui.screens.market_saved import NameSearch, SavedSearches
 from tui.screens.market_table import OfferTable
@@ -54,6 +54,7 @@ class MarketScreen(AreaScreen):
     def __init__(self) -> None:
         super().__init__()
         self._offers = Offers(Search())
+        self._names = Names()
         self._typing: Timer | None = None
 
     def compose_body(self) -> ComposeResult:
@@ -82,6 +83,7 @@ class MarketScreen(AreaScreen):
             view: MarketView = await self.link.call("market", offers.search.args(page, brief=brief))
             if offers is self._offers:
                 offers.put(page, view)
+                self._names.learn(view.offers)
                 self._show()
 
     def _seen(self, offers: Offers) -> tuple[int, int]:
@@ -109,7 +111,7 @@ class MarketScreen(AreaScreen):
             self._show_nothing(view)
             return
         self.show_body()
-        self.query_one("#market-summary", Static).update(safe_line(summary(offers), 400))
+        self.query_one("#market-summary", Static).update(safe_line(summary(offers), 400), layout=False)
         self._table.say(no_match(offers))
         if self._table.offers is offers:
             self._table.refresh_rows()
@@ -130,7 +132,7 @@ class MarketScreen(AreaScreen):
     def _moved(self) -> None:
         line = self.query_one("#market-offer", Static)
         offer = self._table.offer
-        line.update(offer_line(offer) if offer else "")
+        line.update(offer_line(offer) if offer else "", layout=False)
 
     @on(OfferTable.Looked)
     def _looked(self) -> None:
@@ -140,8 +142,7 @@ class MarketScreen(AreaScreen):
     # --- the filter ---------------------------------------------------------------------------
 
     def _words(self) -> dict[str, list[str]]:
-        """Of the offers that are shown now, whichever search they belong to."""
-        return self._table.offers.words()
+        return self._names.words
 
     @on(FilterLine.Asked)
     def _asked(self, event: FilterLine.Asked) -> None:

@@ -134,7 +134,7 @@ class FilterLine(Vertical):
         wrong = problem(self.text)
         self._show_problem(wrong)
         self._offer()
-        if wrong is None:
+        if wrong is None and not self._completion.half:
             self.post_message(self.Asked(self.text, now=False))
 
     @on(Input.Submitted)

@@ -15,10 +15,13 @@ from tui.safe import safe_line
 
 PAGE: Final = 100
 """Offers asked for at once; some 80 kB."""
-MAX_PAGES: Final = 200
+MAX_PAGES: Final = 24
 """Kept; the one that was asked for longest ago goes first."""
+MAX_NAMES: Final = 2_000
 MAX_FITTEST: Final = 200
 """Offers that are shown in the order of fitness for a use: it has no pages."""
+AHEAD: Final = 60
+"""Rows before and after those seen that are asked for, too."""
 GAP: Final = "  "
 UNKNOWN: Final = "-"
 
@@ -76,13 +79,17 @@ class Offers:
         return offers[place] if 0 <= place < len(offers) else None
 
     def wanted(self, first: int, last: int) -> int | None:
-        """A page that must be asked for so that these rows can be shown."""
+        """A page that must be asked for so that these rows can be shown, and soon those around them."""
         if self.search.use_case:
             return 0 if 0 in self._old or not self._pages else None
-        last = min(last, max(0, self.total - 1))
-        pages = range(max(0, first) // PAGE, max(0, last) // PAGE + 1)
-        missing = [page for page in pages if page not in self._pages]
-        return next((page for page in (*missing, *pages) if page in missing or page in self._old), None)
+        seen, around = self._covering(first, last), self._covering(first - AHEAD, last + AHEAD)
+        missing = [page for page in (*seen, *around) if page not in self._pages]
+        return next((page for page in (*missing, *seen) if page in missing or page in self._old), None)
+
+    def _covering(self, first: int, last: int) -> range:
+        """The pages with these rows."""
+        last = min(last, self.total - 1)
+        return range(max(0, first) // PAGE, max(0, last) // PAGE + 1)
 
     def row_of(self, peer_id: str) -> int | None:
         """Where an offer stands now, if it is on a page that is known."""
@@ -93,19 +100,22 @@ class Offers:
                     return page * size + place
         return None
 
-    def words(self) -> dict[str, list[str]]:
-        """Names that the known offers have, for the filter line."""
-        known = [one for offers in self._pages.values() for one in offers]
-        return {
-            "gpu": _names(one.gpu_class for one in known),
-            "region": _names(one.region for one in known),
-            "name": _names(one.name for one in known),
-            "runner": _names(one.runner.partition("+")[0] for one in known),
-        }
 
+class Names:
+    """Names that offers were seen to have, for the filter line; of very many the first."""
 
-def _names(some: Iterable[str]) -> list[str]:
-    return sorted({one for one in some if one})
+    def __init__(self) -> None:
+        self.words: dict[str, list[str]] = {}
+        self._known: dict[str, set[str]] = {kind: set() for kind in ("gpu", "region", "runner", "name")}
+
+    def learn(self, offers: Iterable[OfferView]) -> None:
+        for one in offers:
+            runner = one.runner.partition("+")[0]
+            said = {"gpu": one.gpu_class, "region": one.region, "runner": runner, "name": one.name}
+            for kind, name in said.items():
+                if name and len(self._known[kind]) < MAX_NAMES:
+                    self._known[kind].add(name)
+        self.words = {kind: sorted(names) for kind, names in self._known.items()}
 
 
 # --- columns ----------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from protocol.control_market import (
 )
 from protocol.control_prices import PricesArgs, PriceSeriesView, PricesView
 from protocol.errors import FilesInvalid, NotFound, QubixError
-from protocol.query import provider_key
 from tui import show
 from tui.market_screens import notes
 from tui.safe import safe_line
@@ -57,8 +56,8 @@ class OfferScreen(AreaScreen):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Back"),
-        Binding("n", "rent", "Rent this"),
-        Binding("p", "period", "Longer history"),
+        Binding("n", "rent", "Rent"),
+        Binding("p", "period", "History"),
         Binding("m", "measure", "Measure"),
         Binding("e", "evidence", "Evidence"),
         Binding("x", "deny", "Never hire"),
@@ -93,8 +92,8 @@ class OfferScreen(AreaScreen):
         await asyncio.gather(self._load_prices(), self._load_score())
 
     async def _load_offer(self, *, measure: bool) -> None:
-        key = provider_key(self._offer.peer_id)
-        args = MarketArgs(filter=f"provider={key}", sort="price", limit=1, brief=True, measure=measure)
+        where = f"provider={self._offer.peer_id}"
+        args = MarketArgs(filter=where, sort="price", limit=1, brief=True, measure=measure)
         view: MarketView = await self.link.call("market", args)
         denied: DenyView = await self.link.call("deny", DenyArgs())
         self._denied = any(
@@ -128,7 +127,7 @@ class OfferScreen(AreaScreen):
         shown.display = bool(warnings)
         table = Table.grid(padding=(0, 2))
         for name, value in facts(self._offer):
-            table.add_row(Text(name, "dim"), Text(safe_line(value, 120)))
+            table.add_row(Text(name, "dim"), Text(safe_line(value, 120), overflow="fold"))
         if self._offer.reasons:
             table.add_row(Text("Why", "dim"), Text(safe_line("; ".join(self._offer.reasons), 400)))
         self.query_one("#offer-facts", Static).update(table)

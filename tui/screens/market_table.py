@@ -5,6 +5,8 @@ It asks for nothing itself: `Looked` says which rows are seen, and whoever has t
 
 from __future__ import annotations
 
+import textwrap
+from itertools import groupby
 from typing import ClassVar, Final
 
 from rich.segment import Segment
@@ -143,7 +145,7 @@ class OfferTable(ScrollView, can_focus=True):
         return Strip([Segment(aligned(text, width, right=False), style)], width)
 
     def _empty(self, y: int, width: int) -> Strip:
-        lines = self._said.split("\n") if not self.offers.total else []
+        lines = _wrapped(self._said, max(8, width - 4)) if not self.offers.total else []
         place = y - HEAD - 1
         text = "  " + lines[place] if 0 <= place < len(lines) else ""
         return Strip([Segment(aligned(text, width, right=False), self.rich_style)], width)
@@ -155,15 +157,18 @@ class OfferTable(ScrollView, can_focus=True):
         if offer is None:
             return Strip([Segment(aligned(mark + WAITING, width, right=False), base)], width)
         parts = [Segment(mark, base)]
-        parts += [Segment(cell(one, offer), self._style(one, kind, base)) for one in self._columns]
-        return Strip(parts).adjust_cell_length(width, base)
+        for tone, cells in groupby(self._columns, lambda one: one.column.tone):
+            text = "".join(cell(one, offer) for one in cells)
+            parts.append(Segment(text, self._style(tone, kind, base)))
+        length = len(CURSOR) + sum(one.width + len(GAP) for one in self._columns)
+        return Strip(parts, length).adjust_cell_length(width, base)
 
-    def _style(self, placed: Placed, kind: str, base: Style) -> Style:
+    def _style(self, tone: str, kind: str, base: Style) -> Style:
         """Colour of a cell; on the cursor's line only boldness."""
-        if not placed.column.tone:
+        if not tone:
             return base
-        tone = self.get_component_rich_style(f"table--{placed.column.tone}", partial=True)
-        return base + (Style(bold=tone.bold) if kind == "cursor" else tone)
+        style = self.get_component_rich_style(f"table--{tone}", partial=True)
+        return base + (Style(bold=style.bold) if kind == "cursor" else style)
 
     def _fit(self) -> None:
         self._columns = layout(self._room.width - len(CURSOR) + len(GAP))
@@ -244,3 +249,7 @@ class OfferTable(ScrollView, can_focus=True):
         self.cursor = row
         if again:
             self.action_choose()
+
+
+def _wrapped(words: str, width: int) -> list[str]:
+    return [line for part in words.split("\n") for line in textwrap.wrap(part, width) or [""]]

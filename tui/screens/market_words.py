@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from protocol.catalogue import USE_CASES
@@ -100,17 +102,18 @@ def facts(offer: OfferView) -> list[tuple[str, str]]:
 PARTS = (("Performance", "performance"), ("Reliability", "reliability"), ("Efficiency", "efficiency"))
 
 
-def score_text(score: ScoreView) -> Text:
+def score_text(score: ScoreView) -> RenderableType:
     """The G-Score, the three parts it is the product of, and what each rests on."""
     said = Text.assemble(("G-Score ", "bold"), (f"{score.score:.2f}", "bold"))
     said.append(" of 1, a newcomer's" if score.newcomer else f" of 1, {score.confidence:.0%} sure")
     for title, name in PARTS:
         value: float = getattr(score, name)
         said.append(f"\n  {title:12} {bar(value, 20)} {value:.2f}")
-    said.append("\nIts product; it rests on this:")
+    said.append("\nIt is their product, and rests on this:")
+    reasons = Table.grid(padding=(0, 1))
     for reason in score.reasons:
-        said.append(f"\n  - {safe_line(reason, 300)}")
-    return said
+        reasons.add_row(" -", Text(safe_line(reason, 300)))
+    return Group(said, reasons)
 
 
 def bar(share: float, cells: int) -> str:
