@@ -3,7 +3,7 @@
 Frames are a u32 big-endian length and one msgpack map. A front end sends
 `{"id": n, "verb": name, "args": {...}}`; the daemon answers any number of `{"id": n, "event": {...}}`
 and then one of `{"id": n, "ok": {...}}` or `{"id": n, "error": {"code", "message", "exit_code"}}`.
-Requests of one connection are served at the same time; closing the connection cancels them.
+Requests of one connection are served at the same time; `leave` cancels one, closing the connection all.
 `connect` turns its connection into a tunnel (control_tunnels).
 Bodies are the dataclasses below as maps. Bytes appear as lower-case hex except log data (raw).
 """
@@ -19,11 +19,12 @@ from msgspec import Meta
 
 from protocol import (
     control_access,
+    control_compare,
     control_doctor,
     control_market,
     control_meters,
-    control_prices,
     control_network,
+    control_prices,
     control_provider,
     control_relay,
     control_schedule,
@@ -57,6 +58,21 @@ API_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
+class HelloArgs:
+    """What a front end asks before all else, so that it knows whether they understand each other."""
+
+    api_version: Annotated[int, Meta(ge=1)]
+
+
+@dataclass(frozen=True)
+class LeaveArgs:
+    """Nobody waits for the answer to that request of this connection any more: serve it no longer. If it
+    has not ended yet, it gets no answer."""
+
+    request: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+@dataclass(frozen=True)
 class StatusArgs:
     pass
 
@@ -67,6 +83,8 @@ class ShutdownArgs:
 
 
 VERBS: Final[dict[str, type]] = {
+    "hello": HelloArgs,
+    "leave": LeaveArgs,
     "status": StatusArgs,
     "offer": control_market.OfferArgs,
     "doctor": control_doctor.DoctorArgs,
@@ -86,6 +104,7 @@ VERBS: Final[dict[str, type]] = {
     "logs": LogsArgs,
     "metrics": control_meters.MetricsArgs,
     "access": control_access.AccessArgs,
+    "compare": control_compare.CompareArgs,
     "connect": control_tunnels.ConnectArgs,
     "tunnel": control_tunnels.TunnelArgs,
     "forward": control_tunnels.ForwardArgs,
@@ -104,6 +123,17 @@ VERBS: Final[dict[str, type]] = {
 }
 
 # --- answers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HelloView:
+    api_version: int
+    """Verbs and fields are added without another number; what is removed or means something else brings
+    the next."""
+    version: str
+    """Of the daemon."""
+    verbs: list[str]
+    """That it knows, for front ends that are newer or older."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +172,8 @@ class Done:
 
 
 ANSWERS: Final[dict[str, type]] = {
+    "hello": HelloView,
+    "leave": Done,
     "status": StatusView,
     "doctor": control_doctor.DoctorView,
     "offer": control_market.OfferAnswer,
@@ -161,6 +193,7 @@ ANSWERS: Final[dict[str, type]] = {
     "logs": Done,
     "metrics": control_meters.MetricsView,
     "access": control_access.AccessView,
+    "compare": control_compare.CompareView,
     "connect": control_tunnels.ConnectView,
     "tunnel": control_tunnels.TunnelEnd,
     "forward": control_tunnels.ForwardEnd,

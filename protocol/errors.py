@@ -35,6 +35,7 @@ QubixError                      exit  code
     PeerRefused                       (the code the peer gave)
   MachineError                     5
     DaemonUnreachable                 daemon.unreachable
+    VersionMismatch                   daemon.version
     AlreadyRunning                    daemon.already_running
     PortBusy                          net.port_busy
     EngineUnreachable                 runner.engine_unreachable
@@ -287,6 +288,12 @@ class MachineError(QubixError):
 
 class DaemonUnreachable(MachineError):
     code = "daemon.unreachable"
+
+
+class VersionMismatch(MachineError):
+    """Front end and daemon do not speak the same version of the control API."""
+
+    code = "daemon.version"
 
 
 class AlreadyRunning(MachineError):

@@ -96,6 +96,8 @@ class Config:
     """Seconds between vouchers, as a caller."""
     unpaid_intervals: int = 3
     """As a provider: how many intervals may run unpaid."""
+    control_group: str = ""
+    """Members of this group of the system may use the node as its owner does; empty for nobody else."""
     one_pending_per_source: bool = False
     """Send this wallet's transactions one after the other, for networks that keep only the newest."""
     directory: bool = False
@@ -252,6 +254,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--markets", metavar="MARKET", action="append", help=f"know this market only: {', '.join(MARKETS)}"
     )
+    p.add_argument("--control-group", metavar="GROUP", help="a group of users who may use this node, too")
     p.add_argument("--mdns", metavar="WHEN", help="find nodes in the local network: on, off, auto (default)")
     p.add_argument("--json", action="store_true", default=None, help="print one JSON line when ready")
     return p

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import socket
-import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from protocol import control, control_wallet, jobspec, messages
 from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.control_relay import RentRelayArgs
-from protocol.control_tunnels import ConnectArgs, ConnectView
 from protocol.errors import (
-    AlreadyRunning,
     ConfigInvalid,
     LeaseUnknown,
     MessageInvalid,
-    QubixError,
     QuoteDeclined,
-    UsageError,
-    WireError,
 )
 from protocol.lease import max_loss_words
 from protocol.lease_state import Lease, Role
 from protocol.query import Filter, SortKey, parse_filter, parse_sort
 from protocol.units import MAX_QU, Qu
 from qubixd import (
+    compare_desk,
     doctor,
     lease_desk,
     market_desk,
@@ -51,32 +45,21 @@ from qubixd import (
     watch_desk,
 )
 from qubixd.access import with_made
+from qubixd.control_socket import Emit, Verb, listen, serve_connection
 from qubixd.node import Node
 from qubixd.once import one_wish
 from qubixd.shop import set_open, set_price, set_schedule
 from qubixd.views import quote_view
-from qubixd.why import code_of
-from qubixd.wire import receive_frame
 from qubixd.wire_libp2p import peer_id_of
-
-log = logging.getLogger("qubix.control")
-
-MAX_REQUESTS_AT_ONCE: Final = 64
-"""Of one connection; more are read when some have been answered."""
-MAX_UNIX_PATH_BYTES: Final = 100
-"""The system's limit is 104 to 108."""
-Emit = Callable[[object], Awaitable[None]]
-"""Sends one event of the request being served."""
 
 
 @asynccontextmanager
 async def open_control(node: Node) -> AsyncIterator[Path]:
     """Listen on the node's control socket until the block ends. AlreadyRunning, ConfigInvalid."""
     path = node.config.control_socket
-    listener = await _listen(path)
+    listener = await listen(path, node.config.control_group)
     async with trio.open_nursery() as nursery:
-        handler = partial(_serve_connection, node)
-        nursery.start_soon(partial(trio.serve_listeners, handler, [listener]))
+        nursery.start_soon(trio.serve_listeners, partial(serve_connection, node, VERBS), [listener])
         try:
             yield path
         finally:
@@ -84,106 +67,11 @@ async def open_control(node: Node) -> AsyncIterator[Path]:
             nursery.cancel_scope.cancel()
 
 
-async def _listen(path: Path) -> trio.SocketListener:
-    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
-        raise ConfigInvalid(f"the path of the control socket is too long: {path}; choose another --data-dir")
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        await _refuse_if_alive(path)
-        path.unlink()
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)  # of the whole process: so nothing else may have a turn meanwhile
-    try:
-        listening.bind(str(path))
-    except OSError as error:
-        listening.close()
-        raise ConfigInvalid(f"the control socket {path} cannot be made: {error.strerror}") from error
-    finally:
-        os.umask(before)
-    listening.listen(64)
-    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-
-
-async def _refuse_if_alive(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        stream = await trio.open_unix_socket(str(path))
-        await stream.aclose()
-        raise AlreadyRunning(f"a daemon already answers at {path}")
-
-
-async def _serve_connection(node: Node, stream: trio.SocketStream) -> None:
-    connection = _Connection(node, stream, trio.Lock(), trio.Semaphore(MAX_REQUESTS_AT_ONCE))
-    try:
-        async with stream, trio.open_nursery() as nursery:
-            while (data := await receive_frame(stream, control.MAX_FRAME_BYTES)) is not None:
-                await connection.free.acquire()
-                if is_connect(data):  # nothing more may be read: what follows is not for us
-                    await connection.serve(data)
-                else:
-                    nursery.start_soon(connection.serve, data)
-            nursery.cancel_scope.cancel()
-    except* (WireError, trio.BrokenResourceError, trio.ClosedResourceError):
-        log.debug("a front end went away")
-
-
-@dataclass(frozen=True)
-class _Connection:
-    node: Node
-    stream: trio.SocketStream
-    sending: trio.Lock
-    free: trio.Semaphore
-    """Requests that may still be taken on beside those being served."""
-
-    async def serve(self, data: bytes) -> None:
-        """One request, to its answer."""
-        request_id = 0
-        try:
-            request = control.read_head(data)
-            request_id = request.id
-            args = control.read_args(request)
-            if isinstance(args, ConnectArgs):
-                return await self._connect(request_id, args)
-            answer = await VERBS[request.verb](self.node, args, partial(self._send_event, request_id))
-            await self._send({"id": request_id, "ok": control.to_body(answer)})
-        except QubixError as error:
-            await self._send_error(request_id, error)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise
-        except Exception:
-            log.exception("a bug: a request could not be served")
-            await self._send_error(request_id, QubixError("something went wrong inside qubixd; see its log"))
-        finally:
-            self.free.release()
-
-    async def _connect(self, request_id: int, args: ConnectArgs) -> None:
-        """This connection becomes a tunnel: after the answer nothing of ours may travel on it."""
-        if self.free.value != MAX_REQUESTS_AT_ONCE - 1:
-            raise UsageError("`connect` needs a connection on which nothing else is asked")
-
-        async def answer(view: ConnectView) -> None:
-            await self._send({"id": request_id, "ok": control.to_body(view)})
-
-        await tunnel_desk.connect(self.node, args, self.stream, answer)
-
-    async def _send_error(self, request_id: int, error: QubixError) -> None:
-        body = {"code": code_of(error), "message": str(error), "exit_code": error.exit_code}
-        await self._send({"id": request_id, "error": body})
-
-    async def _send_event(self, request_id: int, event: object) -> None:
-        await self._send({"id": request_id, "event": control.to_body(event)})
-
-    async def _send(self, frame: dict[str, Any]) -> None:
-        async with self.sending:
-            await self.stream.send_all(control.pack(frame))
-
-
-def is_connect(data: bytes) -> bool:
-    try:
-        return control.read_head(data).verb == "connect"
-    except MessageInvalid:
-        return False
-
-
 # --- verbs ------------------------------------------------------------------------------------
+
+
+async def hello(node: Node, args: control.HelloArgs, emit: Emit) -> control.HelloView:
+    return control.HelloView(control.API_VERSION, version("qubix"), sorted(control.VERBS))
 
 
 async def status(node: Node, args: control.StatusArgs, emit: Emit) -> control.StatusView:
@@ -343,8 +231,8 @@ async def shutdown(node: Node, args: control.ShutdownArgs, emit: Emit) -> contro
     return control.Done()
 
 
-Verb = Callable[[Node, Any, Emit], Awaitable[object]]
 VERBS: Final[dict[str, Verb]] = {
+    "hello": hello,
     "status": status,
     "doctor": doctor.doctor,
     "offer": offer,
@@ -364,6 +252,7 @@ VERBS: Final[dict[str, Verb]] = {
     "logs": lease_desk.logs,
     "metrics": meters_desk.metrics,
     "access": lease_desk.access,
+    "compare": compare_desk.compare,
     "tunnel": tunnel_desk.tunnel,
     "forward": tunnel_desk.forward,
     "stop": lease_desk.stop,
@@ -379,4 +268,4 @@ VERBS: Final[dict[str, Verb]] = {
     "history": history,
     "shutdown": shutdown,
 }
-assert VERBS.keys() | {"connect"} == control.VERBS.keys()
+assert VERBS.keys() | {"connect", "leave"} == control.VERBS.keys()

@@ -47,6 +47,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--metrics", "HOST:PORT", "answer Prometheus there (nowhere)"),
     ("--name", "NAME", "name to offer under"),
     ("--region", "REGION", "where this machine is"),
+    ("--control-group", "GROUP", "a group of users who may use this node, too"),
     ("--mdns", "on|off|auto", "find nodes in the local network (auto)"),
     ("--wallet-seed-file", "PATH", "file with the wallet's seed (55 letters, mode 0600)"),
     ("--passphrase-file", "PATH", "file with the passphrase of the keystore"),

@@ -63,7 +63,7 @@ def test_defaults_need_not_be_sent() -> None:
         (request(id="1"), r"got `str`.*\$\.id"),
         (request(id=2**40), r"\$\.id"),
         (request("x" * 33), r"\$\.verb"),
-        (request("steal"), "knows no verb 'steal'; known: status, offer"),
+        (request("steal"), "knows no verb 'steal'; known: hello, leave, status"),
         (request("ps", []), r"\$\.args"),
         (request("ps", {"all": 1}), r"arguments of ps: .*got `int`.*\$\.all"),
         (request("stop"), "arguments of stop: .*missing required field `lease`"),

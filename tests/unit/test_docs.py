@@ -14,6 +14,7 @@ import pytest
 
 from protocol import errors, jobspec, lease_caller, lease_job, lease_provider, messages, yaml_fields
 from protocol import lease_model as m
+from protocol.control_watch import NOTICES
 from protocol.errors import JobFileInvalid, QubixError
 from protocol.lease import max_loss, max_loss_if_gone, step
 from protocol.lease_model import EVENTS
@@ -121,7 +122,7 @@ def test_every_reason_and_counter_is_described() -> None:
         r'"((?:lease|job|offer|peer|proof|disk|book|directory|heartbeat|liveness)\.[a-z_]+)"'
     )
     found = {code for path in sources for code in literal.findall(path.read_text())}
-    not_codes = {"job.log", "job.yaml"} | {kind.code for kind in tree()}
+    not_codes = {"job.log", "job.yaml"} | {kind.code for kind in tree()} | set(NOTICES)
     assert described == found - not_codes
 
 

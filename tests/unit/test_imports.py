@@ -13,7 +13,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": set(),
     "ledger": {"protocol"},
     "escrow_bridge": {"protocol"},
-    "tui": {"protocol"},
+    "qubix": {"protocol"},
+    "tui": {"protocol", "qubix"},
     "qubixd": {"protocol", "ledger", "escrow_bridge"},
 }
 PURE = {"trio", "asyncio", "socket", "threading", "subprocess", "time", "random", "secrets", "sqlite3"}
@@ -68,3 +69,7 @@ def test_asyncio_and_trio_never_meet_in_one_process() -> None:
     for package in ("qubixd", "escrow_bridge"):
         assert not {path for path in modules(package) if roots(path) & {"asyncio", "aiosqlite", "textual"}}
     assert not {path for path in modules("tui") if roots(path) & {"trio"}}
+
+
+def test_the_client_is_of_no_event_loop() -> None:
+    assert not {path for path in modules("qubix") if roots(path) & {"trio", "asyncio"}}
