@@ -24,6 +24,11 @@ DARK = Theme(
     background="#0f1720",
     surface="#16212c",
     panel="#1f2d3a",
+    variables={
+        "scrollbar-background": "#16212c",
+        "scrollbar": "#3f6f8f",
+        "scrollbar-corner-color": "#16212c",
+    },
 )
 LIGHT = Theme(
     name="qubix-light",
@@ -38,6 +43,11 @@ LIGHT = Theme(
     background="#f7f9fb",
     surface="#ffffff",
     panel="#e3eaf0",
+    variables={
+        "scrollbar-background": "#e3eaf0",
+        "scrollbar": "#7d9cb5",
+        "scrollbar-corner-color": "#e3eaf0",
+    },
 )
 THEMES = {"dark": DARK, "light": LIGHT}
 

@@ -145,6 +145,12 @@ class AreaScreen(Screen[Any]):
             yield Static("", id="state-hint", markup=False)
         yield Footer()
 
+    @on(events.Resize)
+    def _resized(self) -> None:
+        footer = self.query_one(Footer)
+        footer.compact = self.compact
+        footer.show_command_palette = not self.compact
+
     @on(events.ScreenResume)
     def _shown(self) -> None:
         self._show_link()

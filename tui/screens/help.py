@@ -33,18 +33,20 @@ class HelpScreen(ModalScreen[None]):
     @classmethod
     def about(cls, screen: Screen[object]) -> HelpScreen:
         """Help for what is shown now, with the keys that work at this moment."""
-        shown = [one.binding for one in screen.active_bindings.values() if one.enabled]
-        keys = [(screen.app.get_key_display(one), one.description) for one in shown if one.description]
+        bindings = [one.binding for one in screen.active_bindings.values() if one.enabled]
+        bindings = [one for one in bindings if one.description]
+        bindings.sort(key=lambda one: not one.show)  # those of the footer first, then what moves a mark
+        keys = [(screen.app.get_key_display(one), one.description) for one in bindings]
         return cls(getattr(screen, "HELP", ""), keys)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help-box"):
-            yield Static(Text("Help", "bold"), id="help-title")
+            yield Static(Text("Help: arrows scroll, Escape closes", "bold"), id="help-title")
             if self._purpose:
                 yield Static(self._purpose, markup=False)
-            yield Static(self._table())
             yield Static(GENERAL, markup=False)
-        yield Footer()
+            yield Static(self._table())
+        yield Footer(show_command_palette=False)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))
