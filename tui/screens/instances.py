@@ -33,6 +33,7 @@ MANY: Final[Columns] = {
 JOB_CHARS: Final = (12, 40)
 """The job's name has what the others leave, within these."""
 NUMBERS: Final = frozenset({"cost QU", "QU/h"})
+WIDE_COLUMNS: Final = 160
 BRIEF_CHARS: Final = 56
 """Of the pane beside the table, where there is room beside it."""
 
@@ -126,7 +127,7 @@ class InstancesScreen(LeaseActions):
     # --- what is shown ------------------------------------------------------------------------
 
     def _fitting(self) -> Columns:
-        width = self.app.size.width - (BRIEF_CHARS if self.app.size.width >= 160 else 0)
+        width = self.app.size.width - (BRIEF_CHARS if self.app.size.width >= WIDE_COLUMNS else 0)
         return fitting(width)
 
     def _draw(self, *, anew: bool = False) -> None:
@@ -182,12 +183,16 @@ class InstancesScreen(LeaseActions):
     def _statistics(self) -> str:
         words = model.statistics(self._leases).words()
         hidden = len(self._leases) - len(self._rows)
-        return f"{words} · {hidden} ended not shown (a)" if hidden else words
+        return f"{words} · {hidden} ended hidden" if hidden else words
 
     def _show_brief(self) -> None:
         lease = self.lease_chosen()
-        text = brief(lease, self.app.theme_variables) if lease else Text("Nothing goes on now.")
-        self.query_one("#instances-brief-text", Static).update(text)
+        pane = self.query_one("#instances-brief-text", Static)
+        if lease is None:
+            pane.update("Nothing goes on now; a shows what has ended.")
+        else:
+            wide = self.app.size.width >= WIDE_COLUMNS
+            pane.update(brief(lease, self.app.theme_variables, all_of_it=wide))
         self.refresh_bindings()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from textual.app import SuspendNotSupported
@@ -25,6 +26,7 @@ from tui.safe import safe_line
 from tui.screens import instances_model as model
 from tui.screens.area import AreaScreen
 from tui.screens.confirm import Confirm
+from tui.screens.instances_work import begin
 
 BACK: Final = "\nPress Enter to go back. "
 NEEDS_LIVE: Final = frozenset({"lease_shell", "lease_pause", "lease_restart"})
@@ -90,7 +92,7 @@ class LeaseActions(AreaScreen):
     def _on_chosen(self, act: Callable[[LeaseView], Any]) -> None:
         lease = self.lease_chosen()
         if lease is not None:
-            self.run_worker(act(lease), group="act", exclusive=True)
+            begin(self, "act", partial(act, lease))
 
     async def _stop(self, lease: LeaseView) -> None:
         question = f"Stop {safe_line(lease.name, 40)}?"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -49,7 +48,7 @@ class BillPane(VerticalScroll):
 
     @on(Input.Changed)
     def draw(self) -> None:
-        self.query_one("#bill-facts", Static).update(Text("\n").join(sheet(bill_facts(self.lease))))
+        self.query_one("#bill-facts", Static).update(sheet(bill_facts(self.lease)))
         for name in self.FIELDS:
             typed = self.query_one(f"#{name}", Input).value
             self.query_one(f"#{name}-answer", Static).update(answer(name, self.lease, typed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -24,6 +25,7 @@ from tui.open import LOCAL, Door, Page, answers, begin_browser, free_or_any
 from tui.safe import safe_line
 from tui.screens import instances_model as model
 from tui.screens.instances_ways import HINTS, Way, has_windows, ways
+from tui.screens.instances_work import begin
 
 RETRY_SECONDS: Final = 0.5
 COMMAND_CHARS: Final = 200
@@ -59,7 +61,7 @@ class ConnectPane(Vertical):
         yield Static("", id="connect-ports", markup=False)
 
     def begin(self) -> None:
-        self.run_worker(self._ask(), group="ways", exclusive=True)
+        begin(self, "ways", self._ask)
         self.query_one("#connect-table").focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -89,7 +91,7 @@ class ConnectPane(Vertical):
         table = self.query_one("#connect-table", DataTable)
         row = table.cursor_row
         table.clear(columns=True)
-        table.add_columns(Text("what"), Text("command"), Text("Enter"))
+        table.add_columns(*(Text(name) for name in ("way", "command", "Enter")))
         for way in self._ways:
             cells = (way.what, safe_line(way.command, COMMAND_CHARS), HINTS[way.act])
             table.add_row(*(Text(cell) for cell in cells))
@@ -111,7 +113,7 @@ class ConnectPane(Vertical):
         elif self.lease.phase not in model.LIVE:
             self.notify(self._words(), severity="warning", markup=False)
         elif way.port is not None and way.act in ("page", "bring"):
-            self.run_worker(self._bring(way.port), group=f"port-{way.port.port}", exclusive=True)
+            begin(self, f"port-{way.port.port}", partial(self._bring, way.port))
         else:
             self.post_message(self.Shell(way.act))
 

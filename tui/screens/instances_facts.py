@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
 from protocol.control import LeaseView
@@ -26,15 +28,22 @@ def status_text(lease: LeaseView, colours: Mapping[str, str]) -> Text:
     return Text(f"{status.mark} {status.word}", f"bold {colours.get(model.TONES[status.tone], '')}".strip())
 
 
-def brief(lease: LeaseView, colours: Mapping[str, str]) -> Text:
-    """Six lines or so."""
+def brief(lease: LeaseView, colours: Mapping[str, str], *, all_of_it: bool) -> Group:
+    """For the pane beside the table: a few lines, or all where there is room."""
     head = Text.assemble(status_text(lease, colours), "  ", (safe_line(lease.name, 60), "bold"))
-    return Text("\n").join([head, Text(model.status_of(lease).sentence), *sheet(brief_facts(lease))])
+    if all_of_it:
+        return Group(head, sheet(facts(lease)))
+    return Group(head, Text(model.status_of(lease).sentence), sheet(brief_facts(lease)))
 
 
-def sheet(facts: list[Fact]) -> list[Text]:
-    """Labels and values; values are cut nowhere."""
-    return [Text.assemble((f"{label:{LABEL_CHARS}}", "dim"), value) for label, value in facts]
+def sheet(facts: list[Fact]) -> Table:
+    """Labels and values; values are folded and cut nowhere."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(width=LABEL_CHARS, style="dim")
+    table.add_column(overflow="fold")
+    for label, value in facts:
+        table.add_row(Text(label), Text(value))
+    return table
 
 
 def brief_facts(lease: LeaseView) -> list[Fact]:

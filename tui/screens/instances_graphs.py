@@ -26,6 +26,7 @@ from tui.screens import instances_model as model
 from tui.screens.area import NARROW_COLUMNS
 from tui.screens.instances_graph import Series, plot, span_words, summary
 from tui.screens.instances_meters import WINDOWS, Meters, curves
+from tui.screens.instances_work import begin
 
 MAX_SAMPLES: Final = 1_200
 RETRY_SECONDS: Final = 3.0
@@ -93,15 +94,15 @@ class GraphsPane(Vertical):
     def begin(self) -> None:
         if not self._begun:
             self._begun = True
-            self.run_worker(self._follow(), group="meters", exclusive=True)
-            self.run_worker(self._history(), group="history", exclusive=True)
+            begin(self, "meters", self._follow)
+            begin(self, "history", self._history)
             self.set_interval(1.0, self.draw)
         self.query_one("#graphs-scroll").focus()
 
     def action_window(self, step: int) -> None:
         """Show more or less of the past."""
         self._window = min(len(WINDOWS) - 1, max(0, self._window + step))
-        self.run_worker(self._history(), group="history", exclusive=True)
+        begin(self, "history", self._history)
         self.draw()
 
     # --- asking -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from tui.keys import fingerprint
 from tui.safe import safe_line
 from tui.screens.area import AreaScreen
 from tui.screens.confirm import Confirm
+from tui.screens.instances_work import begin
 from tui.ssh_keys import USUAL, Key, Keys
 
 NONE_YET = "No SSH keys yet. m makes one; the first job that needs one makes one, too."
@@ -97,15 +99,15 @@ class KeysPage(AreaScreen):
         self.dismiss()
 
     def action_make(self) -> None:
-        self.run_worker(self._make(), group="keys", exclusive=True)
+        begin(self, "keys", self._make)
 
     def action_add(self) -> None:
-        self.run_worker(self._add(), group="keys", exclusive=True)
+        begin(self, "keys", self._add)
 
     def action_remove(self) -> None:
         key = self._marked()
         if key is not None:
-            self.run_worker(self._remove(key), group="keys", exclusive=True)
+            begin(self, "keys", partial(self._remove, key))
 
     def action_use(self) -> None:
         key = self._marked()

@@ -62,7 +62,7 @@ class LogView(ScrollView, can_focus=True):
         """Lay out what is new, and go to the end if it is followed."""
         self._lay_out()
         if self.follows:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+            self.scroll_end(animate=False, x_axis=False)
         self.refresh()
 
     def search(self, words: str) -> None:

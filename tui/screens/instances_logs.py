@@ -19,6 +19,7 @@ from tui.safe import safe_line
 from tui.screens import instances_model as model
 from tui.screens.instances_log import LogBuffer
 from tui.screens.instances_log_view import LogView
+from tui.screens.instances_work import begin
 
 DRAWN_EVERY_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 2.0
@@ -52,7 +53,7 @@ class LogsPane(Vertical):
     def begin(self) -> None:
         if not self._begun:
             self._begun = True
-            self.run_worker(self._follow(), group="logs", exclusive=True)
+            begin(self, "logs", self._follow)
             self.set_interval(DRAWN_EVERY_SECONDS, self._draw)
         self.view.focus()
 

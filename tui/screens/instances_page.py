@@ -124,8 +124,7 @@ class InstancePage(LeaseActions):
             return
         lease = self._lease
         head.update(self._head(lease))
-        text = Text("\n").join(sheet(facts(lease)))
-        self.query_one("#details-text", Static).update(text)
+        self.query_one("#details-text", Static).update(sheet(facts(lease)))
         for pane in self._panes():
             pane.lease = lease
         self.query_one(BillPane).draw()

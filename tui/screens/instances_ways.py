@@ -23,7 +23,8 @@ HINTS: Final[dict[Act, str]] = {
     "copy": "copies this",
 }
 """What Enter does."""
-FOR: Final = {"vnc": "desktop, for a VNC viewer", "game": "game streaming, for Moonlight"}
+FOR: Final = {"vnc": "a VNC viewer", "game": "Moonlight"}
+"""What a port is brought here for."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,14 @@ def ways(access: AccessView) -> list[Way]:
 
 def _page(port: PortView, short: str) -> Way:
     name = safe_line(port.name, 32)
-    return Way(f"{name} in the browser", f"qubix open {short} {name}", "page", port)
+    return Way(f"{name}, a page", f"qubix open {short} {name}", "page", port)
 
 
 def _other(port: PortView, short: str) -> Way:
     udp = "/udp" if port.protocol == "udp" else ""
-    what = FOR.get(port.kind, f"port {port.port}{udp}")
-    return Way(
-        f"{safe_line(port.name, 32)}: {what}", f"qubix forward {short} {port.port}{udp}", "bring", port
-    )
+    name, viewer = safe_line(port.name, 32), FOR.get(port.kind)
+    what = f"{name} for {viewer}" if viewer else f"{name} (port {port.port}{udp})"
+    return Way(what, f"qubix forward {short} {port.port}{udp}", "bring", port)
 
 
 def has_windows(environment: Mapping[str, str] = os.environ, platform: str = sys.platform) -> bool:
