@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import aclosing
 from dataclasses import replace
@@ -22,7 +23,7 @@ from protocol.control_wallet import WalletArgs, WalletView
 from protocol.errors import DaemonUnreachable, LeaseUnknown, NoOffer, QubixError, QuoteDeclined, Refused
 from protocol.job_draft import job_yaml
 from tui.client import Client, connect
-from tui.messages import LinkChanged, Ticked
+from tui.messages import Ticked
 from tui.places import control_socket
 from tui.run import secrets_of
 from tui.screens.area import AreaScreen
@@ -36,12 +37,13 @@ from tui.ssh_keys import Keys
 STEPS: Final = {"use": "What for", "gpu": "GPU", "settings": "Settings", "price": "Price and risk"}
 MOST_OFFERS: Final = 500
 LOOK_AGAIN_SECONDS: Final = 10.0
+TRY_AGAIN_SECONDS: Final = 0.5
 
 
 class LaunchScreen(AreaScreen):
     """Begins with a plan, or with an offer that somebody has picked in the market, or from nothing."""
 
-    AREA = "market"
+    AREA = ""  # it is opened from all of them
     HELP = (
         "Rent a machine in four steps: what you want to do, the GPU for it, what shall run and for how long, "
         "and the price. Nothing is signed and nothing costs anything before you have said yes to an offer in "
@@ -161,11 +163,12 @@ class LaunchScreen(AreaScreen):
     # --- asking and renting -------------------------------------------------------------------
 
     def _new_wish(self) -> None:
-        self._output_dir, self._said_yes = str(_folder(self._plan.draft.name)), False
+        self._said_yes = False
+        self._output_dir = str(results_folder(self._plan.draft.name, time.strftime("%Y%m%d-%H%M%S")))
         self._ask()
 
     def _ask(self) -> None:
-        self.query_one(PricePage).asking()
+        self.query_one(PricePage).wish(self._output_dir)
         self._hiring = self.run_worker(self._hire(), group="hire", exclusive=True)
 
     def _end_wish(self) -> None:
@@ -175,19 +178,20 @@ class LaunchScreen(AreaScreen):
             self._hiring = None
 
     async def _hire(self) -> None:
-        """To the lease, or to the end of the wish or the daemon."""
-        page = self.query_one(PricePage)
-        try:
-            lease = await self._rent(page)
-        except DaemonUnreachable:
-            page.away(signed=self._said_yes)
-            return
-        except QubixError as error:
-            self._said_yes = False
-            page.failed(error, await self._help(error))
-            return
-        if lease:
-            self.app.switch_screen(ProgressScreen(lease, self._plan))
+        """To a lease or a refusal, however often the daemon goes away meanwhile: it knows the wish again."""
+        page, lease = self.query_one(PricePage), None
+        while lease is None:
+            try:
+                lease = await self._rent(page)
+            except DaemonUnreachable:
+                page.away(signed=self._said_yes)
+                self.refresh_bindings()
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
+            except QubixError as error:
+                self._said_yes = False
+                page.failed(error, await self._help(error))
+                return
+        self.app.switch_screen(ProgressScreen(lease, self._plan))
 
     async def _rent(self, page: PricePage) -> LeaseView | None:
         """By a connection of its own: closing that ends just this. A new quote means that a yes came to
@@ -228,9 +232,9 @@ class LaunchScreen(AreaScreen):
         return [one for one in view.changes if set(one.fields) <= CHANGEABLE]
 
     @on(PricePage.Answered)
-    async def _answered(self) -> None:
+    def _answered(self) -> None:
         page = self.query_one(PricePage)
-        if page.quote is None or self._client is None:
+        if page.stage != "quoted" or page.quote is None or self._client is None:
             return
         token, self._said_yes = page.quote.token, True
         page.renting()
@@ -257,11 +261,6 @@ class LaunchScreen(AreaScreen):
         self._plan = replace(self._plan, draft=draft, provider=provider)
         self._new_wish()
 
-    @on(LinkChanged)
-    def _daemon_is_back(self, event: LinkChanged) -> None:
-        if event.state == "up" and self._step == "price" and self.query_one(PricePage).stage == "away":
-            self._ask()
-
     @on(Ticked)
     def _tick(self) -> None:
         self.query_one(PricePage).tick()
@@ -275,8 +274,8 @@ def _is_missing(path: str) -> bool:
     return not (Path.cwd() / Path(path).expanduser()).exists()
 
 
-def _folder(name: str) -> Path:
+def results_folder(name: str, stamp: str) -> Path:
     """For what comes back; new, or the wish would be another's."""
-    stem = f"{name or 'job'}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stem = f"{name or 'job'}-{stamp}"
     names = (stem, *(f"{stem}-{number}" for number in range(2, 100)))
     return next(path for one in names if not (path := Path.cwd() / one).exists())

@@ -21,6 +21,7 @@ OWN: Final = ""
 """The use case of a job of one's own, and the template of an image of one's own."""
 UNKNOWN_CLASS: Final = "GPU"
 """Of a card whose name says nothing."""
+_CLASS: Final = re.compile(r"[A-Za-z0-9_]{1,48}")
 _SIZE: Final = re.compile(r"(.+)_(\d+)GB")
 
 
@@ -75,7 +76,7 @@ def gpu_words(gpu_class: str, cards: int) -> str:
     in its own name like that."""
     if not cards or gpu_class == CPU_CLASS:
         return ""
-    if gpu_class in ("", UNKNOWN_CLASS):
+    if gpu_class == UNKNOWN_CLASS or not _CLASS.fullmatch(gpu_class):
         return str(cards)
     match = _SIZE.fullmatch(gpu_class)
     return f"{match[1]}:{match[2]}GB:{cards}" if match else f"{gpu_class}:{cards}"

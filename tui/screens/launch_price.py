@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from rich.table import Table
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -17,7 +18,7 @@ from textual.widgets.option_list import Option
 from protocol.control import QuoteView, RunEvent
 from protocol.control_market import ChangeView
 from protocol.errors import QubixError
-from tui import consent
+from tui import consent, show
 from tui.safe import safe_line, safe_text
 
 Stage = Literal["asking", "quoted", "renting", "away", "failed"]
@@ -47,6 +48,7 @@ class PricePage(Vertical):
         self._since = time.monotonic()
         self._doing = ""
         self._changes: Sequence[ChangeView] = ()
+        self._results = ""
 
     def compose(self) -> ComposeResult:
         yield Static("", id="price-title", classes="launch-question", markup=False)
@@ -62,6 +64,11 @@ class PricePage(Vertical):
 
     # --- what is shown ------------------------------------------------------------------------
 
+    def wish(self, output_dir: str) -> None:
+        """A new one, whose results come back into a folder."""
+        self._results = f"What the job leaves comes back to {safe_line(output_dir, 300)}."
+        self.asking()
+
     def asking(self) -> None:
         self.quote, self._since, self._doing = None, time.monotonic(), "asking the daemon"
         note = "Nothing is signed before you have said yes."
@@ -72,6 +79,8 @@ class PricePage(Vertical):
         """What the daemon tells of a wish before there is a lease."""
         if event.quote:
             self._quoted(event.quote)
+        elif self.stage == "away" and event.lease is None:
+            self.asking()
         elif self.stage == "asking":
             self._doing = safe_line(event.detail or event.phase, 300)
             self.tick()
@@ -87,9 +96,9 @@ class PricePage(Vertical):
         self._turn(
             "quoted",
             "One provider's signed offer. Do you want it?",
-            terms=consent.terms(quote),
+            terms=_terms(quote),
             risk=consent.risk(quote),
-            note="It holds for a short while. With yes the deposit is locked in the escrow contract.",
+            note=f"With yes the deposit is locked in the escrow contract. {self._results}",
         )
         self.query_one("#price-yes").focus()
 
@@ -117,6 +126,7 @@ class PricePage(Vertical):
         for place, one in enumerate(self._changes):
             providers = "1 provider" if one.providers == 1 else f"{one.providers:,} providers"
             options.add_option(Option(Text(f"{safe_line(one.sentence, 200)}: {providers}"), id=str(place)))
+        options.highlighted = 0 if self._changes else None
         note = "Nothing was signed and nothing is owed."
         self._turn(
             "failed",
@@ -126,19 +136,22 @@ class PricePage(Vertical):
         )
         self.query_one("#price-changes" if self._changes else "#price-again").focus()
 
-    def _turn(self, stage: Stage, title: str, *, terms: str = "", risk: str = "", note: str = "") -> None:
+    def _turn(
+        self, stage: Stage, title: str, *, terms: str | Table = "", risk: str = "", note: str = ""
+    ) -> None:
         self.stage = stage
-        for name, words in (("title", title), ("terms", terms), ("risk", risk), ("note", note)):
+        self._update("price-terms", terms)
+        for name, words in (("title", title), ("risk", risk), ("note", note)):
             self._update(f"price-{name}", words)
         self.query_one("#price-yes").display = stage == "quoted"
-        self.query_one("#price-again").display = stage in ("failed", "away")
+        self.query_one("#price-again").display = stage == "failed"
         self.query_one("#price-back").display = stage in ("asking", "quoted", "failed")
         self.query_one(OptionList).display = stage == "failed" and bool(self._changes)
 
-    def _update(self, name: str, words: str) -> None:
+    def _update(self, name: str, words: str | Table) -> None:
         line = self.query_one(f"#{name}", Static)
         line.update(words)
-        line.display = bool(words)
+        line.display = words != ""
 
     # --- what the person says -----------------------------------------------------------------
 
@@ -154,3 +167,25 @@ class PricePage(Vertical):
     @on(OptionList.OptionSelected)
     def _take_change(self, event: OptionList.OptionSelected) -> None:
         self.post_message(self.Change(self._changes[int(event.option.id or 0)].fields))
+
+
+def _terms(quote: QuoteView) -> Table:
+    """One price, what is in it, and what that is for the whole rented time."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column()
+    hours = show.duration(quote.max_seconds)
+    for label, amount, words in (
+        (safe_line(quote.provider, 24), quote.price_qu_per_hour, "QU per hour, all in"),
+        ("  machine", quote.machine_qu_per_hour, ""),
+        ("  disk", quote.disk_qu_per_hour, ""),
+        ("  traffic", 0, ""),
+        (f"  fee of {consent.FEE_PERCENT:g} %", quote.fee_qu_per_hour, "of it, contained in the price"),
+        (f"for {hours}", quote.deposit, "QU at most; locked, what is not used comes back"),
+    ):
+        style = "" if label.startswith("  ") else "bold"
+        table.add_row(Text(label, style), Text(show.qu(amount), style), Text(words, style))
+    if quote.way:
+        table.add_row(Text("the way there"), Text(""), Text(safe_line(quote.way.sentence, 300)))
+    return table

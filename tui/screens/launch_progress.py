@@ -152,7 +152,10 @@ class ProgressScreen(LeaseActions):
             text.append(f"{chosen.says}; Enter does it here, c copies the command.\n")
             for way in self._ways:
                 if way is not chosen:
-                    text.append(f"  {self._line(way):32} {way.title}\n", "dim")
+                    command = way.line(self._lease.lease_id)
+                    text.append(f"  {command:26} {way.says}\n", "dim")
+            if " --data-dir " in self._line(chosen):
+                text.append("  (these with the same --data-dir)\n", "dim")
         return text
 
     def _more(self) -> str:

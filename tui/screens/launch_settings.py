@@ -11,7 +11,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
-from textual.widgets import Button, Checkbox, Input, Select, Static
+from textual.widgets import Button, Input, Select, Static
 
 from protocol.job_draft import Draft, faults
 from protocol.templates import TEMPLATES
@@ -22,6 +22,7 @@ from tui.ways import way_of
 
 OWN_ONLY: Final = ("image", "ports")
 """Fields that a ready-made environment answers itself."""
+INTERNET: Final = [("out of the job's reach", "no"), ("the job may reach it", "yes")]
 MAX_CHARS: Final = 4_000
 
 
@@ -73,7 +74,8 @@ class SettingsPage(Vertical):
         self._missing = missing
         self._plan = Plan()
         self._touched: set[str] = set()
-        self._filling = False
+        self._options: list[tuple[str, str]] = []
+        """Ways that are to choose from now."""
 
     def compose(self) -> ComposeResult:
         yield Static("What shall run, and for how long?", classes="launch-question")
@@ -84,7 +86,7 @@ class SettingsPage(Vertical):
             yield from _line("way", "Connection", _select([("-", "")]))
             for entry in ENTRIES[2:]:
                 yield from _line(entry.field, entry.label, _input(entry))
-            yield from _line("internet", "", Checkbox("the job may reach the Internet", compact=True))
+            yield from _line("internet", "Internet", _select(INTERNET))
         yield Static("", id="settings-sum", markup=False)
         with Horizontal(classes="launch-buttons"):
             yield Button("Ask for a price", id="settings-go", variant="primary", compact=True)
@@ -94,20 +96,15 @@ class SettingsPage(Vertical):
     def start(self, plan: Plan) -> None:
         """Show a plan and take the keyboard to the first thing to fill in."""
         self._plan, self._touched = plan, set()
-        self._filling = True
         self._select("template").set_options(environments(plan.use))
         self._select("template").value = plan.draft.template
         for entry in ENTRIES:
             self.query_one(f"#set-{entry.field}", Input).value = _shown(plan.draft, entry)
-        self.query_one("#set-internet", Checkbox).value = plan.draft.internet
+        self._select("internet").value = INTERNET[plan.draft.internet][1]
         self._adapt()
-        self.call_after_refresh(self._filled)
+        self._show_faults()
         first = "command" if not self._runs_by_itself() and not plan.draft.command else "hours"
         self.query_one(f"#set-{first}", Input).focus()
-
-    def _filled(self) -> None:
-        self._filling = False
-        self._show_faults()
 
     def _adapt(self) -> None:
         """What depends on the environment."""
@@ -120,9 +117,11 @@ class SettingsPage(Vertical):
         ways, select = self._plan.ways(), self._select("way")
         options = [(way.title, way.key) for way in ways]
         chosen = way_of(ways, self._plan.way).key
-        if [key for _, key in options] != [key for _, key in select._options]:
-            select.set_options(options)
-        select.value = chosen
+        with self.prevent(Select.Changed):
+            if options != self._options:
+                select.set_options(options)
+                self._options = options
+            select.value = chosen
 
     def _runs_by_itself(self) -> bool:
         one = TEMPLATES.get(self._plan.draft.template)
@@ -143,30 +142,37 @@ class SettingsPage(Vertical):
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
-        field = (event.input.id or "").removeprefix("set-")
-        if self._filling or field not in BY_FIELD:
+        """By the person, or by `start`: then it is what the plan says already."""
+        entry = BY_FIELD[(event.input.id or "").removeprefix("set-")]
+        if (harmless := safe_line(event.value, MAX_CHARS)) != event.value:  # pasted from who knows where
+            event.input.value = harmless
             return
-        self._touched.add(field)
-        self._change(replace(self._plan.draft, **{field: _read(BY_FIELD[field], event.value)}))
+        value = _read(entry, event.value)
+        if value != getattr(self._plan.draft, entry.field):
+            self._touched.add(entry.field)
+            self._change(replace(self._plan.draft, **{entry.field: value}))
 
     @on(Select.Changed, "#set-template")
     def _other_environment(self, event: Select.Changed) -> None:
-        if self._filling or event.value == self._plan.draft.template:
+        if event.value == self._plan.draft.template:
             return
-        image = self._plan.draft.image if event.value == OWN else ""
         self._plan = replace(self._plan, way="")
-        self._change(replace(self._plan.draft, template=str(event.value), image=image or _usual(event.value)))
+        image = _usual(event.value)
+        self._change(replace(self._plan.draft, template=str(event.value), image=image, ports=()))
+        for field in OWN_ONLY:
+            self.query_one(f"#set-{field}", Input).value = _shown(self._plan.draft, BY_FIELD[field])
 
     @on(Select.Changed, "#set-way")
     def _other_way(self, event: Select.Changed) -> None:
-        if not self._filling and isinstance(event.value, str):
-            self._plan = replace(self._plan, way=event.value)
+        known = {way.key for way in self._plan.ways()}
+        if event.value in known - {self._plan.way}:
+            self._plan = replace(self._plan, way=str(event.value))
             self.post_message(self.Changed(self._plan))
 
-    @on(Checkbox.Changed)
-    def _internet(self, event: Checkbox.Changed) -> None:
-        if not self._filling:
-            self._change(replace(self._plan.draft, internet=event.value))
+    @on(Select.Changed, "#set-internet")
+    def _internet(self, event: Select.Changed) -> None:
+        if (event.value == "yes") != self._plan.draft.internet:
+            self._change(replace(self._plan.draft, internet=event.value == "yes"))
 
     def _change(self, draft: Draft) -> None:
         self._plan = replace(self._plan, draft=draft)
