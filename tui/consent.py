@@ -38,9 +38,9 @@ def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-async def answer() -> bool:
-    """Waits for a line on standard input: yes or nothing means yes. Can be cancelled, unlike `input`."""
-    sys.stderr.write("Rent it? [Y/n] ")
+async def answer(question: str = "Rent it?", *, usual: bool = True) -> bool:
+    """Waits for a line on standard input; nothing means `usual`. Can be cancelled, unlike `input`."""
+    sys.stderr.write(f"{question} {'[Y/n]' if usual else '[y/N]'} ")
     sys.stderr.flush()
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
@@ -50,4 +50,4 @@ async def answer() -> bool:
     finally:
         loop.remove_reader(sys.stdin.fileno())
     line = sys.stdin.readline()
-    return bool(line) and line.strip().lower() in ("", "y", "yes")
+    return bool(line) and line.strip().lower() in ("y", "yes", *([""] if usual else []))

@@ -57,6 +57,14 @@ CHOICES: Final = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="job.yaml", nargs="?", help="the job file")
+    add_hiring(parser)
+    parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
+    parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
+    one_line.add_arguments(parser)
+
+
+def add_hiring(parser: argparse.ArgumentParser) -> None:
+    """Whom to hire, and what becomes of it."""
     parser.add_argument(
         "--max-price", type=argument.amount, metavar="QU_PER_HOUR", help="refuse dearer offers"
     )
@@ -64,10 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", default="", metavar="P", help="a peer id or the start of a name")
     add_conditions(parser)
     parser.add_argument("--order-by", default="", metavar="KEYS", help="who comes first, e.g. price,-score")
-    parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
     parser.add_argument("--up", action="store_true", help="start the daemon first if none runs")
-    parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
-    one_line.add_arguments(parser)
 
 
 def add_conditions(parser: argparse.ArgumentParser) -> None:
@@ -92,27 +97,32 @@ def conditions(options: argparse.Namespace) -> str:
 async def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _show_job(options)
-    args = request(options)
+    args = request(options, *asked_job(options))
+    async with daemon_of(options) as client:
+        return await hire(client, options, args)
+
+
+async def hire(client: Client, options: argparse.Namespace, args: RunArgs) -> int:
+    """Rent a machine and follow the job; the exit code, or the error that ended it."""
     follower = Follower(options)
-    async with _daemon(options) as client:
-        try:
-            async with aclosing(client.stream("run", args)) as items:
-                async for event in items:
-                    if event.lease and not follower.lease:
-                        await ssh_config.refresh(client, options)
-                    follower.take(event)
-                    if event.quote and args.ask:
-                        yes = await consent.answer()
-                        await client.call("confirm", ConfirmArgs(event.quote.token, yes))
-        except asyncio.CancelledError:
-            return follower.interrupted()
-        finally:
-            follower.close()
+    try:
+        async with aclosing(client.stream("run", args)) as items:
+            async for event in items:
+                if event.lease and not follower.lease:
+                    await ssh_config.refresh(client, options)
+                follower.take(event)
+                if event.quote and args.ask:
+                    yes = await consent.answer()
+                    await client.call("confirm", ConfirmArgs(event.quote.token, yes))
+    except asyncio.CancelledError:
+        return follower.interrupted()
+    finally:
+        follower.close()
     return follower.end()
 
 
 @asynccontextmanager
-async def _daemon(options: argparse.Namespace) -> AsyncIterator[Client]:
+async def daemon_of(options: argparse.Namespace) -> AsyncIterator[Client]:
     """The daemon of this node; with --up one that has just been started, if none answered."""
     place = control_socket(data_dir(options.data_dir))
     if options.up and not await _answers(place):
@@ -129,10 +139,9 @@ async def _answers(place: Path) -> bool:
         return False
 
 
-def request(options: argparse.Namespace) -> RunArgs:
-    """The checked request. A broken job file, a missing secret and a used output folder end here."""
+def request(options: argparse.Namespace, text: str, job: jobspec.Job, folder: Path) -> RunArgs:
+    """The checked request. A missing secret and a used output folder end here."""
     parse_sort(options.order_by)
-    text, job, folder = asked_job(options)
     price = job.max_price_qu_per_hour if options.max_price is None else options.max_price
     return RunArgs(
         job_yaml=text,

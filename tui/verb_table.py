@@ -128,6 +128,20 @@ VERBS: Final[dict[str, Verb]] = {
         "tui.run:add_arguments",
         "tui.run:run",
     ),
+    "apply": Verb(
+        "make a job run as its file says: start it, leave it, or end it and start it anew",
+        (
+            "qubix apply -f job.yaml",
+            "qubix apply -f job.yaml --diff",
+            "qubix apply -f job.yaml --yes --json",
+        ),
+        "tui.apply:add_arguments",
+        "tui.apply:apply",
+        "\n\nThe job's name says which job it is. What goes on as the file says is left alone, so that the\n"
+        "same command may be given again and again. What is otherwise is shown and asked before it is\n"
+        "ended: its workspace goes with it, and its outputs are brought first. Input files count, values\n"
+        "of secrets do not.",
+    ),
     "import": Verb(
         "make a job file of a docker-compose file or an Akash SDL file",
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-TAKES_COMMAND: Final = ("run", "apply")
+TAKES_COMMAND: Final = ("run",)
 """Words whose part behind `--` is a command for the job."""
 ORDERS: Final = ("--sort", "--order-by")
 
