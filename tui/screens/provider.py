@@ -25,8 +25,9 @@ from tui.screens.filling import Column, Row, fill
 REFRESH_SECONDS: Final = 3.0
 OFFERS_NOTHING: Final = "This machine offers nothing yet."
 HOW_TO_OFFER: Final = (
-    "To earn with it: `qubix down`, then `qubix up --provider --detach`. What is found of it, a price and "
-    "whatever is missing are then shown here. Jobs of your own go on meanwhile."
+    "To earn with it: `qubix down`, then\n`qubix up --provider --detach`.\n\n"
+    "What is found of it, a price and whatever is missing are then shown here. Jobs of your own go on "
+    "meanwhile."
 )
 
 
