@@ -118,6 +118,8 @@ class OfferScreen(AreaScreen):
 
     def _show_offer(self, *, gone: bool = False) -> None:
         warnings = list(notes([self._offer]))
+        if self._denied:
+            warnings.insert(0, "You never hire it; x takes that back.")
         if gone:
             warnings.insert(0, "This offer has ended: its provider has withdrawn it or has fallen silent.")
         if self._offer.own:
