@@ -18,6 +18,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Button, Footer, Static
 
 from tui.safe import safe_text
@@ -37,6 +38,8 @@ class Step(VerticalScroll, can_focus=False):
     BACK: ClassVar[bool] = True
     BUTTONS: ClassVar[tuple[tuple[str, str], ...]] = ()
     """The first is what most people want."""
+    left_at: Widget | None = None
+    """What was marked when the next step came."""
 
     @property
     def journey(self) -> Journey:
@@ -85,7 +88,7 @@ class Journey(Screen[bool]):
         Binding("left", "app.focus_previous", "Previous", show=False),
         Binding("right", "app.focus_next", "Next", show=False),
         # Areas and new jobs belong to what lies below.
-        Binding("1,2,3,4,5,6,7,n", "nothing", show=False),
+        Binding("1,2,3,4,5,6,7,n,f2", "nothing", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
     ]
@@ -120,6 +123,7 @@ class Journey(Screen[bool]):
 
     async def _go(self, step: Step) -> None:
         if self._steps:
+            self._steps[-1].left_at = self.focused
             self._steps[-1].display = False
         self._steps.append(step)
         await self.query_one("#journey-body").mount(step)
@@ -138,7 +142,10 @@ class Journey(Screen[bool]):
         self.query_one("#journey-title", Words).update(f"{self.step.TITLE} ")
         self.refresh_bindings()
         self.step.scroll_home(animate=False)
-        self.step.take_focus()
+        if self.step.left_at:
+            self.step.left_at.focus()
+        else:
+            self.step.take_focus()
         self.step.shown()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

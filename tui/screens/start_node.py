@@ -12,7 +12,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.widgets import Button
 
-from protocol.errors import PassphraseWrong, QubixError
+from protocol.errors import PassphraseWrong, QubixError, StartFailed
 from tui import private_net, starting, wallet_keys
 from tui.processes import log_tail
 from tui.screens.journey import Journey, Step, Words
@@ -42,6 +42,7 @@ class StartStep(Step):
         super().__init__()
         self._done = done
         self._seed = seed
+        self._new = bool(seed)
         self._passphrase = passphrase
         self._parts = ["keys"] if seed else []
         self._parts += ["network"] if private_net.no_chain_named(None) else []
@@ -76,9 +77,10 @@ class StartStep(Step):
     async def _start(self) -> None:
         directory = self.journey.directory
         try:
-            if self._seed and not wallet_keys.has_keys(directory):
+            if self._seed:
                 self._begin("keys")
                 await wallet_keys.keep(directory, self._seed, self._passphrase)
+                self._seed = ""
             started = await starting.start_node(directory, self._begin, self._passphrase)
         except QubixError as error:
             self._fail(error)
@@ -95,16 +97,20 @@ class StartStep(Step):
 
     def _fail(self, error: QubixError) -> None:
         self._failed = True
-        hint = " Go back and type it again." if isinstance(error, PassphraseWrong) else ""
-        self.say(f"{error}{hint}")
-        lines = log_tail(self.journey.directory / "daemon.log", LOG_LINES) if self._now == "daemon" else []
+        wrong = isinstance(error, PassphraseWrong)
+        self.say(
+            "That passphrase does not open the keys. Go back and type it again." if wrong else str(error)
+        )
+        unclear = self._now == "daemon" and isinstance(error, StartFailed)
+        lines = log_tail(self.journey.directory / "daemon.log", LOG_LINES) if unclear else []
         self.query_one("#log", Words).update("\n".join(lines))
         self._draw()
         self._buttons(shown=True)
 
     def _buttons(self, *, shown: bool) -> None:
-        for button in self.query(Button).results():
-            button.display = shown
+        self.query_one("#again", Button).display = shown
+        # Once the keys are sealed, another passphrase cannot be chosen any more.
+        self.query_one("#back", Button).display = shown and (bool(self._seed) or not self._new)
         if shown:
             self.take_focus()
 
