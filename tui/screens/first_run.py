@@ -112,17 +112,17 @@ class ChoosePassphraseStep(Step):
             f"Your keys will lie in {place_words(self.journey.directory / wallet_keys.KEYSTORE)}, sealed."
         )
         yield Words(
-            "Without a passphrase the daemon opens them by itself. That is simple, and right for a machine "
-            "that is yours alone: whoever can read your files could take the money."
+            "Without a passphrase the daemon opens them by itself: right for a machine that is yours alone. "
+            "Whoever can read your files could take the money."
         )
         yield Words(
-            "With one, they are of no use to a thief. You type it whenever the daemon starts, and nobody can "
-            "tell it to you again; your seed still brings the money back."
+            "With one, they are of no use to a thief. You type it whenever the daemon starts. If you forget "
+            "it, only your seed brings the money back."
         )
         for name, label in (("first", "Passphrase"), ("second", "Again")):
             with Horizontal(classes="row"):
                 yield Label(label, classes="name")
-                yield Input(id=name, password=True, compact=True, max_length=wallet_keys.MAX_PASSPHRASE_BYTES)
+                yield Input(id=name, password=True, max_length=wallet_keys.MAX_PASSPHRASE_BYTES)
         yield Words(id="strength", classes="quiet")
 
     def take_focus(self) -> None:

@@ -135,7 +135,7 @@ class CheckSeedStep(Step):
         for number in self._asked:
             with Horizontal(classes="row"):
                 yield Label(f"Group {number}", classes="name")
-                yield Input(id=f"group-{number}", max_length=GROUP_LETTERS, classes="short", compact=True)
+                yield Input(id=f"group-{number}", max_length=GROUP_LETTERS, classes="short")
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#check")

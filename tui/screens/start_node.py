@@ -157,7 +157,7 @@ class StartNodeScreen(Journey):
 def chain_words() -> str:
     """Where a new node will be, for somebody who has named nothing or something."""
     if private_net.no_chain_named(None):
-        return "The private network of this machine: play money, nothing is at stake."
+        return "A private one on this machine: play money, nothing is at stake."
     return "The chain that your settings name."
 
 

@@ -96,10 +96,10 @@ class PaymentStep(Step):
             f"The wallet has {show.qu(self._view.balance)} QU. Sending costs nothing beside the amount."
         )
         yield Label("To (an identity, 60 capital letters)")
-        yield Input(id="to", compact=True, max_length=MAX_TYPED_CHARS, classes="wide")
+        yield Input(id="to", max_length=MAX_TYPED_CHARS, classes="wide")
         yield Words(id="to-words", classes="quiet")
         yield Label("Amount in QU")
-        yield Input(id="amount", compact=True, max_length=24, classes="wide")
+        yield Input(id="amount", max_length=24, classes="wide")
         yield Words(id="amount-words", classes="quiet")
 
     @on(Input.Changed, "#to")
