@@ -74,7 +74,6 @@ class ConnectPane(Vertical):
             self._say(safe_line(str(error), 300))
             return
         self._ways = ways(access)
-        self._fill()
         self._say(self._words())
 
     def _words(self) -> str:
@@ -85,6 +84,9 @@ class ConnectPane(Vertical):
         return f"The job does not run yet ({model.status_of(self.lease).sentence}); these will be the ways."
 
     def _say(self, words: str) -> None:
+        if not self.query("#connect-state"):  # the page is being left
+            return
+        self._fill()
         self.query_one("#connect-state", Static).update(words)
 
     def _fill(self) -> None:
@@ -185,6 +187,6 @@ class ConnectPane(Vertical):
             self._brought[name] = words
         else:
             self._brought.pop(name, None)
-        if self.is_attached:  # the page may be gone already
+        if self.query("#connect-ports"):  # else the page is being left
             self.query_one("#connect-ports", Static).update("\n".join(self._brought.values()))
             self.refresh_bindings()

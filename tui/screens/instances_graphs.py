@@ -154,6 +154,8 @@ class GraphsPane(Vertical):
     # --- what is shown ------------------------------------------------------------------------
 
     def draw(self) -> None:
+        if not self.query("#graphs-state"):  # the page is being left
+            return
         if self._view is None:
             self._say(self._trouble or "Asking for what the job uses.")
             return
@@ -203,6 +205,8 @@ class GraphsPane(Vertical):
 
     def _fit(self, count: int) -> None:
         """As high as there is room for all of them, but high enough to read; else one scrolls."""
+        if not self.query("#graphs-grid"):
+            return
         width = self.app.size.width
         columns = 1 if width < NARROW_COLUMNS else 2 if width < WIDE_COLUMNS else 3
         rows = max(1, -(-count // columns))

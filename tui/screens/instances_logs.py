@@ -62,7 +62,9 @@ class LogsPane(Vertical):
         return self.query_one("#logs-view", LogView)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return action != "end_search" or self.query_one("#logs-search").display or bool(self.view.words)
+        if action != "end_search" or not self.query(LogView):
+            return action != "end_search"
+        return self.query_one("#logs-search").display or bool(self.view.words)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -94,6 +96,8 @@ class LogsPane(Vertical):
     # --- what is shown ------------------------------------------------------------------------
 
     def _draw(self) -> None:
+        if not self.query(LogView):  # the page is being left
+            return
         if self._drawn < 0:
             self._drawn = 0
             self.view.show(self._buffer)
@@ -101,6 +105,8 @@ class LogsPane(Vertical):
 
     @on(LogView.Moved)
     def _say(self) -> None:
+        if not self.query(LogView):
+            return
         self.query_one("#logs-state", Static).update(self._words())
 
     def _words(self) -> str:
