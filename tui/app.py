@@ -84,7 +84,7 @@ class QubixApp(App[int]):
     def action_start_node(self) -> None:
         """Start the daemon of this directory; asks for the passphrase if there is one."""
         if not isinstance(self.screen, Journey):
-            self.push_screen(load_screen(PAGES["start_node"], directory=self.directory), self._started)
+            self.push_screen(load_screen(PAGES["start_node"], directory=self.directory), self._went_on)
 
     def action_colours(self) -> None:
         """From light to dark, or back; the next start knows it."""
@@ -137,10 +137,13 @@ class QubixApp(App[int]):
             self.push_screen(load_screen(PAGES["first_run"], directory=self.directory), self._started)
 
     def _started(self, started: bool | None) -> None:
-        """A page that starts the daemon was left; False: its reader has had enough."""
+        """The first run was left; False: its reader wants to leave all of it."""
         if started is False:
             self.exit()
-        elif started:
+        self._went_on(started)
+
+    def _went_on(self, started: bool | None) -> None:
+        if started:
             self.link.try_now()
 
     async def _follow(self, client: Client) -> None:
