@@ -112,7 +112,7 @@ async def reopen(store: Store, config: Config, suggested: Qu) -> Shop:
     return Shop(
         Qu(int(price)) if still else configured,
         config.provider and not paused,
-        read_schedule(plan) if plan else None,
+        read_schedule(plan),
     )
 
 
@@ -129,7 +129,7 @@ async def set_open(store: Store, shop: Shop, open_for_business: bool) -> None:
 
 async def set_schedule(store: Store, shop: Shop, text: str) -> None:
     """Follow this one from now on; an empty text: none. ScheduleInvalid, ConfigInvalid."""
-    plan = read_schedule(text) if text.strip() else None
+    plan = read_schedule(text)
     await ledger.settings.put(store, SCHEDULE, str(plan or "").encode())
     shop.schedule = plan
     shop.changed()
@@ -142,9 +142,11 @@ def _setting(config: Config) -> str:
 # --- zones --------------------------------------------------------------------------------------
 
 
-def read_schedule(text: str) -> Schedule:
-    """With the zone of this machine if it names none. ScheduleInvalid; ConfigInvalid for a zone that nobody
-    here knows."""
+def read_schedule(text: str) -> Schedule | None:
+    """With the zone of this machine if it names none; None for an empty text. ScheduleInvalid; ConfigInvalid
+    for a zone that nobody here knows."""
+    if not text.strip():
+        return None
     plan = schedule.parse(text)
     if not plan.zone:
         plan = replace(plan, zone=zone_here())

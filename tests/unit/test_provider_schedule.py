@@ -175,6 +175,8 @@ async def test_the_use_of_the_last_weeks(tmp_path: Path, autojump_clock: Clock) 
         assert view.lost_hours == pytest.approx(0.025, abs=0.01)
         assert view.open_hours == pytest.approx(7 * (8 + 1 / 60))
         assert one.alice.up.shop.schedule is None
+        always = await preview(one.alice.up, PreviewArgs(schedule=" "), nobody)
+        assert (always.schedule, always.open_hours) == (None, 168)
         old = [replace(ended, opened_at=ago(10), ended_at=ago(40))]
         assert sum(use_of(old, ZoneInfo("UTC"), now_ms()).hours) == 0
         three = replace(ended, seconds=Seconds(3 * HOUR), ended_at=moment(60))

@@ -154,6 +154,8 @@ class ProviderHoursScreen(AreaScreen):
         error.update(safe_text(words))
         error.display = bool(words)
         self.query_one("#hours-how").display = not words
+        for old in ("#hours-week", "#hours-worth"):
+            self.query_one(old).set_class(bool(words), "-old")
         self._good = self._good and not words
 
     # --- what it means ------------------------------------------------------------------------
