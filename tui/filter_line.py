@@ -197,7 +197,7 @@ def _numbers(field: Field, typed: str) -> Iterator[Candidate]:
         yield Candidate(field.example.partition(_usual(field))[2], "an example")
     digits = re.match(r"-?\d[\d_]*(?:\.\d+)?", typed)
     for unit in field.units or ():
-        if digits and unit and unit.lower().startswith(typed[digits.end() :].lower()):
+        if digits and typed != digits[0] and unit.lower().startswith(typed[digits.end() :].lower()):
             yield Candidate(digits[0] + unit, f"in {unit}")
 
 
