@@ -66,8 +66,7 @@ async def listen(path: Path, group: str = "") -> trio.SocketListener:
 
 
 def share(path: Path, group: str) -> None:
-    """Let that group speak to the socket, and pass through the folder it is in without seeing what else is
-    there. ConfigInvalid."""
+    """Let that group speak to the socket, and pass through the folder it is in. ConfigInvalid."""
     try:
         number = grp.getgrnam(group).gr_gid
         os.chown(path.parent, -1, number)
