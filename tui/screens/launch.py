@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import aclosing
 from dataclasses import replace
@@ -38,6 +39,8 @@ STEPS: Final = {"use": "What for", "gpu": "GPU", "settings": "Settings", "price"
 MOST_OFFERS: Final = 500
 LOOK_AGAIN_SECONDS: Final = 10.0
 TRY_AGAIN_SECONDS: Final = 0.5
+AWAKE_SECONDS: Final = 30.0
+"""So long after its return a daemon may not have heard of any offer yet."""
 
 
 class LaunchScreen(AreaScreen):
@@ -179,18 +182,21 @@ class LaunchScreen(AreaScreen):
 
     async def _hire(self) -> None:
         """To a lease or a refusal, however often the daemon goes away meanwhile: it knows the wish again."""
-        page, lease = self.query_one(PricePage), None
+        page, lease, away_at = self.query_one(PricePage), None, -math.inf
         while lease is None:
             try:
                 lease = await self._rent(page)
             except DaemonUnreachable:
+                away_at = time.monotonic()
                 page.away(signed=self._said_yes)
                 self.refresh_bindings()
-                await asyncio.sleep(TRY_AGAIN_SECONDS)
             except QubixError as error:
                 self._said_yes = False
-                page.failed(error, await self._help(error))
-                return
+                if not isinstance(error, NoOffer) or time.monotonic() - away_at > AWAKE_SECONDS:
+                    page.failed(error, await self._help(error))
+                    return
+            if lease is None:
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
         self.app.switch_screen(ProgressScreen(lease, self._plan))
 
     async def _rent(self, page: PricePage) -> LeaseView | None:
