@@ -60,21 +60,24 @@ class Shop:
     renewed: trio.Event = field(default_factory=trio.Event, repr=False)
     """Set, and replaced, when price or schedule have been changed."""
     _hours: Hours | None = field(default=None, repr=False)
+    _before: Hours | None = field(default=None, repr=False)
+    """What held a while before those."""
 
     def hours(self, now: UnixMs) -> Hours:
         """What holds now; looked up anew when it has changed."""
         known = self._hours
         if known is None or not known.since <= now < known.until:
+            before = UnixMs(now - RISE_MS)
+            self._before = hours_of(self.schedule, self.price_qu_per_hour, before)
             known = self._hours = hours_of(self.schedule, self.price_qu_per_hour, now)
         return known
 
     def quoted_price(self, now: UnixMs) -> Qu:
         """What is asked of somebody who may not know yet what holds since just now."""
-        here = self.hours(now)
-        if now - here.since >= RISE_MS:
+        here, before = self.hours(now), self._before
+        if before is None or not before.open or now - here.since >= RISE_MS:
             return here.price
-        before = hours_of(self.schedule, self.price_qu_per_hour, UnixMs(now - RISE_MS))
-        return min(before.price, here.price) if before.open else here.price
+        return min(before.price, here.price)
 
     def changed(self) -> None:
         """To be called when price or schedule have been."""
