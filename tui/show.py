@@ -9,11 +9,11 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 from rich import box
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +23,8 @@ from protocol.control_wallet import HistoryEntry, PaymentView, WalletView
 from tui.safe import safe_line
 
 ID_CHARS = 8
+LEAST_CHARS: Final = 6
+"""Of a column that gives way, what still says something."""
 NONE: Mapping[str, int] = {}
 GOOD, BAD, BUSY = "green", "red", "cyan"
 
@@ -94,9 +96,9 @@ def table(
     flexible: Mapping[str, int] = NONE,
 ) -> Table:
     """Where the terminal is narrow the `flexible` columns give way, down to so many characters; never a
-    number."""
+    number: where that is not enough, each row becomes lines of its own."""
     numbers = set(right)
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    made = Fitting(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         justify: JustifyMethod = "right" if name in numbers else "left"
         made.add_column(
@@ -107,7 +109,35 @@ def table(
         )
     for row in rows:
         made.add_row(*row)
+        made.kept.append(row)
     return made
+
+
+class Fitting(Table):
+    """A table as long as its columns have room, else its rows one below the other."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.kept: list[Sequence[Text]] = []
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._needs() <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        heads = [str(column.header) for column in self.columns]
+        for row in self.kept:
+            named = [(head, value) for head, value in zip(heads, row, strict=True) if str(value).strip("- ")]
+            yield sheet(named)
+            yield Text()
+
+    def _needs(self) -> int:
+        """Columns that may be narrowed count as far as that still says something."""
+        widths: list[int] = []
+        for column, cells in zip(self.columns, zip(*self.kept, strict=True), strict=False):
+            head = cast(Text, column.header).cell_len
+            natural: int = max(head, *(cell.cell_len for cell in cells))
+            widths.append(natural if column.no_wrap else min(natural, max(head, LEAST_CHARS)))
+        return sum(widths) + len(widths)
 
 
 def sheet(pairs: Iterable[tuple[str, str | Text]]) -> Text:

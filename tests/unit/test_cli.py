@@ -86,6 +86,39 @@ def test_a_screen_fits_80_columns_and_holds_no_control_character(home: str, word
         assert max(map(len, text.splitlines())) <= 80
 
 
+TABLES = [["market"], ["deny", "list"], ["directories"], ["offer"], ["ps", "-a"], ["wallet", "history"]]
+
+
+@pytest.mark.parametrize("columns", [24, 40, 60, 100, 200])
+@pytest.mark.parametrize("words", [*TABLES, ["why"], ["provider"]], ids=" ".join)
+def test_a_table_fits_any_width(
+    home: str,
+    words: list[str],
+    columns: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert cli.main(["--data-dir", home, *words]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= columns
+
+
+@pytest.mark.parametrize(
+    ("words", "money"), [(["ps", "-a"], "30,000"), (["wallet", "history"], "-1,000"), (["offer"], "361,000")]
+)
+def test_no_width_cuts_money(
+    home: str,
+    words: list[str],
+    money: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for columns in range(24, 90, 3):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert cli.main(["--data-dir", home, *words]) == 0
+        assert money in capsys.readouterr().out, f"in {columns} columns"
+
+
 def test_ps_says_how_far_a_job_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     coming = views.lease(phase="provisioning", settled=False, detail="pulling the image 43 %")
     answer = {"ok": control.to_body(control.PsView([coming, views.lease(lease_id="ab" * 32)]))}
