@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import stat
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+import qubix
 from protocol import control
 from protocol.errors import ConfigInvalid
 from qubixd.control import open_control
@@ -98,3 +100,44 @@ async def test_a_group_that_does_not_exist(tmp_path: Path, autojump_clock: Clock
         with pytest.raises(ConfigInvalid, match="this machine has no group 'no such group'"):
             async with open_control(node):
                 pass
+
+
+async def test_the_python_package_against_a_real_node(tmp_path: Path, autojump_clock: Clock) -> None:
+    """From the job file to the end of the lease, watched beside; on trio, as the node is."""
+    told: list[str] = []
+
+    async def watch(node: qubix.Node) -> None:
+        async for event in node.watch():
+            told.append(event.notice.code if event.notice else event.kind)
+
+    async with doors(tmp_path) as at, qubix.connect(at.socket.parent) as node, trio.open_nursery() as nursery:
+        nursery.start_soon(watch, node)
+        (tmp_path / "job.yaml").write_text(job(seconds=4))
+        events = [one async for one in node.run(tmp_path / "job.yaml", output_dir=tmp_path / "out")]
+        assert (events[0].phase, events[-1].phase) == ("packing", "done")
+        (lease,) = await node.leases(ended=True)
+        assert lease == events[-1].lease and await node.leases() == []
+        assert b"".join([piece async for piece in node.logs(lease.lease_id)]) == b"hello from the job\n"
+        assert (await node.wallet()).spent == due(4)
+        with pytest.raises(qubix.QubixError, match="no lease here begins"):
+            await node.stop("ffff")
+        while "lease.ended" not in told:
+            await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    assert told.index("present") < told.index("lease.ready") < told.index("lease.ended")
+
+
+async def test_a_follower_that_is_cancelled_leaves_the_job_running(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with doors(tmp_path) as at, qubix.connect(at.socket.parent) as node:
+        (tmp_path / "job.yaml").write_text(job(seconds=1_000))
+        async with aclosing(node.run(tmp_path / "job.yaml", output_dir=tmp_path / "out")) as events:
+            async for event in events:
+                if event.phase == "running":
+                    break
+        (lease,) = await node.leases()
+        await trio.sleep(30)
+        assert (await node.leases())[0].seconds > lease.seconds
+        await node.stop(lease.lease_id)
+        assert [event.phase async for event in node.wait(lease.lease_id)][-1] == "cancelled"
