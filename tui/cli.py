@@ -85,7 +85,7 @@ def _dispatch(words: list[str]) -> int:
 
         return answer(words[1:])
     options = parsed(words)
-    if options.verb is None and not options.json and sys.stdin.isatty() and sys.stdout.isatty():
+    if options.verb is None and not options.json and all(map(os.isatty, (0, 1, 2))):
         options = parsed(["tui", *words])
     if options.verb is None:
         make_parser("").print_help(sys.stderr)

@@ -29,7 +29,7 @@ async def tui(options: argparse.Namespace) -> int:
 
         os.environ["TERM"] = "dumb"  # the verbs it calls then draw and move nothing
         return await Plain(directory).run()
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):  # it draws on the last
         raise UsageError("`qubix tui` needs a terminal; with --plain it reads and writes lines")
     from tui.app import QubixApp
 
