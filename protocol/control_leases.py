@@ -184,6 +184,9 @@ class QuoteView:
     fee_qu_per_hour: int = 0
     """Contained in machine and disk: what the contract keeps of the price."""
     way: WayView | None = None
+    closes_at_ms: int = 0
+    """When the provider's schedule closes: the rented time ends before, and none is added beyond. 0: it does
+    not close."""
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def quote_view(token: str, provider: str, terms: Terms) -> QuoteView:
         machine_qu_per_hour=terms.price_qu_per_hour - terms.storage_qu_per_hour,
         disk_qu_per_hour=terms.storage_qu_per_hour,
         fee_qu_per_hour=fee_of(terms.price_qu_per_hour),
+        closes_at_ms=terms.closes_at,
     )
 
 

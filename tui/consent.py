@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 from protocol.control import QuoteView
 from protocol.units import BASIS_POINTS, FEE_BASIS_POINTS
@@ -29,8 +30,17 @@ def terms(quote: QuoteView) -> str:
         f"traffic 0; {show.qu(quote.fee_qu_per_hour)} of it are the fee of {FEE_PERCENT:g} %\n"
         f"  {show.duration(quote.max_seconds)} cost at most {show.qu(quote.deposit)} QU; so much is locked, "
         "what is not used comes back"
+        + _closing(quote)
         + (f"\n  The way there, for playing: {safe_line(quote.way.sentence, 300)}" if quote.way else "")
     )
+
+
+def _closing(quote: QuoteView) -> str:
+    """The hour after which no time can be added; nothing for a provider without one."""
+    if not quote.closes_at_ms:
+        return ""
+    closes = time.strftime("%a %H:%M", time.localtime(quote.closes_at_ms / 1_000))
+    return f"\n  It closes {closes} (your clock): the job is over before, no time can be added beyond"
 
 
 def can_ask() -> bool:
