@@ -48,7 +48,7 @@ def asked(kind: type) -> list[Any]:
 # --- the table --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "theme"), zip(SIZES, ("dark", "light", "dark"), strict=True))
+@pytest.mark.parametrize(("size", "theme"), list(zip(SIZES, ("dark", "light", "dark"), strict=True)))
 def test_every_instance_is_in_the_table_in_words(size: tuple[int, int], theme: str) -> None:
     async def act(pilot: Pilot[Any]) -> None:
         await until(pilot, lambda: "completed" in shown(pilot))
@@ -118,9 +118,9 @@ def test_a_resize_to_nothing_and_back_changes_nothing() -> None:
     async def act(pilot: Pilot[Any]) -> None:
         await until(pilot, lambda: "completed" in shown(pilot))
         await pilot.press("down", "enter")
-        for key in "dglcb":
+        for key in "gl":
             await pilot.press(key)
-            for size in ((1, 1), (200, 60), (10, 3), (80, 24)):
+            for size in ((1, 1), (80, 24)):
                 await pilot.resize_terminal(*size)
                 await pilot.pause()
         await pilot.press("escape")
@@ -290,8 +290,7 @@ def test_who_scrolls_up_is_left_there() -> None:
     play(act)
 
 
-@pytest.mark.parametrize("width", [1, 33])
-def test_long_and_wide_lines_wrap_without_loss(width: int) -> None:
+def test_long_and_wide_lines_wrap_without_loss() -> None:
     line = "日本語" * 30 + "x" * 100
 
     async def act(pilot: Pilot[Any]) -> None:
@@ -300,11 +299,12 @@ def test_long_and_wide_lines_wrap_without_loss(width: int) -> None:
         await until(pilot, lambda: "epoch 199" in shown(pilot))
         view = pilot.app.screen.query_one(LogView)
         view.buffer.feed(line.encode() + b"\n")
-        await pilot.resize_terminal(width, 24)
-        view.changed()
         number = view.buffer.dropped + len(view.buffer) - 1
-        pieces = [(begin, end) for at, begin, end in view._rows if at == number]
-        assert "".join(line[begin:end] for begin, end in pieces) == line
+        for width in (33, 1):
+            await pilot.resize_terminal(width, 24)
+            view.changed()
+            pieces = [(begin, end) for at, begin, end in view._rows if at == number]
+            assert len(pieces) > 1 and "".join(line[begin:end] for begin, end in pieces) == line
         await pilot.press("w")
         await until(pilot, lambda: sum(at == number for at, _, _ in view._rows) == 1)
 

@@ -57,6 +57,8 @@ class InstancesScreen(LeaseActions):
 
     def __init__(self) -> None:
         super().__init__()
+        self._known = False
+        """Whether the daemon has said what there is."""
         self._leases: list[LeaseView] = []
         self._rows: list[LeaseView] = []
         self._all = True
@@ -77,6 +79,7 @@ class InstancesScreen(LeaseActions):
     async def load(self) -> None:
         view: PsView = await self.link.call("ps", PsArgs(all=True))
         self._leases = model.ordered(view.leases)
+        self._known = True
         self._draw()
 
     def lease_chosen(self) -> LeaseView | None:
@@ -91,8 +94,7 @@ class InstancesScreen(LeaseActions):
             return
         others = [one for one in self._leases if one.lease_id != lease.lease_id]
         self._leases = model.ordered([lease, *others])
-        if self.loaded:
-            self._draw()
+        self._draw()
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -131,6 +133,8 @@ class InstancesScreen(LeaseActions):
         return fitting(width)
 
     def _draw(self, *, anew: bool = False) -> None:
+        if not self._known:
+            return
         if not self._leases:
             self.show_state("empty", "No instance yet.", "Press n to rent a machine for a first job.")
             return

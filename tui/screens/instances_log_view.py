@@ -65,6 +65,11 @@ class LogView(ScrollView, can_focus=True):
             self.scroll_end(animate=False, x_axis=False)
         self.refresh()
 
+    def keep_up(self) -> None:
+        """Be at the end if that is followed, whatever size this has got meanwhile."""
+        if self.follows and self.scroll_offset.y < self.max_scroll_y:
+            self.scroll_end(animate=False, immediate=True, x_axis=False)
+
     def search(self, words: str) -> None:
         """Mark these words and go to the last line that has them."""
         self.words, self.current = words, -1
@@ -113,7 +118,7 @@ class LogView(ScrollView, can_focus=True):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
-        if new_value < old_value and new_value < self.max_scroll_y - 1:
+        if new_value < old_value and new_value < self.max_scroll_y:
             self.follows = False
         elif new_value >= self.max_scroll_y and new_value > old_value:
             self.follows = True

@@ -101,6 +101,7 @@ class LogsPane(Vertical):
         if self._drawn < 0:
             self._drawn = 0
             self.view.show(self._buffer)
+        self.view.keep_up()
         self._say()
 
     @on(LogView.Moved)
