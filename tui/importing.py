@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from rich.padding import Padding
 from rich.text import Text
 
 from protocol.errors import FilesInvalid, JobFileInvalid, UsageError
@@ -141,8 +142,8 @@ def _tell(found: Imported, target: Path | None) -> None:
         if lines:
             screen.print(Text(HEADS[kind], "bold"))
         for note in lines:
-            words = Text.assemble(("  " + safe_line(note.where, 160), "cyan"), ": ", safe_line(note.why, 300))
-            screen.print(words)
+            screen.print(Padding(Text(safe_line(note.where, 160), "cyan"), (0, 0, 0, 2)))
+            screen.print(Padding(Text(safe_line(note.why, 300)), (0, 0, 0, 4)))
     if target:
         screen.print(Text(f"{target} is a job file; `qubix why {target}` says who would take it,"))
         screen.print(Text(f"`qubix run {target}` runs it."))
