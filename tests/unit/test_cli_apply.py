@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,3 +140,26 @@ def test_two_of_a_name_are_not_chosen_between(job: Path, capsys: pytest.CaptureF
     assert applied(job, daemon, "--yes")[0] == 2
     err = capsys.readouterr().err
     assert daemon.said == ["compare"] and LEASE_ID[:8] in err and "abababab" in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "exit_code", "asked"),
+    [("y", 0, ["compare", "stop", "wait", "run"]), ("", 4, ["compare"]), ("n", 4, ["compare"])],
+)
+def test_a_person_is_asked_before_a_job_is_ended(
+    job: Path, typed: str, exit_code: int, asked: list[str]
+) -> None:
+    """Nothing typed means no: here something would be lost."""
+    daemon = Daemon(RUNNING, changes=CHANGES)
+    ours, theirs = os.openpty()
+    with control_server(job.parent.parent / "control.sock", daemon):
+        command = [sys.executable, "-m", "tui.cli", "apply", "-f", "job.yaml"]
+        with subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE) as process:
+            os.close(theirs)
+            told = b""
+            while b"[y/N]" not in told:
+                told += os.read(ours, 4_096)
+            os.write(ours, f"{typed}\n".encode())
+            process.communicate(timeout=60)
+    os.close(ours)
+    assert (process.returncode, [one for one in daemon.said if one != "ps"]) == (exit_code, asked)
