@@ -22,6 +22,7 @@ from protocol import control
 from protocol.control import LeaseView, PauseArgs, RestartArgs, ResumeArgs, RunEvent, StopArgs
 from protocol.errors import QubixError
 from tui import show
+from tui.areas import PAGES
 from tui.safe import safe_line
 from tui.screens import instances_model as model
 from tui.screens.area import AreaScreen
@@ -29,10 +30,10 @@ from tui.screens.confirm import Confirm
 from tui.screens.instances_work import begin
 
 BACK: Final = "\nPress Enter to go back. "
-NEEDS_LIVE: Final = frozenset({"lease_shell", "lease_pause", "lease_restart"})
+NEEDS_LIVE: Final = frozenset({"lease_shell", "lease_pause", "lease_restart", "lease_more"})
 NEEDS_ACTIVE: Final = frozenset({"lease_stop"})
-EXTENDED: Final = "instance_more"
-"""The page that rents more time, where there is one (tui/areas.py)."""
+MORE: Final = "instance_more"
+"""The page in tui/areas.py that rents more time; takes `lease`. Without page or verb its key is hidden."""
 
 
 class LeaseActions(AreaScreen):
@@ -43,6 +44,7 @@ class LeaseActions(AreaScreen):
         Binding("s", "lease_stop", "Stop"),
         Binding("p", "lease_pause", "Pause"),
         Binding("r", "lease_restart", "Restart"),
+        Binding("e", "lease_more", "More time"),
     ]
 
     def lease_chosen(self) -> LeaseView | None:
@@ -53,6 +55,8 @@ class LeaseActions(AreaScreen):
         """The daemon has said how it is now."""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "lease_more" and not ("extend" in control.VERBS and MORE in PAGES):
+            return False
         lease = self.lease_chosen()
         if action in NEEDS_LIVE | NEEDS_ACTIVE and (lease is None or lease.phase in model.ENDED):
             return False
@@ -68,6 +72,9 @@ class LeaseActions(AreaScreen):
 
     def action_lease_pause(self) -> None:
         self._on_chosen(self._pause)
+
+    def action_lease_more(self) -> None:
+        self.qubix.open_page(MORE, lease=self.lease_chosen())
 
     def action_lease_shell(self) -> None:
         lease = self.lease_chosen()
@@ -127,8 +134,3 @@ class LeaseActions(AreaScreen):
         self.notify(f"{safe_line(lease.name, 40)} {done}.", markup=False)
         if answer.lease is not None:
             self.lease_is(answer.lease)
-
-
-def can_extend() -> bool:
-    """Whether this daemon's API knows how to rent more time."""
-    return "extend" in control.VERBS
