@@ -162,7 +162,7 @@ def test_an_empty_list_says_what_to_do() -> None:
     for search, word in ((Search("vram>=9000"), "condition"), (Search(use_case="sdxl"), "8 GB")):
         offers = Offers(search)
         offers.put(0, MarketView([], 0, 7))
-        assert "None of the 7 offers" in no_match(offers) and word in no_match(offers)
+        assert "7 are known here" in no_match(offers) and word in no_match(offers)
 
 
 def test_sentences_of_a_hostile_offer_are_harmless() -> None:

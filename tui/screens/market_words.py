@@ -30,17 +30,20 @@ def summary(offers: Offers) -> str:
 
 def no_match(offers: Offers) -> str:
     """What to read where nothing fits."""
-    search, known = offers.search, offers.view.known
+    search, known = (
+        offers.search,
+        f"{offers.view.known:,} {'are' if offers.view.known != 1 else 'is'} known here",
+    )
     if offers.view.total:
         return ""
     use = USE_CASES.get(search.use_case)
     if use and not search.filter:
         return (
-            f"None of the {known:,} offers known here has room for {use.title}:\n"
-            f"it needs {use.min_vram_gib:g} GB of GPU memory.\n\nPress u for another use, or wait for offers."
+            f"No offer has the {use.min_vram_gib:g} GB of GPU memory that {use.title} needs; {known}.\n\n"
+            "Press u for another use, or wait for offers."
         )
     return (
-        f"None of the {known:,} offers known here meets all of this filter.\n\n"
+        f"No offer meets all of this filter; {known}.\n\n"
         "Press / and take a condition away or ask for less; Escape brings you back here."
     )
 
