@@ -144,11 +144,13 @@ class _Reader:
             )
 
     def _why_shut(self) -> str:
-        """Why the shop is shut, the person's own pause left out; empty if it is not, or there is none."""
+        """Why the shop is shut, the person's own pause and hours left out; empty if it is not, or there is
+        none."""
         if not self.node.config.provider:
             return ""
+        own = ("provider.paused", "provider.closed")
         reasons = self.node.provider.hindrances()
-        return next((one.sentence for one in reasons if one.closes and one.code != "provider.paused"), "")
+        return next((one.sentence for one in reasons if one.closes and one.code not in own), "")
 
     def _notice(self, *notices: NoticeView) -> None:
         if self.args.notices:

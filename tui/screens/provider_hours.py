@@ -71,7 +71,7 @@ class ProviderHoursScreen(AreaScreen):
         with VerticalScroll(id="hours-all"):
             with Horizontal(classes="hours-row"):
                 yield Label("Usual price", classes="hours-label")
-                yield Input(self._before[0], id="hours-price", type="integer", max_length=16, compact=True)
+                yield Input(self._before[0], id="hours-price", type="integer", max_length=16)
                 words = f"QU an hour and GPU (suggested {show.qu_range(low, high)})"
                 yield Label(words, markup=False, classes="hours-words")
             with Horizontal(classes="hours-row"):
@@ -80,7 +80,6 @@ class ProviderHoursScreen(AreaScreen):
                     self._before[1],
                     id="hours-schedule",
                     max_length=1_000,
-                    compact=True,
                     placeholder="always open",
                     select_on_focus=False,
                 )
@@ -88,8 +87,8 @@ class ProviderHoursScreen(AreaScreen):
             yield Static(HOW, id="hours-how", markup=False)
             with Horizontal(id="hours-buttons"):
                 for name, (title, _) in EXAMPLES.items():
-                    yield Button(title, id=f"hours-{name}", compact=True)
-                yield Button("Save", id="hours-save", variant="success", compact=True)
+                    yield Button(Text(f"[{title}]"), id=f"hours-{name}", compact=True)
+                yield Button(Text("[Save]"), id="hours-save", variant="success", compact=True)
             yield Static("", id="hours-week", markup=False)
             yield Static("", id="hours-worth", markup=False)
 
