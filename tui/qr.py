@@ -9,8 +9,9 @@ from rich.style import Style
 from rich.text import Text
 
 QUIET_MODULES: Final = 2
-INK: Final = "#000000"
-PAPER: Final = "#ffffff"
+PAPER_ON_INK: Final = Style(color="#ffffff", bgcolor="#000000")
+GLYPHS: Final = {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}
+"""(upper, lower) module, 1 is ink. The paper is drawn, so that it can be read without colours, too."""
 
 
 def qr_code(text: str) -> Text:
@@ -18,9 +19,6 @@ def qr_code(text: str) -> Text:
     rows = [list(row) for row in segno.make_qr(text, error="m").matrix_iter(border=QUIET_MODULES)]
     if len(rows) % 2:
         rows.append([0] * len(rows[0]))
-    drawn = Text(no_wrap=True)
-    for upper, lower in zip(rows[::2], rows[1::2], strict=True):
-        for above, below in zip(upper, lower, strict=True):
-            drawn.append("▀", Style(color=INK if above else PAPER, bgcolor=INK if below else PAPER))
-        drawn.append("\n")
-    return drawn
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    lines = ("".join(GLYPHS[two] for two in zip(upper, lower, strict=True)) for upper, lower in pairs)
+    return Text("\n".join(lines), PAPER_ON_INK, no_wrap=True)

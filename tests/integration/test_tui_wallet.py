@@ -77,7 +77,7 @@ def test_a_deposit_shows_the_identity_in_letters_and_as_a_picture() -> None:
     async def flow(pilot: Pilot[int]) -> None:
         await shows(pilot, "998,765,432 QU")
         await pilot.press("d")
-        await shows(pilot, "Send QU to this identity", "HQDWF MZKCP", "▀▀▀▀")
+        await shows(pilot, "Send QU to this identity", "HQDWF MZKCP", "████")
         await pilot.press("escape")
 
     drive(flow)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.seeds import WALLET_SEED_LETTERS, mistake_in_seed
-from tui.qr import PAPER, QUIET_MODULES, qr_code
+from tui.qr import GLYPHS, QUIET_MODULES, qr_code
 from tui.screens.seed_steps import groups_of, place_of, seed_sheet, trouble_in
 from tui.screens.wallet_move import amount_of, trouble_in_amount, trouble_in_identity
 from tui.wallet_keys import trouble_in_passphrase
@@ -101,10 +101,6 @@ def test_a_code_has_the_modules_of_the_identity() -> None:
     modules = [list(row) for row in segno.make_qr(IDENTITY, error="m").matrix_iter(border=QUIET_MODULES)]
     lines = code.plain.splitlines()
     assert len(lines) == (len(modules) + 1) // 2 and {len(line) for line in lines} == {len(modules[0])}
-    drawn: list[list[int]] = []
-    spans = iter(code.spans)
-    for _ in lines:
-        styles = [next(spans).style for _ in modules[0]]
-        drawn += [[int(str(one).split()[0] != PAPER) for one in styles]]
-        drawn += [[int(str(one).split()[2] != PAPER) for one in styles]]
+    halves = {glyph: pair for pair, glyph in GLYPHS.items()}
+    drawn = [[halves[glyph][half] for glyph in line] for line in lines for half in (0, 1)]
     assert drawn[: len(modules)] == modules

@@ -49,9 +49,9 @@ class WalletScreen(AreaScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d", "deposit", "Deposit"),
         Binding("s", "send", "Send"),
-        Binding("c", "copy", "Copy identity"),
-        Binding("b", "backup", "Back up seed"),
-        Binding("g", "gift", "Get play money"),
+        Binding("c", "copy", "Copy"),
+        Binding("b", "backup", "Back up"),
+        Binding("g", "gift", "Play money"),
     ]
     view: WalletView | None = None
 
