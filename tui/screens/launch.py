@@ -59,6 +59,8 @@ class LaunchScreen(AreaScreen):
         Binding("n", "answer(False)", show=False),
     ]
 
+    loaded = True  # nothing of the daemon's is needed to begin
+
     def __init__(self, plan: Plan | None = None, offer: OfferView | None = None) -> None:
         super().__init__()
         self._plan = of_offer(offer) if offer else plan or Plan()

@@ -53,6 +53,8 @@ class ProgressScreen(LeaseActions):
         Binding("a", "once_more", "Change and try again"),
     ]
 
+    loaded = True  # with the lease that it is given
+
     def __init__(self, lease: LeaseView, plan: Plan | None = None) -> None:
         super().__init__()
         self._lease = lease
@@ -120,21 +122,25 @@ class ProgressScreen(LeaseActions):
         self.refresh_bindings()
 
     def _phases(self) -> Text:
-        text = Text()
-        reached = ORDER.get(self._lease.phase)
-        if reached is None:  # over: how far it came is what was seen
-            reached = max((ORDER[one] for one in self._began if one in ORDER), default=-1) + 1
+        text, reached = Text(), self._reached()
         for place, (phase, words) in enumerate(PHASES):
-            here = place == reached and self._lease.phase not in ENDED
-            if place < reached or (here and phase in UP):
+            if place < reached or self._lease.phase in UP:
                 text.append(f"  done  {words}{self._seconds(phase)}\n")
-            elif here:
+            elif place > reached:
+                text.append(f"  -     {words}\n", "dim")
+            elif self._lease.phase in ENDED:
+                text.append(f"  ended {words}\n", "bold")
+            else:
                 text.append(f"  now   {words}{self._seconds(phase)}\n", "bold")
                 text.append(f"        {safe_line(self._waiting or self._lease.detail, 200)}\n")
-            else:
-                text.append(f"  -     {words}\n", "dim")
         text.rstrip()
         return text
+
+    def _reached(self) -> int:
+        """The place of the phase it is in, or of the last one that it was seen in."""
+        if self._lease.seconds and self._lease.phase in ENDED:
+            return len(PHASES)
+        return max(ORDER[one] for one in (*self._began, "quoted") if one in ORDER)
 
     def _seconds(self, phase: str) -> str:
         """How long it took or takes, as far as it was seen from here."""
