@@ -30,10 +30,8 @@ def summary(offers: Offers) -> str:
 
 def no_match(offers: Offers) -> str:
     """What to read where nothing fits."""
-    search, known = (
-        offers.search,
-        f"{offers.view.known:,} {'are' if offers.view.known != 1 else 'is'} known here",
-    )
+    search, many = offers.search, offers.view.known
+    known = f"{many:,} {'are' if many != 1 else 'is'} known here"
     if offers.view.total:
         return ""
     use = USE_CASES.get(search.use_case)
