@@ -145,5 +145,5 @@ def _tell(found: Imported, target: Path | None) -> None:
             screen.print(Padding(Text(safe_line(note.where, 160), "cyan"), (0, 0, 0, 2)))
             screen.print(Padding(Text(safe_line(note.why, 300)), (0, 0, 0, 4)))
     if target:
-        screen.print(Text(f"{target} is a job file; `qubix why {target}` says who would take it,"))
-        screen.print(Text(f"`qubix run {target}` runs it."))
+        words = f"{target} is a job file; `qubix why {target}` says who would take it, "
+        screen.print(Text(f"{words}`qubix run {target}` runs it."), soft_wrap=True)
