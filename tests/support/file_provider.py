@@ -15,6 +15,7 @@ from typing import Any, Final
 from protocol import control
 from protocol import file_frames as frames
 from protocol.control_tunnels import ConnectView, PathView, TunnelEnd
+from tests.support.control_server import HELLO
 
 Answers = Callable[[Any], Iterable[Any]]
 CUT: Final = None
@@ -26,8 +27,10 @@ async def file_provider(place: Path, answers: Answers, end: TunnelEnd | None) ->
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            size = int.from_bytes(await reader.readexactly(control.FRAME_HEADER_BYTES), "big")
-            request, _ = control.read_request(await reader.readexactly(size))
+            request = await _request(reader)
+            if request.verb == "hello":
+                writer.write(control.pack({"id": request.id, "ok": control.to_body(HELLO)}))
+                request = await _request(reader)
             view: Any = ConnectView("t", "ab" * 32, PathView("direct")) if request.verb == "connect" else end
             if view is not None:
                 writer.write(control.pack({"id": request.id, "ok": control.to_body(view)}))
@@ -38,6 +41,11 @@ async def file_provider(place: Path, answers: Answers, end: TunnelEnd | None) ->
     server = await asyncio.start_unix_server(serve, place)
     async with server:
         yield
+
+
+async def _request(reader: asyncio.StreamReader) -> control.Request:
+    size = int.from_bytes(await reader.readexactly(control.FRAME_HEADER_BYTES), "big")
+    return control.read_request(await reader.readexactly(size))[0]
 
 
 async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: Answers) -> None:
