@@ -214,15 +214,6 @@ def test_keys_that_make_no_sense_are_not_offered() -> None:
     play(act, (120, 40))
 
 
-def test_a_terminal_that_cannot_be_lent_is_said() -> None:
-    async def act(pilot: Pilot[Any]) -> None:
-        await on_running(pilot)
-        await pilot.press("t")
-        await until(pilot, lambda: "cannot be lent to a shell" in shown(pilot))
-
-    play(act)
-
-
 # --- one instance -----------------------------------------------------------------------------
 
 
