@@ -67,7 +67,10 @@ class Client:
         self._where = where
         self._next_id = -1
         self._inboxes: dict[int, _Inbox] = {}
-        self._reading, self._writing = anyio.Lock(fast_acquire=True), anyio.Lock(fast_acquire=True)
+        self._writing = anyio.Lock(fast_acquire=True)
+        self._has_reader = False
+        self._news = anyio.Event()
+        """Set when somebody's frame has come, or nobody reads any more."""
         self._arrived, self._unsent = bytearray(), bytearray()
         self._broken: QubixError | None = None
         self.hello: HelloView
@@ -159,10 +162,20 @@ class Client:
 
     async def _receive(self, inbox: _Inbox) -> Frame:
         while not inbox.frames:
-            async with self._reading:
-                if not inbox.frames:  # whoever read before may have brought one
-                    await self._read_one()
+            if self._has_reader:
+                await self._news.wait()
+                continue
+            self._has_reader = True
+            try:
+                await self._read_one()
+            finally:  # one of those who wait reads on
+                self._has_reader = False
+                self._tell()
         return inbox.take()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
 
     async def _read_one(self) -> None:
         """One more frame, to whom it belongs; an answer that nobody waits for any more is dropped."""

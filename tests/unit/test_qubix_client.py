@@ -85,6 +85,31 @@ def test_many_requests_at_once_get_each_its_own(tmp_path: Path, loop: Loop) -> N
     assert all(answer == (PsView([]) if verb == "ps" else control.Done()) for verb, answer in got)
 
 
+def test_an_answer_does_not_wait_for_those_who_hear_nothing(tmp_path: Path, loop: Loop) -> None:
+    """Several quiet streams on the connection, and then a call: whoever of them reads its answer hands it on."""
+
+    def quiet(verb: str, args: Any) -> Iterator[Reply]:
+        if verb != "logs":
+            yield NO_LEASES
+
+    async def say(client: Client) -> None:
+        async def listen() -> None:
+            async with aclosing(client.stream("logs", LogsArgs("a", follow=True))) as items:
+                async for _ in items:
+                    pass
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(listen)
+            for _ in range(20):
+                await anyio.wait_all_tasks_blocked()
+                assert await client.call("ps", PsArgs()) == PsView([])
+            group.cancel_scope.cancel()
+
+    with control_server(tmp_path / "control.sock", quiet):
+        talk(loop, tmp_path / "control.sock", say)
+
+
 def test_a_slow_reader_holds_up_others_until_it_reads_and_loses_nothing(tmp_path: Path, loop: Loop) -> None:
     async def slow(client: Client) -> tuple[int, Any]:
         async with aclosing(client.stream("logs", LogsArgs("abcd", follow=True))) as items:
