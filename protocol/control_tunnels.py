@@ -114,7 +114,7 @@ class ForwardEvent:
     path: PathView | None = None
     code: str = ""
     sentence: str = ""
-    """Of "refused" and of a "closed" that was cut off."""
+    """Of "refused", of a "closed" that was cut off, and of "listening" where nothing will answer yet."""
 
 
 @dataclass(frozen=True)

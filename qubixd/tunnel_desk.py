@@ -183,7 +183,7 @@ async def forward(node: Node, args: ForwardArgs, emit: Emit) -> ForwardEnd:
     ports = args.ports or await _named_ports(node, lease)
     forwarding = Forwarding(node.connections, lease)
     with bound(ports) as taken:
-        forwarding.tell("listening", *(port for port, _ in taken))
+        forwarding.tell("listening", *(port for port, _ in taken), end=_frozen(lease))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_emit_all, forwarding.events, emit)
             nursery.start_soon(_tell_of_paths, node, forwarding)
@@ -192,6 +192,14 @@ async def forward(node: Node, args: ForwardArgs, emit: Emit) -> ForwardEnd:
             over = await until_ended(node, lease.lease_id)
             nursery.cancel_scope.cancel()
     return ForwardEnd(str(over))
+
+
+def _frozen(lease: Lease) -> TunnelEnd | None:
+    """Why nothing behind the ports answers yet."""
+    if not lease.frozen:
+        return None
+    short = lease.lease_id.hex()[:8]
+    return TunnelEnd(JobNotRunning.code, f"The job is frozen and takes nothing; `qubix resume {short}`.")
 
 
 async def _emit_all(events: trio.MemoryReceiveChannel[ForwardEvent], emit: Emit) -> None:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from protocol.control_tunnels import ForwardArgs, ForwardEnd, ForwardEvent, ForwardPort, PathView
-from protocol.errors import UsageError
+from protocol.errors import JobNotRunning, UsageError
 from tui import show
 from tui.client import connect
 from tui.places import control_socket, data_dir
@@ -62,7 +62,7 @@ async def forward(options: argparse.Namespace) -> int:
             raise
         finally:
             screen.close()
-    return 0
+    return JobNotRunning.exit_code  # whoever waits for it wants to know that the way is closed
 
 
 class _Screen:
@@ -97,6 +97,8 @@ class _Screen:
             case "listening":
                 for port in event.ports:
                     show.console(sys.stdout).print(_line(port))
+                if event.sentence:
+                    self.say(Text(safe_line(event.sentence)))
                 if self._live:
                     self._live.start()
             case "path" if event.path:

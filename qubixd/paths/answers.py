@@ -44,7 +44,7 @@ class Answers:
         offers: Offers,
         puncher: Puncher,
         dial: Callable[[Known], Awaitable[Carrier]],
-        take: Callable[[PeerKey, Carrier], None],
+        take: Callable[[PeerKey, Carrier], Awaitable[None]],
     ) -> None:
         self._key, self._may, self._offers, self._puncher = key, may, offers, puncher
         self._dial, self._take = dial, take
@@ -83,11 +83,11 @@ class Answers:
             if not held or not self._dials.take(peer):
                 raise CapacityTaken("this peer asked too often to be dialled; wait a little")
             if isinstance(message, Punch):
-                self._take(peer, await self._puncher.answer(stream, peer, known, message))
+                await self._take(peer, await self._puncher.answer(stream, peer, known, message))
                 return
             async with telling_nothing(FAILED_SECONDS):
                 carrier = await self._dial(known)
-            self._take(peer, carrier)
+            await self._take(peer, carrier)
         await self._say(stream, Ack())
 
     async def _say(self, stream: Stream, message: object) -> None:

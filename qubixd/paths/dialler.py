@@ -78,7 +78,7 @@ class Paths:
         """Begin to answer peers, and to hand the carriers that they open to the links."""
         self._links = links
         self._offers.on_move.append(self._doubt)
-        answers = Answers(self._key, self._may, self._offers, self._puncher, self.dial, links.take)
+        answers = Answers(self._key, self._may, self._offers, self._puncher, self.dial, self._give)
         self._wire.serve(PATHS_PROTOCOL, answers.serve)
         self._wire.serve(LINK_PROTOCOL, self._linked)
         self._wire.take_sockets(TLS_FIRST_BYTE, self._arrived)
@@ -213,7 +213,7 @@ class Paths:
         if not self._may(peer):
             raise StreamBroken("a peer without a lease opened a link")
         carrier = self._over_wire(stream, peer)
-        self._links.take(peer, carrier)
+        await self._give(peer, carrier)
         await carrier.closed.wait()
 
     def _over_wire(self, stream: Stream, peer: PeerKey) -> WireCarrier:
@@ -232,7 +232,17 @@ class Paths:
         elif waiting := self._awaited.get(peer):
             waiting.pop(0).send_nowait(carrier)
         else:
+            await self._give(peer, carrier)
+
+    async def _give(self, peer: PeerKey, carrier: Carrier) -> None:
+        """To the links. While this daemon ends they take no more: nobody may wait at the other end for the
+        first word of a connection that is nobody's here."""
+        try:
             self._links.take(peer, carrier)
+        except (StreamBroken, RuntimeError) as error:  # trio's: the nursery has just closed
+            with trio.CancelScope(shield=True):
+                await carrier.aclose()
+            raise StreamBroken("the daemon ends") from error
 
 
 def _none() -> Endpoint:

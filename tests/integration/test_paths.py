@@ -9,10 +9,12 @@ from functools import partial
 
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
-from protocol.errors import PeerRefused, PeerUnreachable
+from protocol.errors import PeerRefused, PeerUnreachable, StreamBroken
 from protocol.messages import DialBack
 from protocol.paths import PathKind
+from qubixd.link.carriers import StreamCarrier
 from qubixd.paths import answers, offers
 from qubixd.paths.dialler import LINK_PROTOCOL
 from qubixd.paths.endpoints import Endpoint
@@ -21,15 +23,15 @@ from qubixd.paths.punch import free_port
 from qubixd.paths.surroundings import Seen
 from qubixd.talk import ask
 from qubixd.wire_libp2p.identity import peer_id_of
-from tests.support.path_ends import OPENING, End, befriend, end, says
+from tests.support.path_ends import OPENING, End, befriend, built, end, says
 from tests.support.wire_nodes import connected, host_and_port
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(60)
 
 
 async def reached(a: End, b: End) -> PathKind:
     """How a stream from a to b travels; it works."""
-    with trio.fail_after(50):  # after a restart several ways are waited for in vain, one after the other
+    with trio.fail_after(20):
         stream = await a.links.open(b.key.public, OPENING, b.wire.addresses)
         assert await says(stream, b"hello") == b"hello"
     view = a.links.view(b.key.public)
@@ -92,6 +94,15 @@ async def test_a_daemon_that_started_anew_has_another_certificate(open_end: End)
     async with end(2, port=port) as again:
         befriend(open_end, again)
         assert await reached(open_end, again) is PathKind.DIRECT
+
+
+async def test_a_connection_that_comes_while_the_daemon_ends_is_closed(open_end: End) -> None:
+    """Its peer would wait for the first word, and try nothing else meanwhile."""
+    ours, theirs = memory_stream_pair()
+    ending = built(open_end.wire, open_end.key)  # its links do not run any more
+    with pytest.raises(StreamBroken, match="ends"):
+        await ending.paths._give(open_end.key.public, StreamCarrier(ours, PathKind.DIRECT, "in memory"))
+    assert await theirs.receive_some() == b""
 
 
 async def test_a_lost_wire_does_not_matter_to_who_knows_the_way(open_end: End, hidden_end: End) -> None:

@@ -358,7 +358,7 @@ def test_tunnels_end_with_their_job_and_say_so(person: Person, lease: str, ports
         person.told("stop", lease)
         assert program.wait(PATIENCE_SECONDS) == 4
         assert "the job has ended" in program.stderr.read()
-        assert forward.wait(PATIENCE_SECONDS) == 0
+        assert forward.wait(PATIENCE_SECONDS) == 4
         assert "ended" in json.loads(forward.stdout.readlines()[-1])["sentence"]
     for words in (("exec", lease, "--", "ls"), ("cp", f"{lease}:x", "."), ("forward", lease, "80")):
         done = person.run(*words)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from protocol import control
 from protocol.control_tunnels import ForwardArgs, ForwardEnd, ForwardEvent, ForwardPort, PathView
-from protocol.errors import UsageError
+from protocol.errors import JobNotRunning, UsageError
 from tests.support.control_server import control_server
 from tests.support.values import sample
 from tui import show
@@ -50,7 +50,7 @@ def answered(*events: ForwardEvent) -> Iterable[dict[str, Any]]:
 def run(tmp_path: Path, *events: ForwardEvent) -> list[Any]:
     with control_server(tmp_path / "control.sock", lambda *_: answered(*events)) as asked:
         options = Namespace(data_dir=str(tmp_path), lease="3fa9", ports=["0:80"], json=False)
-        assert asyncio.run(forward(options)) == 0
+        assert asyncio.run(forward(options)) == JobNotRunning.exit_code
     return asked
 
 
@@ -83,6 +83,13 @@ def test_what_happens_is_told_and_the_same_trouble_once(
         "the path is lost, waiting for another",
         r"The ports are closed: the job has ended: \x1b[2Jdone.",
     ]
+
+
+def test_ports_of_a_frozen_job_say_why_nothing_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, ForwardEvent("listening", [ForwardPort(4711, 80)], sentence="The job is frozen."))
+    assert capsys.readouterr().err.splitlines()[0] == "The job is frozen."
 
 
 def test_ps_tells_of_tunnels_below_its_table() -> None:
