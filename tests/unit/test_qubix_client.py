@@ -86,7 +86,7 @@ def test_many_requests_at_once_get_each_its_own(tmp_path: Path, loop: Loop) -> N
 
 
 def test_an_answer_does_not_wait_for_those_who_hear_nothing(tmp_path: Path, loop: Loop) -> None:
-    """Several quiet streams on the connection, and then a call: whoever of them reads its answer hands it on."""
+    """Several quiet streams, and then a call: whoever of them reads its answer hands it on."""
 
     def quiet(verb: str, args: Any) -> Iterator[Reply]:
         if verb != "logs":
