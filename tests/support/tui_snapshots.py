@@ -24,10 +24,11 @@ from tests.support.tui_pilot import running_app, short_folder, until
 from tests.support.tui_svg import svg_of
 from tests.support.tui_views import NOW_MS
 from tui.app import QubixApp
+from tui.screens.area import AreaScreen
 from tui.themes import THEMES
 
 FOLDER: Final = Path(__file__).parents[1] / "snapshots"
-STILL: Final = 3
+STILL: Final = 5
 """So many looks in a row must show the same."""
 LOADING: Final = "Asking the daemon"
 SIZES: Final = ((80, 24), (120, 40), (200, 60))
@@ -143,8 +144,14 @@ async def _still(pilot: Pilot[Any]) -> None:
     while same < STILL:
         await pilot.pause(0.03)
         now = svg_of(pilot.app.screen)  # with its colours: some screens follow a new theme a moment later
-        same = same + 1 if now == last and LOADING not in now else 0
+        busy = LOADING in now or _loads(pilot)
+        same = same + 1 if now == last and not busy else 0
         last = now
+
+
+def _loads(pilot: Pilot[Any]) -> bool:
+    screen = pilot.app.screen
+    return isinstance(screen, AreaScreen) and screen.is_asking
 
 
 def main(groups: list[str]) -> None:

@@ -105,6 +105,11 @@ class AreaScreen(Screen[Any]):
         """Whether the terminal is a small one: leave out what is not needed."""
         return self.app.size.width < NARROW_COLUMNS or self.app.size.height < LOW_ROWS
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether `load` is under way."""
+        return self._loading is not None and self._loading.is_running
+
     def reload(self) -> None:
         """Load now; an older load that has not ended is dropped."""
         if self.link.state == "up":
@@ -145,6 +150,11 @@ class AreaScreen(Screen[Any]):
             yield Static("", id="state-hint", markup=False)
         yield Footer()
 
+    @on(events.Mount)
+    def _follow_colours(self) -> None:
+        """What was drawn with the colours of another theme is drawn anew."""
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.reload())
+
     @on(events.Resize)
     def _resized(self) -> None:
         footer = self.query_one(Footer)
@@ -162,7 +172,7 @@ class AreaScreen(Screen[Any]):
         self.reload()
 
     def _refresh(self) -> None:
-        if self.is_current and not (self._loading and self._loading.is_running):
+        if self.is_current and not self.is_asking:
             self.reload()
 
     async def _load(self) -> None:
