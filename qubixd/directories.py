@@ -92,7 +92,13 @@ class Circle:
 
     def networks(self) -> int:
         """How many of them count: whose owners are likely to be different people, and who lack nothing."""
-        return _networks([held for held in self.live() if not held.suspicions])
+        return len(
+            {
+                held.known.peer if held.known.configured else held.known.network
+                for held in self.live()
+                if not held.suspicions
+            }
+        )
 
 
 class Directories:
@@ -218,8 +224,7 @@ class Directories:
         while True:
             await trio.sleep(random.uniform(0.8, 1.2) * COMPARE_SECONDS)
             live = [held for held in circle.live() if not held.known.configured]
-            # Who is suspected is no crowd: chance would take it away, unblamed, before it is found out.
-            crowded = _networks(circle.live()) < len(circle.live())
+            crowded = circle.networks() < len(circle.live())
             other = self._register.has_another_network(circle.held, self._now_ms())
             due = trio.current_time() - circle.exchanged_at > random.uniform(0.8, 1.2) * EXCHANGE_SECONDS
             if live and len(circle.live()) >= circle.wanted() and (due or (crowded and other)):
@@ -339,10 +344,6 @@ class Directories:
 
 def _lacks(shown: int, missing: int) -> bool:
     return missing > HIDDEN_LEAST + HIDDEN_SHARE * (shown + missing)
-
-
-def _networks(these: list[Held]) -> int:
-    return len({held.known.peer if held.known.configured else held.known.network for held in these})
 
 
 def _one_of_a_crowd(live: list[Held]) -> Held | None:
