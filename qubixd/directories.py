@@ -223,13 +223,20 @@ class Directories:
         """Now and then, and whenever two of one network could be two of two."""
         while True:
             await trio.sleep(random.uniform(0.8, 1.2) * COMPARE_SECONDS)
-            live = [held for held in circle.live() if not held.known.configured]
+            live = [held for held in circle.live() if not held.known.configured and not self._is_judged(held)]
             crowded = circle.networks() < len(circle.live())
             other = self._register.has_another_network(circle.held, self._now_ms())
             due = trio.current_time() - circle.exchanged_at > random.uniform(0.8, 1.2) * EXCHANGE_SECONDS
             if live and len(circle.live()) >= circle.wanted() and (due or (crowded and other)):
                 circle.exchanged_at = trio.current_time()
                 await self._swap(circle, _one_of_a_crowd(live) or random.choice(live))
+
+    def _is_judged(self, held: Held) -> bool:
+        """It is about to be found out: chance would take it away before, unblamed, to come back."""
+        return held.suspicions > 0 and self._may_give_up()
+
+    def _may_give_up(self) -> bool:
+        return trio.current_time() - self._gave_up_at >= HIDER_SECONDS
 
     async def _swap(self, circle: Circle, victim: Held) -> None:
         """One more directory, and when it does its work the victim goes."""
@@ -335,7 +342,7 @@ class Directories:
             slot.suspicions = slot.suspicions + 1 if peer in lacking else 0
         self._tell()
         worst = [slot for slot in self.reading.values() if slot.suspicions > 1 and not slot.known.configured]
-        if worst and trio.current_time() - self._gave_up_at >= HIDER_SECONDS:
+        if worst and self._may_give_up():
             self._gave_up_at = trio.current_time()
             slot = max(worst, key=lambda slot: told[slot.known.peer][1])
             self._blame(slot.known.peer, "directory.hides_offers", "it lacks what is known from elsewhere", 2)

@@ -14,7 +14,6 @@ from protocol import messages
 from protocol.messages import Ack, OfferBatch
 from protocol.units import PeerKey
 from qubixd import directory, register, sync
-from qubixd.directories import EXCHANGE_SECONDS
 from qubixd.wire import Stream, send_frame
 from tests.support.discovery import Shop, key_of, running, until
 from tests.support.discovery_arena import MALLORY, arena, mallorys, record
@@ -140,9 +139,6 @@ async def test_a_silent_directory_is_replaced(autojump_clock: MockClock) -> None
 async def test_a_directory_that_hides_offers_is_replaced(
     autojump_clock: MockClock,
 ) -> None:
-    """Found out, or exchanged by chance while it is suspected (then it may be tried again); in any case long
-    before every directory is exchanged."""
-
     async def hiding(stream: Stream, peer: PeerKey) -> None:
         while True:
             await send_frame(stream, batch(b"", complete=True))
@@ -165,5 +161,7 @@ async def test_a_directory_that_hides_offers_is_replaced(
         await until(lambda: MALLORY.public in dict(bob.discovery.directories.in_use()), 60)
         net.heal(bob.peer, key_of("dora").public)
         net.heal(bob.peer, key_of("dave").public)
-        await until(lambda: MALLORY.public not in bob.discovery.directories.reading, EXCHANGE_SECONDS / 2)
-        await until(lambda: len(bob.seen) == 10, 10)
+        await until(lambda: bob.discovery.counters["directory.hides_offers"] == 1, 600)
+        await trio.sleep(10)
+        assert MALLORY.public not in bob.discovery.directories.reading
+        assert len(bob.seen) == 10
