@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -182,13 +182,15 @@ class Paths:
 
     async def _dial_back(self, peer: PeerKey) -> Carrier:
         """What the peer opens instead."""
-        with trio.fail_after(DIAL_BACK_SECONDS), self._awaiting(peer) as arriving:
-            await ask(self._wire, self._key, peer, DialBack(os.urandom(NONCE_BYTES)), (), PATHS_PROTOCOL)
-            return await arriving.receive()
+        with trio.fail_after(DIAL_BACK_SECONDS):
+            async with self._awaiting(peer) as arriving:
+                await ask(self._wire, self._key, peer, DialBack(os.urandom(NONCE_BYTES)), (), PATHS_PROTOCOL)
+                return await arriving.receive()
 
-    @contextmanager
-    def _awaiting(self, peer: PeerKey) -> Iterator[trio.MemoryReceiveChannel[Carrier]]:
-        """The next carrier that this peer opens is for the block."""
+    @asynccontextmanager
+    async def _awaiting(self, peer: PeerKey) -> AsyncIterator[trio.MemoryReceiveChannel[Carrier]]:
+        """The next carrier that this peer opens is for the block. One that comes too late for it is good all
+        the same."""
         send, receive = trio.open_memory_channel[Carrier](1)
         waiting = self._awaited.setdefault(peer, [])
         waiting.append(send)
@@ -199,12 +201,8 @@ class Paths:
                 waiting.remove(send)
             if not waiting:
                 self._awaited.pop(peer, None)
-            self._left_over(peer, receive)
-
-    def _left_over(self, peer: PeerKey, receive: trio.MemoryReceiveChannel[Carrier]) -> None:
-        """It came too late for whoever waited; it is good all the same."""
-        with suppress(trio.WouldBlock, StreamBroken):  # nothing came, or this daemon ends
-            self._links.take(peer, receive.receive_nowait())
+            with suppress(trio.WouldBlock, StreamBroken):  # nothing came, or this daemon ends
+                await self._give(peer, receive.receive_nowait())
 
     # Inwards
 

@@ -105,6 +105,18 @@ async def test_a_connection_that_comes_while_the_daemon_ends_is_closed(open_end:
     assert await theirs.receive_some() == b""
 
 
+async def test_one_that_comes_too_late_for_whoever_waited_is_closed_while_the_daemon_ends(
+    open_end: End,
+) -> None:
+    ours, theirs = memory_stream_pair()
+    ending, peer = built(open_end.wire, open_end.key), open_end.key.public
+    async with ending.paths._awaiting(peer):
+        ending.paths._awaited[peer].pop(0).send_nowait(StreamCarrier(ours, PathKind.DIRECT, "in memory"))
+    with trio.fail_after(5):
+        assert await theirs.receive_some() == b""
+    assert not ending.paths._awaited
+
+
 async def test_a_lost_wire_does_not_matter_to_who_knows_the_way(open_end: End, hidden_end: End) -> None:
     """What a peer said once is enough to dial it, though the wire cannot be had."""
     await reached(hidden_end, open_end)
