@@ -198,6 +198,8 @@ class MarketView:
     """What they are ordered by, in words."""
     use_case: UseCaseView | None = None
     directories: list[DirectoryView] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
+    """Where nothing matches: the conditions that no offer known here meets, each by itself."""
 
 
 @dataclass(frozen=True)

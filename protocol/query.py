@@ -177,7 +177,7 @@ FIELDS: Final[Mapping[str, Field]] = {
         Field("market", "the catalogue's market of the GPU", "market=HOPPER", key=name_key),
         Field("name", "what the provider calls itself", "name='my rig'", key=name_key),
         Field("provider", "its peer id", "provider=12D3KooW...", key=provider_key),
-        Field("runner", "how jobs run there", "runner=docker", key=name_key),
+        Field("runner", "how jobs run there: docker or process", "runner=docker", key=name_key),
         Field("runtime", "what separates jobs from its machine", "runtime=runsc", key=name_key),
         Field("internet", "whether jobs may have it there", "internet=yes", key=yes_key),
         Field("arch", "its processor, as images name it", "arch=amd64", key=arch_key),

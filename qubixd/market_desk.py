@@ -110,7 +110,15 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
         order=_order_words(use, sort),
         use_case=_use_view(use) if use else None,
         directories=_directories(node),
+        unmet=[] if total else _unmet(node, where),
     )
+
+
+def _unmet(node: Node, where: Filter) -> list[str]:
+    """The conditions that shut everybody out by themselves."""
+    book, now = node.offers.book, node.parts.now_ms()
+    alone = ((str(one), Filter((one,))) for one in where.conditions)
+    return [text for text, only in alone if not book.query(only, (), 1, now).total]
 
 
 async def _measured(node: Node, entries: Sequence[Entry]) -> dict[PeerKey, Quality]:

@@ -25,6 +25,7 @@ FIXED: Final[Words] = {
     "market": MARKETS,
     "internet": ("yes", "no"),
     "arch": ("amd64", "arm64"),
+    "runner": ("docker", "process"),
     "runtime": ("runc", "runsc", "kata"),
 }
 """Values that are known before any offer is."""

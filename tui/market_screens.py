@@ -159,9 +159,16 @@ def nothing(view: MarketView, args: MarketArgs) -> str:
     asked += [safe_line(args.filter, 80)] if args.filter else []
     asked += [f"--for '{safe_line(args.use_case, 40)}'"] if args.use_case else []
     return (
-        f"None of the offers known here ({view.known:,}) fits {' and '.join(asked) or 'that'}.\n"
+        f"None of the offers known here ({view.known:,}) fits {' and '.join(asked) or 'that'}.\n{unmet(view)}"
         "Ask for less: `qubix market` shows all, `qubix why job.yaml` the least change that would help."
     )
+
+
+def unmet(view: MarketView) -> str:
+    """A line about the conditions that are to blame; empty where only all of them together are too much."""
+    if not view.unmet:
+        return ""
+    return f"By itself no offer meets {' or '.join(safe_line(one, 80) for one in view.unmet[:4])}.\n"
 
 
 def _use_case(view: MarketView) -> Iterable[RenderableType]:

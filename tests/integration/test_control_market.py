@@ -51,6 +51,13 @@ async def test_filter_sort_limit(tmp_path: Path, autojump_clock: Clock) -> None:
         assert names(view) == ["dora", "carl"] and view.order == "price, most first"
         assert (await front.ask("market", gpu="RTX 4090")).offers == []
         assert names(await front.ask("market", gpu="c p-u")) == list(PRICES)
+        runner = (await front.ask("market", limit=1)).offers[0].runner
+        view = await front.ask("market", filter=f"runner={runner} price<=4M")
+        assert names(view) == list(PRICES) and view.unmet == []
+        view = await front.ask("market", filter="runner=elsewhere price<=4M region=eu")
+        assert view.offers == [] and view.unmet == ["runner=elsewhere"]
+        view = await front.ask("market", filter="region=us price<=3M")
+        assert view.offers == view.unmet == []
 
 
 async def test_what_is_told_of_an_offer(tmp_path: Path, autojump_clock: Clock) -> None:

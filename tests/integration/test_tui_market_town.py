@@ -30,11 +30,13 @@ async def looked_into(pilot: Pilot[int]) -> None:
     """From the list by a filter to all about alice's offer."""
     await until(pilot, lambda: "1 offer, cheapest first" in shown(pilot))
     await pilot.press("slash")
-    pilot.app.screen.query_one(FilterInput).value = "cpus>=1000"
-    await until(pilot, lambda: "No offer meets" in shown(pilot))
-    pilot.app.screen.query_one(FilterInput).value = "cpus>=1 price<=4M"
+    pilot.app.screen.query_one(FilterInput).value = "cpus>=1 runner=docker"
+    await until(pilot, lambda: "By itself no offer meets runner=docker." in shown(pilot))
+    pilot.app.screen.query_one(FilterInput).value = "runner=process price<=4M"
     table = pilot.app.screen.query_one(OfferTable)
-    await until(pilot, lambda: table.offers.search.filter == "cpus>=1 price<=4M" and table.offers.total == 1)
+    await until(
+        pilot, lambda: table.offers.search.filter == "runner=process price<=4M" and table.offers.total == 1
+    )
     await pilot.press("enter", "enter")
     await until(pilot, lambda: isinstance(pilot.app.screen, OfferScreen))
     await until(pilot, lambda: "3,600,000 QU an hour for the machine" in shown(pilot))

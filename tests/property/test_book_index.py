@@ -77,7 +77,7 @@ def texts(field: str) -> st.SearchStrategy[str]:
         "arch": st.sampled_from(["amd64", "x86_64", "aarch64", "riscv"]),
         "runtime": st.sampled_from(["runc", "runsc", "kata"]),
         "provider": st.sampled_from([key.public.hex() for key in KEYS]),
-    }.get(field, st.sampled_from(["alice", "bob", "docker", "CPU", "OTHER", "A100"]))
+    }.get(field, st.sampled_from(["alice", "bob", "docker", "process", "CPU", "OTHER", "A100"]))
 
 
 @st.composite

@@ -12,6 +12,7 @@ from protocol.control_market import MarketView
 from protocol.control_prices import PriceSpanView
 from tests.support import market_views
 from tests.support.market_views import HOSTILE, hostile_offer, offer
+from tui.market_screens import unmet
 from tui.screens.market_chart import BOTH, OWN, chart, prices_over
 from tui.screens.market_model import (
     COLUMNS,
@@ -163,6 +164,15 @@ def test_an_empty_list_says_what_to_do() -> None:
         offers = Offers(search)
         offers.put(0, MarketView([], 0, 7))
         assert "7 are known here" in no_match(offers) and word in no_match(offers)
+        assert "By itself" not in no_match(offers)
+
+
+def test_the_condition_that_shuts_everybody_out_is_named() -> None:
+    offers = Offers(Search("runner=dokcer price<=4M"))
+    offers.put(0, MarketView([], 0, 7, unmet=["runner=dokcer"]))
+    assert "By itself no offer meets runner=dokcer." in no_match(offers)
+    view = MarketView([], 0, 7, unmet=["a", "name=\x1b]0;x"])
+    assert "no offer meets a or name=" in unmet(view) and "\x1b" not in unmet(view)
 
 
 def test_sentences_of_a_hostile_offer_are_harmless() -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 from protocol.catalogue import USE_CASES
 from protocol.control_market import STANDARD_DISK_MIB, OfferView, ScoreView
 from tui import show
-from tui.market_screens import notes
+from tui.market_screens import notes, unmet
 from tui.safe import safe_line
 from tui.screens.market_model import Offers, called, sort_words
 
@@ -41,7 +41,7 @@ def no_match(offers: Offers) -> str:
             "Press u for another use, or wait for offers."
         )
     return (
-        f"No offer meets all of this filter; {known}.\n\n"
+        f"No offer meets all of this filter; {known}.\n{unmet(offers.view)}\n"
         "Press / and take a condition away or ask for less; Escape brings you back here."
     )
 
