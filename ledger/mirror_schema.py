@@ -27,8 +27,9 @@ NAMES: Final = ("gpu", "gpu_model", "region", "market", "name", "runner", "runti
 first two; the field `provider` is `peer`."""
 OFFER_COLUMNS: Final = (
     "peer", "peer_id", "change", "live", "first_seen_ms", "seen_ms", "expires_ms", "closes_ms", "sequence",
-    "record", "label", "region_label", "gpu_label", "provider_id", "most_gpus", *NUMBERS, *NAMES,
+    "label", "region_label", "gpu_label", "provider_id", "most_gpus", *NUMBERS, *NAMES,
 )  # fmt: skip
+RECORD_COLUMNS: Final = ("peer", "record")
 CANDLE_COLUMNS: Final = (
     "kind", "subject", "span_ms", "start_ms", "open", "high", "low", "close", "cheapest", "offers", "gpus",
 )  # fmt: skip
@@ -46,26 +47,27 @@ STAT_COLUMNS: Final = (
     "hour", "offers", "providers", "gpus", "free_gpus", "peers", "settled_qu", "leases",
 )  # fmt: skip
 META_KEYS: Final = (
-    "schema", "network", "contract_index", "node", "book", "change", "updated_ms", "peers", "directories",
-    "tick",
+    "schema", "network", "contract_index", "node", "book", "change", "forgotten", "updated_ms", "peers",
+    "directories", "tick",
 )  # fmt: skip
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
         # schema: VERSION. network, contract_index: where these offers settle. node: peer id of who mirrors.
-        # book: of another one change numbers mean something else. change: the newest. updated_ms: when the
-        # mirror last looked. peers, directories: it has now. tick: the newest of the chain. All as text.
+        # book: of another one change numbers mean something else. change: the newest. forgotten: who has read
+        # no further than this may have missed that an offer ended, and begins anew. updated_ms: when the mirror
+        # was last complete. peers, directories: it has now. tick: the newest of the chain. All as text.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
         # change: rises with every change of a row, so that a reader goes on from where it was. live = 0: it
-        # has ended, its record is empty; the row goes an hour later. seen_ms: a sign of life, as of this
-        # row's writing. most_gpus: it has ever offered; gpus are those that are free. provider_id: its
-        # wallet. closes_ms: when its schedule closes, 0 if it does not.
+        # has ended (expires_ms says when) and has no record; the row goes an hour later. seen_ms: a sign of
+        # life, as of this row's writing. most_gpus: it has ever offered; gpus are those that are free.
+        # provider_id: its wallet. closes_ms: when its schedule closes, 0 if it does not.
         """CREATE TABLE offers (
             peer BLOB PRIMARY KEY, peer_id TEXT NOT NULL, change INTEGER NOT NULL UNIQUE,
             live INTEGER NOT NULL, first_seen_ms INTEGER NOT NULL, seen_ms INTEGER NOT NULL,
             expires_ms INTEGER NOT NULL, closes_ms INTEGER NOT NULL, sequence INTEGER NOT NULL,
-            record BLOB NOT NULL, label TEXT NOT NULL, region_label TEXT NOT NULL, gpu_label TEXT NOT NULL,
+            label TEXT NOT NULL, region_label TEXT NOT NULL, gpu_label TEXT NOT NULL,
             provider_id BLOB NOT NULL, most_gpus INTEGER NOT NULL,
             gpus INTEGER NOT NULL, vram INTEGER NOT NULL, price INTEGER NOT NULL, storage INTEGER NOT NULL,
             ram INTEGER NOT NULL, cpus INTEGER NOT NULL, disk INTEGER NOT NULL, cuda INTEGER NOT NULL,
@@ -76,6 +78,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX offers_by_price ON offers (live, price, peer)",
         "CREATE INDEX offers_by_gpu ON offers (live, gpu, price, peer)",
         "CREATE INDEX offers_by_model ON offers (live, gpu_model, price, peer)",
+        "CREATE INDEX offers_by_age ON offers (live, first_seen_ms, peer)",
+        "CREATE INDEX offers_ended ON offers (expires_ms) WHERE live = 0",
+        # The provider's signed envelope, as gossiped, of each live offer. By itself, since a search that reads
+        # many offers reads four times as much with it.
+        "CREATE TABLE records (peer BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT",
         """CREATE TABLE candles (
             kind TEXT NOT NULL, subject BLOB NOT NULL, span_ms INTEGER NOT NULL, start_ms INTEGER NOT NULL,
             open INTEGER NOT NULL, high INTEGER NOT NULL, low INTEGER NOT NULL, close INTEGER NOT NULL,

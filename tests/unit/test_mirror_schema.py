@@ -12,6 +12,7 @@ from qubixd import book_facts
 
 COLUMNS = {
     "offers": mirror_schema.OFFER_COLUMNS,
+    "records": mirror_schema.RECORD_COLUMNS,
     "candles": mirror_schema.CANDLE_COLUMNS,
     "days": mirror_schema.DAY_COLUMNS,
     "scores": mirror_schema.SCORE_COLUMNS,
