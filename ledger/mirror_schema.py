@@ -27,24 +27,24 @@ NAMES: Final = ("gpu", "gpu_model", "region", "market", "name", "runner", "runti
 first two; the field `provider` is `peer`."""
 OFFER_COLUMNS: Final = (
     "peer", "peer_id", "change", "live", "first_seen_ms", "seen_ms", "expires_ms", "closes_ms", "sequence",
-    "label", "region_label", "gpu_label", "provider_id", "most_gpus", *NUMBERS, *NAMES,
+    "label", "region_label", "gpu_label", "provider_id", "most_gpus", *NUMBERS, *NAMES, "record",
 )  # fmt: skip
-RECORD_COLUMNS: Final = ("peer", "record")
 CANDLE_COLUMNS: Final = (
     "kind", "subject", "span_ms", "start_ms", "open", "high", "low", "close", "cheapest", "offers", "gpus",
+    "change",
 )  # fmt: skip
 """As ledger/prices.py has them."""
-DAY_COLUMNS: Final = ("peer", "day", "hours")
+DAY_COLUMNS: Final = ("peer", "day", "hours", "change")
 SCORE_COLUMNS: Final = (
     "peer", "score", "performance", "reliability", "efficiency", "confidence", "newcomer", "reasons",
-    "evidence", "at_ms",
+    "evidence", "at_ms", "change",
 )  # fmt: skip
 SETTLEMENT_COLUMNS: Final = (
     "lease_id", "provider", "gpu", "paid_qu", "seconds", "outcome", "proof", "open_tick", "close_tick",
-    "transaction_digest", "ended_ms",
+    "transaction_digest", "ended_ms", "change",
 )  # fmt: skip
 STAT_COLUMNS: Final = (
-    "hour", "offers", "providers", "gpus", "free_gpus", "peers", "settled_qu", "leases",
+    "hour", "offers", "providers", "gpus", "free_gpus", "peers", "settled_qu", "leases", "change",
 )  # fmt: skip
 META_KEYS: Final = (
     "schema", "network", "contract_index", "node", "book", "change", "forgotten", "updated_ms", "peers",
@@ -55,14 +55,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
         # schema: VERSION. network, contract_index: where these offers settle. node: peer id of who mirrors.
-        # book: of another one change numbers mean something else. change: the newest. forgotten: who has read
-        # no further than this may have missed that an offer ended, and begins anew. updated_ms: when the mirror
-        # was last complete. peers, directories: it has now. tick: the newest of the chain. All as text.
+        # book: of another one change numbers mean something else. change: the newest. forgotten: who has
+        # read no further than this may have missed that an offer ended, and begins anew. updated_ms: when
+        # the mirror was last complete. peers, directories: it has now. tick: the newest of the chain.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
-        # change: rises with every change of a row, so that a reader goes on from where it was. live = 0: it
-        # has ended (expires_ms says when) and has no record; the row goes an hour later. seen_ms: a sign of
-        # life, as of this row's writing. most_gpus: it has ever offered; gpus are those that are free.
-        # provider_id: its wallet. closes_ms: when its schedule closes, 0 if it does not.
+        # change: rises with every change of a row, so that a reader goes on from where it was; an offer has
+        # one of its own, other rows that were written together share one. live = 0: it has ended
+        # (expires_ms says when) and has no record; the row goes an hour later. seen_ms: a sign of life, as
+        # of this row's writing. most_gpus: it has ever offered; gpus are those that are free. provider_id:
+        # its wallet. closes_ms: when its schedule closes, 0 if it does not. record: its signed envelope,
+        # as gossiped; the last column, so that a search for others reads past no long one.
         """CREATE TABLE offers (
             peer BLOB PRIMARY KEY, peer_id TEXT NOT NULL, change INTEGER NOT NULL UNIQUE,
             live INTEGER NOT NULL, first_seen_ms INTEGER NOT NULL, seen_ms INTEGER NOT NULL,
@@ -74,46 +76,50 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             score INTEGER, reliability INTEGER, issued INTEGER NOT NULL,
             gpu TEXT NOT NULL, gpu_model TEXT NOT NULL, region TEXT NOT NULL, market TEXT NOT NULL,
             name TEXT NOT NULL, runner TEXT NOT NULL, runtime TEXT NOT NULL, internet TEXT NOT NULL,
-            arch TEXT NOT NULL) STRICT""",
-        "CREATE INDEX offers_by_price ON offers (live, price, peer)",
-        "CREATE INDEX offers_by_gpu ON offers (live, gpu, price, peer)",
-        "CREATE INDEX offers_by_model ON offers (live, gpu_model, price, peer)",
-        "CREATE INDEX offers_by_age ON offers (live, first_seen_ms, peer)",
+            arch TEXT NOT NULL, record BLOB NOT NULL) STRICT""",
+        # Every search is answered from this index alone.
+        """CREATE INDEX offers_by_price ON offers (live, price, peer,
+            gpus, vram, storage, ram, cpus, disk, cuda, score, reliability, issued,
+            gpu, gpu_model, region, market, name, runner, runtime, internet, arch,
+            most_gpus, gpu_label, first_seen_ms)""",
         "CREATE INDEX offers_ended ON offers (expires_ms) WHERE live = 0",
-        # The provider's signed envelope, as gossiped, of each live offer. By itself, since a search that reads
-        # many offers reads four times as much with it.
-        "CREATE TABLE records (peer BLOB PRIMARY KEY, record BLOB NOT NULL) STRICT",
         """CREATE TABLE candles (
             kind TEXT NOT NULL, subject BLOB NOT NULL, span_ms INTEGER NOT NULL, start_ms INTEGER NOT NULL,
             open INTEGER NOT NULL, high INTEGER NOT NULL, low INTEGER NOT NULL, close INTEGER NOT NULL,
             cheapest INTEGER NOT NULL, offers INTEGER NOT NULL, gpus INTEGER NOT NULL,
-            PRIMARY KEY (kind, subject, span_ms, start_ms)) STRICT, WITHOUT ROWID""",
+            change INTEGER NOT NULL, PRIMARY KEY (kind, subject, span_ms, start_ms)) STRICT, WITHOUT ROWID""",
         "CREATE INDEX candles_by_age ON candles (span_ms, start_ms)",
         # day: since 1970-01-01 UTC. hours: bit h is set if it was alive in that hour of the day, UTC.
         """CREATE TABLE days (
             peer BLOB NOT NULL, day INTEGER NOT NULL, hours INTEGER NOT NULL,
-            PRIMARY KEY (peer, day)) STRICT, WITHOUT ROWID""",
+            change INTEGER NOT NULL, PRIMARY KEY (peer, day)) STRICT, WITHOUT ROWID""",
         "CREATE INDEX days_by_day ON days (day)",
         # Shares are 0 to 1. reasons: a JSON list of sentences. evidence: a JSON object (docs/web.md).
         """CREATE TABLE scores (
             peer BLOB PRIMARY KEY, score REAL NOT NULL, performance REAL NOT NULL, reliability REAL NOT NULL,
             efficiency REAL NOT NULL, confidence REAL NOT NULL, newcomer INTEGER NOT NULL,
-            reasons TEXT NOT NULL, evidence TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT""",
+            reasons TEXT NOT NULL, evidence TEXT NOT NULL, at_ms INTEGER NOT NULL,
+            change INTEGER NOT NULL) STRICT""",
         # Leases that are over, as their receipts say. provider: its peer key. outcome: completed, stopped or
         # failed. proof: ticket, seen or claimed. close_tick and transaction_digest are 0 and empty until the
         # provider has told where it was settled.
         """CREATE TABLE settlements (
             lease_id BLOB PRIMARY KEY, provider BLOB NOT NULL, gpu TEXT NOT NULL, paid_qu INTEGER NOT NULL,
             seconds INTEGER NOT NULL, outcome TEXT NOT NULL, proof TEXT NOT NULL, open_tick INTEGER NOT NULL,
-            close_tick INTEGER NOT NULL, transaction_digest BLOB NOT NULL, ended_ms INTEGER NOT NULL)
-            STRICT, WITHOUT ROWID""",
+            close_tick INTEGER NOT NULL, transaction_digest BLOB NOT NULL, ended_ms INTEGER NOT NULL,
+            change INTEGER NOT NULL) STRICT, WITHOUT ROWID""",
         "CREATE INDEX settlements_by_end ON settlements (ended_ms, lease_id)",
         "CREATE INDEX settlements_by_provider ON settlements (provider, ended_ms)",
         # hour: since 1970-01-01 UTC. settled_qu, leases: of those that ended in it.
         """CREATE TABLE stats (
             hour INTEGER PRIMARY KEY, offers INTEGER NOT NULL, providers INTEGER NOT NULL,
             gpus INTEGER NOT NULL, free_gpus INTEGER NOT NULL, peers INTEGER NOT NULL,
-            settled_qu INTEGER NOT NULL, leases INTEGER NOT NULL) STRICT""",
+            settled_qu INTEGER NOT NULL, leases INTEGER NOT NULL,
+            change INTEGER NOT NULL) STRICT""",
+        *(
+            f"CREATE INDEX {table}_by_change ON {table} (change)"
+            for table in ("candles", "days", "scores", "settlements", "stats")
+        ),
     ),
 )
 
@@ -125,13 +131,27 @@ _TYPES: Final = (
     (" REAL", " double precision"),
     (" TEXT", ' TEXT COLLATE "C"'),  # compared byte by byte, as SQLite does
 )
+_COVERING: Final = "CREATE INDEX offers_by_price "
+_INSTEAD: Final = (
+    # A row of an index has at most 2,704 bytes there, and a name may be long.
+    "CREATE INDEX offers_by_price ON offers (live, price, peer)",
+    # Records go into a table beside, so that a search reads past none.
+    "ALTER TABLE offers SET (toast_tuple_target = 256)",
+)
 
 
 def for_postgresql() -> tuple[str, ...]:
     """The statements that make the same tables there."""
-    statements = []
-    for statement in (one for migration in MIGRATIONS for one in migration if not one.startswith("PRAGMA")):
-        for ours, theirs in _TYPES:
-            statement = statement.replace(ours, theirs)  # noqa: PLW2901 - one word after the other
-        statements.append(" ".join(statement.split()))
+    statements: list[str] = []
+    for statement in (one for migration in MIGRATIONS for one in migration):
+        if statement.startswith(_COVERING):
+            statements.extend(_INSTEAD)
+        elif not statement.startswith("PRAGMA"):
+            statements.append(_translated(statement))
     return tuple(statements)
+
+
+def _translated(statement: str) -> str:
+    for ours, theirs in _TYPES:
+        statement = statement.replace(ours, theirs)
+    return " ".join(statement.split())
