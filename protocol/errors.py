@@ -52,6 +52,7 @@ QubixError                      exit  code
     FileChanged                       files.changed
     DiskFull                          disk.full
     LedgerBroken                      ledger.broken
+    MirrorUnavailable                 mirror.unavailable
     KeystoreBroken                    wallet.keystore_broken
     CompilerMissing                   devnet.compiler_missing
   MoneyError                       6
@@ -372,6 +373,12 @@ class DiskFull(MachineError):
 
 class LedgerBroken(MachineError):
     code = "ledger.broken"
+
+
+class MirrorUnavailable(MachineError):
+    """The web has no mirror of the market that it can read."""
+
+    code = "mirror.unavailable"
 
 
 class KeystoreBroken(MachineError):

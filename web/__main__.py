@@ -1,0 +1,37 @@
+"""`python -m web`: arguments -> frozen Settings -> uvicorn, or the publisher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from protocol.errors import QubixError
+from web.settings import Settings, read
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code. Trouble is one sentence with its code on standard error."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        _run(read(arguments, os.environ))
+    except QubixError as error:
+        sys.stderr.write(f"error: {error} [{error.code}]\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run(settings: Settings) -> None:
+    from web.server import listen, serve, url_of
+
+    with listen(settings) as listening:
+        sys.stdout.write(f"the market is at {url_of(listening)}\n")
+        sys.stdout.flush()
+        serve(settings, listening)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,193 @@
+"""A mirror as a place to ask SQL of: SQLite (aiosqlite) or PostgreSQL (psycopg), read-only either way.
+
+SQL is written once, with `?`, in the words that both understand. Nothing is opened before it is asked for,
+so that a web process may start before the node that mirrors, and find a mirror again that was replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import aiosqlite
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from ledger import mirror_schema
+from protocol.errors import MirrorUnavailable
+from web.settings import is_database, shown_url
+
+Cell = int | float | str | bytes | None
+Row = tuple[Any, ...]
+"""Of Cells."""
+
+CONNECTIONS: Final = 4
+"""Readers of one process. Each of SQLite's has a thread, which works beside the event loop."""
+STATEMENT_S: Final = 5.0
+"""What takes longer is given up: nothing that we ask does, unless the machine is overwhelmed."""
+CONNECT_S: Final = 5.0
+MAPPED_BYTES: Final = 1 << 30
+"""Of the file, at most: pages are then read where the system has them, without a copy for each reader."""
+VERSION_SQL: Final = "SELECT value FROM meta WHERE key = 'schema'"
+
+
+class Mirror(Protocol):
+    """Obtained from `open_mirror`."""
+
+    async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
+        """All rows, of what is committed at this moment. MirrorUnavailable."""
+        ...
+
+
+@asynccontextmanager
+async def open_mirror(url: str) -> AsyncIterator[Mirror]:
+    """`url` is a path or postgresql://... Opened at the first question, not here."""
+    mirror = _Postgres(url) if is_database(url) else _Sqlite(Path(url))
+    try:
+        yield mirror
+    finally:
+        await mirror.close()
+
+
+def check_version(rows: Sequence[Row]) -> None:
+    """Of VERSION_SQL's answer. MirrorUnavailable."""
+    found = rows[0][0] if rows else "none"
+    if found != str(mirror_schema.VERSION):
+        raise MirrorUnavailable(
+            f"the mirror was written by another version of qubix (its tables are of version {found}, this"
+            f" one reads {mirror_schema.VERSION}); run the same version of both"
+        )
+
+
+# --- SQLite ---------------------------------------------------------------------------------------
+
+
+class _Sqlite:
+    """A few connections, each with the inode that it was opened at: a mirror may be replaced by another."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[tuple[int, aiosqlite.Connection]] = []
+        self._room = asyncio.Semaphore(CONNECTIONS)
+
+    async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
+        async with self._room:
+            inode, db = await self._take()
+            try:
+                async with asyncio.timeout(STATEMENT_S):
+                    rows = await db.execute_fetchall(sql, params)
+            except BaseException as error:
+                await _abandon(db)
+                _raise_readable(error, self._path)
+                raise
+            self._idle.append((inode, db))
+            return [tuple(row) for row in rows]
+
+    async def close(self) -> None:
+        while self._idle:
+            await self._idle.pop()[1].close()
+
+    async def _take(self) -> tuple[int, aiosqlite.Connection]:
+        inode = self._inode()
+        while self._idle:
+            opened, db = self._idle.pop()
+            if opened == inode:
+                return inode, db
+            await db.close()
+        return inode, await self._connect()
+
+    def _inode(self) -> int:
+        try:
+            return os.stat(self._path).st_ino
+        except OSError as error:
+            raise MirrorUnavailable(
+                f"there is no mirror at {self._path} ({error.strerror}); start the node with --mirror"
+            ) from error
+
+    async def _connect(self) -> aiosqlite.Connection:
+        try:
+            db = await aiosqlite.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+            try:
+                await db.execute_fetchall(f"PRAGMA mmap_size = {MAPPED_BYTES}")
+                check_version([tuple(row) for row in await db.execute_fetchall(VERSION_SQL)])
+            except BaseException:
+                await db.close()
+                raise
+        except sqlite3.Error as error:
+            _raise_readable(error, self._path)
+            raise
+        return db
+
+
+async def _abandon(db: aiosqlite.Connection) -> None:
+    """Whatever it is at ends now, and its thread with it."""
+    await db.interrupt()
+    await asyncio.shield(db.close())
+
+
+def _raise_readable(error: BaseException, path: Path) -> None:
+    if isinstance(error, TimeoutError):
+        raise MirrorUnavailable(f"the mirror took longer than {STATEMENT_S:.0f} s; try again") from error
+    if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", None) not in (
+        sqlite3.SQLITE_ERROR,  # a mistake in our own SQL passes through
+        sqlite3.SQLITE_MISUSE,
+    ):
+        raise MirrorUnavailable(
+            f"the mirror at {path} cannot be read ({error}); does the node that writes it run?"
+        ) from error
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------
+
+
+class _Postgres:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] | None = None
+
+    async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
+        try:
+            pool = self._pool or await self._open()
+            async with pool.connection() as db:
+                cursor = await db.execute(sql.replace("?", "%s").encode(), params)
+                return await cursor.fetchall()
+        except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedColumn):
+            raise  # a mistake of ours
+        except (psycopg.Error, PoolTimeout) as error:
+            raise MirrorUnavailable(
+                f"the mirror at {shown_url(self._url)} does not answer ({_first_line(error)});"
+                " is the server there, and does a web process publish to it?"
+            ) from error
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def _open(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Row]]:
+        self._pool = AsyncConnectionPool(
+            self._url,
+            kwargs={"autocommit": True, "options": _OPTIONS, "connect_timeout": round(CONNECT_S)},
+            configure=_check,
+            min_size=1,
+            max_size=CONNECTIONS,
+            timeout=CONNECT_S,
+            open=False,
+        )
+        await self._pool.open()
+        return self._pool
+
+
+_OPTIONS: Final = f"-c default_transaction_read_only=on -c statement_timeout={round(STATEMENT_S * 1_000)}"
+
+
+async def _check(db: psycopg.AsyncConnection[Row]) -> None:
+    check_version(await (await db.execute(VERSION_SQL)).fetchall())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

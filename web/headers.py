@@ -1,0 +1,65 @@
+"""Headers that every answer carries, and who may read /v1 from where. Plain ASGI: streams pass unbuffered."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Nothing comes from elsewhere and nothing stands inside a page that could run."""
+ALWAYS: Final = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
+}
+SAME_ORIGIN: Final = {"cross-origin-resource-policy": "same-origin"}
+OPEN: Final = {
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "etag, link, ratelimit-limit, ratelimit-remaining, ratelimit-reset,"
+    " retry-after, x-request-id",
+    "cross-origin-resource-policy": "cross-origin",
+}
+"""Of /v1: everything there is public, and no cookie is looked at."""
+PREFLIGHT: Final = {
+    "access-control-allow-methods": "GET, HEAD, OPTIONS",
+    "access-control-allow-headers": "if-none-match, last-event-id",
+    "access-control-max-age": "86400",
+}
+REQUEST_ID: Final = "x-request-id"
+
+
+class Headers:
+    """Puts them on; answers preflights by itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        public = scope["path"].startswith("/v1/")
+        fixed = ALWAYS | (OPEN if public else SAME_ORIGIN)
+        request_id = scope.setdefault("state", {})["request_id"] = secrets.token_hex(8)
+
+        async def send_with(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                for name, value in fixed.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        if public and scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers=PREFLIGHT)(scope, receive, send_with)
+        else:
+            await self._app(scope, receive, send_with)

@@ -1,0 +1,58 @@
+"""uvicorn as we run it: one process, or several that share a port and nothing else but the mirror."""
+
+from __future__ import annotations
+
+import functools
+import socket
+from typing import Final
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from protocol.errors import PortBusy
+from web.app import create_app
+from web.settings import Settings
+
+GRACE_S: Final = 5
+"""For requests under way when a process ends; live streams have no end of their own."""
+BACKLOG: Final = 2_048
+KEEP_ALIVE_S: Final = 15
+LONGEST_HEAD: Final = 16_384
+
+
+def listen(settings: Settings) -> socket.socket:
+    """PortBusy if somebody listens there already, or the address is not ours."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise PortBusy(
+            f"cannot listen on {settings.host} port {settings.port} ({error.strerror or error});"
+            " choose another with --port"
+        ) from error
+
+
+def url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def serve(settings: Settings, listening: socket.socket) -> None:
+    """Until SIGINT or SIGTERM. A worker that dies is replaced."""
+    config = uvicorn.Config(
+        functools.partial(create_app, settings),
+        factory=True,
+        workers=settings.workers,
+        proxy_headers=False,  # web/limits.py knows whom to believe
+        server_header=False,
+        access_log=False,
+        log_level="warning",
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=LONGEST_HEAD,
+    )
+    if settings.workers == 1:
+        uvicorn.Server(config).run(sockets=[listening])
+    else:
+        Multiprocess(config, [listening]).run()

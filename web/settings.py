@@ -1,0 +1,119 @@
+"""Arguments -> frozen Settings. Flags beat QUBIX_WEB_* in the environment beat what is built in."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from protocol.errors import ConfigInvalid
+
+DATABASE_SCHEMES: Final = ("postgresql://", "postgres://")
+PREFIX: Final = "QUBIX_WEB_"
+MAX_WORKERS: Final = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one web process. Processes that share the work have nothing in common but the mirror."""
+
+    mirror: str
+    """A path to mirror.db, or postgresql://..."""
+    publish: str = ""
+    """Where to copy the mirror to; nothing is served then."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    behind_proxy: bool = False
+    """Requests come through one proxy that we trust: whom it names last in X-Forwarded-For is asking."""
+    metrics: bool = False
+    """/metrics is answered."""
+    requests_per_minute: int = 50
+    """Of one address, in each process (L6)."""
+
+    def __repr__(self) -> str:  # addresses of databases carry passwords
+        return f"Settings(mirror={shown_url(self.mirror)!r}, host={self.host!r}, port={self.port})"
+
+
+def is_database(url: str) -> bool:
+    """Is it an address of a PostgreSQL server rather than a file's path?"""
+    return url.startswith(DATABASE_SCHEMES)
+
+
+def shown_url(url: str) -> str:
+    """A mirror's address without what may be secret in it."""
+    if not is_database(url):
+        return url
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """ConfigInvalid says which setting cannot be; SystemExit after --help or for an unknown flag."""
+    given = vars(_parser().parse_args(arguments))
+    texts = {name: environment.get(PREFIX + name.upper()) for name in given}
+    chosen = {name: texts[name] if value is None else value for name, value in given.items()}
+    return Settings(
+        mirror=_mirror(chosen["mirror"]),
+        publish=_publish(chosen["publish"] or ""),
+        host=chosen["host"] or Settings.host,
+        port=_number("port", chosen["port"], Settings.port, 0, 65_535),
+        workers=_number("workers", chosen["workers"], Settings.workers, 1, MAX_WORKERS),
+        behind_proxy=_yes("behind_proxy", chosen["behind_proxy"]),
+        metrics=_yes("metrics", chosen["metrics"]),
+        requests_per_minute=_number(
+            "requests_per_minute", chosen["requests_per_minute"], Settings.requests_per_minute, 1, 10**6
+        ),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m web",
+        description="Shows the market that a node mirrors: pages for people, /v1 for programs. ",
+        epilog=f"Each setting may also stand in the environment, as {PREFIX}MIRROR; a password does so best.",
+    )
+    say = parser.add_argument
+    say("--mirror", metavar="PATH|URL", help="mirror.db of a node with --mirror, or postgresql://...")
+    say(
+        "--publish",
+        metavar="URL",
+        help="copy the mirror into this PostgreSQL and keep it fresh; serve nothing",
+    )
+    say("--host", help="address to listen on (127.0.0.1)")
+    say("--port", help="0 takes a free one (8080)")
+    say("--workers", metavar="N", help="processes that share the port (1)")
+    say("--behind-proxy", action="store_const", const="yes", help="a proxy in front names who asks")
+    say("--metrics", action="store_const", const="yes", help="answer /metrics")
+    say("--requests-per-minute", metavar="N", help="of one address and process (50)")
+    return parser
+
+
+def _mirror(text: str | None) -> str:
+    if not text:
+        raise ConfigInvalid(
+            "say which mirror to show: --mirror PATH of a node's mirror.db, or a postgresql:// URL"
+        )
+    return text if is_database(text) else str(Path(text).expanduser().absolute())
+
+
+def _publish(text: str) -> str:
+    if text and not is_database(text):
+        raise ConfigInvalid("--publish takes the address of a PostgreSQL: postgresql://user@host/database")
+    return text
+
+
+def _number(name: str, text: str | None, default: int, least: int, most: int) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+        raise ConfigInvalid(f"{name.replace('_', ' ')} is a number from {least} to {most}, not {text[:40]!r}")
+    return int(text)
+
+
+def _yes(name: str, text: str | None) -> bool:
+    if (text or "no") not in ("yes", "no"):
+        raise ConfigInvalid(f"{PREFIX}{name.upper()} is yes or no")
+    return text == "yes"
