@@ -7,6 +7,7 @@ edited: the next change is a new entry at the end. Times are Unix milliseconds.
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from typing import Final
 
 from protocol.errors import LedgerBroken
@@ -117,18 +118,33 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 )
 
 
-def migrate(db: sqlite3.Connection, where: str) -> None:
+@dataclass(frozen=True)
+class Schema:
+    """What stands in a file."""
+
+    application_id: int
+    migrations: tuple[tuple[str, ...], ...]
+    public: bool = False
+    """Everybody on this machine may read the file, and no commit waits for the disk: after a power cut the
+    last ones may be gone, and what is there is whole."""
+
+
+def of_ledger() -> Schema:
+    return Schema(APPLICATION_ID, MIGRATIONS)
+
+
+def migrate(db: sqlite3.Connection, where: str, schema: Schema) -> None:
     """Bring the open database to the newest version, in one transaction or not at all.
 
     `where` names the file in errors. LedgerBroken if it is another program's or from a newer qubix.
     """
     try:
         db.execute("BEGIN IMMEDIATE")
-        version = _version(db, where)
-        for statements in MIGRATIONS[version:]:
+        version = _version(db, where, schema)
+        for statements in schema.migrations[version:]:
             for statement in statements:
                 db.execute(statement)
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute(f"PRAGMA user_version = {len(schema.migrations)}")
         db.execute("COMMIT")
     except BaseException:
         roll_back(db)
@@ -141,15 +157,15 @@ def roll_back(db: sqlite3.Connection) -> None:
         db.execute("ROLLBACK")
 
 
-def _version(db: sqlite3.Connection, where: str) -> int:
+def _version(db: sqlite3.Connection, where: str, schema: Schema) -> int:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (owner,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if owner != APPLICATION_ID and (owner or version or tables):
+    if owner != schema.application_id and (owner or version or tables):
         raise LedgerBroken(f"{where} is another program's database; point qubix at its own data directory")
-    if version > len(MIGRATIONS):
+    if version > len(schema.migrations):
         raise LedgerBroken(
             f"{where} was written by a newer qubix (ledger version {version}, this one knows "
-            f"{len(MIGRATIONS)}); install that version or newer"
+            f"{len(schema.migrations)}); install that version or newer"
         )
     return int(version)

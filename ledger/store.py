@@ -1,11 +1,13 @@
 """The single writer of a node's ledger: one SQLite file, one worker thread, one transaction a call.
 
 synchronous=FULL: a commit is on the disk when `write` returns, also after a power cut. With NORMAL
-the last commits can be gone, and a node that forgets that it has paid pays twice.
+the last commits can be gone, and a node that forgets that it has paid pays twice. A public file
+(schema.Schema) holds nothing of the kind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +17,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 import trio
 
-from ledger.schema import migrate, roll_back
+from ledger.schema import Schema, migrate, of_ledger, roll_back
 from protocol.errors import AlreadyRunning, DiskFull, LedgerBroken, QubixError
 
 T = TypeVar("T")
@@ -101,30 +103,34 @@ async def open_store(
     path: Path | Literal[":memory:"],
     run_sync: RunSync | None = None,
     on_commit: Callable[[str], None] | None = None,
+    schema: Schema | None = None,
 ) -> AsyncIterator[Store]:
-    """Open (making it at first use) the ledger at `path`, mode 0600, until the block ends.
+    """Open (making it at first use) the ledger at `path`, mode 0600, until the block ends; or, with another
+    `schema`, another file that has one writer.
 
     Only one process can hold a ledger open: AlreadyRunning. LedgerBroken if the file is damaged, not
     ours or from a newer version; DiskFull.
     """
-    run = run_sync or in_one_thread()
-    lock, db = await run(lambda: _open(path))
+    run, kind = run_sync or in_one_thread(), schema or of_ledger()
+    lock, db = await run(lambda: _open(path, kind))
     try:
         yield Store(db, str(path), run, on_commit)
     finally:
         with trio.CancelScope(shield=True):
-            await run(lambda: _close(lock, db))
+            await run(lambda: _close(lock, db, kind))
 
 
-def _open(path: Path | Literal[":memory:"]) -> tuple[sqlite3.Connection | None, sqlite3.Connection]:
+def _open(
+    path: Path | Literal[":memory:"], schema: Schema
+) -> tuple[sqlite3.Connection | None, sqlite3.Connection]:
     lock = None
     with readable_errors(str(path)):
         if isinstance(path, Path):
-            _make_private(path)
+            _make_file(path, schema)
             lock = _take_lock(path)
         try:
             db = _connect(path)
-            _prepare(db, str(path))
+            _prepare(db, str(path), schema)
         except BaseException:
             if lock is not None:
                 lock.close()
@@ -138,23 +144,24 @@ def _connect(path: Path | str) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
 
 
-def _prepare(db: sqlite3.Connection, where: str) -> None:
+def _prepare(db: sqlite3.Connection, where: str, schema: Schema) -> None:
     try:
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA synchronous = {'NORMAL' if schema.public else 'FULL'}")
         db.execute("PRAGMA foreign_keys = ON")
-        migrate(db, where)
+        migrate(db, where, schema)
     except BaseException:
         db.close()
         raise
 
 
-def _make_private(path: Path) -> None:
-    """Create the directory and the empty file for the owner alone (-wal and -shm take its mode)."""
+def _make_file(path: Path, schema: Schema) -> None:
+    """Create the directory and the empty file, for the owner alone if it is not public (-wal and -shm take
+    its mode)."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755 if schema.public else 0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        path.chmod(0o600)
+        path.chmod(0o644 if schema.public else 0o600)
     except OSError as error:
         raise LedgerBroken(f"{path} cannot be opened for writing: {error.strerror}") from error
 
@@ -179,7 +186,12 @@ def _take_lock(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def _close(lock: sqlite3.Connection | None, db: sqlite3.Connection) -> None:
+def _close(lock: sqlite3.Connection | None, db: sqlite3.Connection, schema: Schema) -> None:
+    if schema.public:
+        with contextlib.suppress(sqlite3.DatabaseError):  # somebody reads: then the files stay as they are
+            # Whoever may not write beside the file can only read it without a log.
+            db.execute("PRAGMA busy_timeout = 0")
+            db.execute("PRAGMA journal_mode = DELETE")
     db.close()
     if lock is not None:
         lock.close()

@@ -12,8 +12,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from protocol import messages, signing
 from protocol.errors import WireError
@@ -25,9 +24,11 @@ from qubixd import book_facts
 from qubixd.book_gpus import GpuHolders
 from qubixd.book_index import Ask as Ask
 from qubixd.book_index import Index
-from qubixd.book_log import ChangeLog
+from qubixd.book_log import ChangeLog, Stir
 from qubixd.book_record import Entry as Entry
-from qubixd.book_record import Record, number_of
+from qubixd.book_record import Fresh as Fresh
+from qubixd.book_record import Page as Page
+from qubixd.book_record import Record, Sight, number_of
 from qubixd.book_room import Room
 from qubixd.book_rules import ALIVE_MS as ALIVE_MS
 from qubixd.book_rules import HARMLESS, lives, next_look, objection, update
@@ -43,26 +44,6 @@ PLACE_BYTES: Final = 1_536
 CARD_BYTES: Final = 150
 SPARE: Final = 1_024
 _SIGHTING: Final = struct.Struct(">qB")
-
-
-@dataclass(frozen=True)
-class Page:
-    """A part of what a search found. `next` is the `after` of the following page, None behind the last."""
-
-    entries: tuple[Entry, ...]
-    values: tuple[Values, ...]
-    """Of each entry."""
-    total: int
-    next: int | None
-
-
-class Fresh(NamedTuple):
-    """An offer that was taken in: taking 10,000 of them apart again would hold everybody up."""
-
-    provider: PeerKey
-    sequence: int
-    expires_at: int
-    raw: bytes
 
 
 class OfferBook:
@@ -93,6 +74,8 @@ class OfferBook:
         self._sources = Sources()
         self._gpus = GpuHolders()
         self._fresh: set[int] = set()
+        self.stir = Stir(self.providers)
+        """Whose offer counts, does not any more, or is another one than before, for a mirror of the book."""
 
     def __len__(self) -> int:
         """Offers held, live or silent."""
@@ -177,6 +160,7 @@ class OfferBook:
                 measured[place] = steps = book_facts.steps(field, value)
                 if record.live:
                     self._index.set(record.number, field, steps)
+                    self.stir.note(record.provider)
         record.measured = (measured[0], measured[1], measured[2])
 
     def keep(self, providers: Iterable[PeerKey]) -> None:
@@ -209,6 +193,11 @@ class OfferBook:
     def signs(self) -> Iterator[tuple[PeerKey, str, UnixMs]]:
         """(provider, market, last sign of life) of every offer that was live at the last sweep."""
         return ((r.provider, r.markets[-1], UnixMs(r.seen)) for r in self._records.values() if r.live)
+
+    def sights(self, providers: Iterable[PeerKey]) -> list[Sight]:
+        """Those of their offers that were live at the last sweep."""
+        records = filter(None, map(self._known, providers))
+        return [Sight(r.provider, r.raw, UnixMs(r.seen), r.measured) for r in records if r.live]
 
     def sightings(self, now: UnixMs, providers: Iterable[PeerKey] | None = None) -> bytes:
         """As in messages.Liveness, of the live ones of those providers; None means all."""
@@ -336,6 +325,7 @@ class OfferBook:
         self._gpus.add(record.gpus, record.number)
         numbers, names = book_facts.steps_of(offer, record.measured), book_facts.names_of(offer)
         self._index.put(record.number, record.provider, numbers, names)
+        self.stir.note(record.provider)
         if not record.live:
             record.live, record.since = True, now
             self._sources.count(record, +1)
@@ -344,6 +334,7 @@ class OfferBook:
         """The offer does not count any more."""
         if record.live:
             record.live = False
+            self.stir.note(record.provider)
             self._sources.count(record, -1)
             self._index.remove(record.number)
             self._gpus.remove(record.gpus, record.number)

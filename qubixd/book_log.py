@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from protocol.units import PeerKey
+
 SPARE: Final = 1_024
 
 Current = Callable[[int], int]
@@ -78,3 +80,25 @@ class ChangeLog:
             if change != last and self._current(number) == change:
                 last = change
                 yield change, number
+
+
+class Stir:
+    """Of whom something has changed since somebody last looked, silences and forgetting included, which the
+    log does not tell of. One reader; nothing is noted before it first looks or after it left."""
+
+    def __init__(self, everybody: Callable[[], Iterable[PeerKey]]) -> None:
+        self._everybody = everybody
+        self._stirred: set[PeerKey] | None = None
+
+    def note(self, provider: PeerKey) -> None:
+        if self._stirred is not None:
+            self._stirred.add(provider)
+
+    def take(self) -> set[PeerKey]:
+        """Those since the last call; at the first one, everybody."""
+        stirred, self._stirred = self._stirred, set()
+        return set(self._everybody()) if stirred is None else stirred
+
+    def leave(self) -> None:
+        """The reader looks no more."""
+        self._stirred = None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from protocol import signing
 from protocol.messages import Offer
-from protocol.units import PeerKey
+from protocol.query import Values
+from protocol.units import PeerKey, UnixMs
 from qubixd.book_facts import Measured
 
 
@@ -38,6 +40,35 @@ class Entry:
         message = signing.opened(self.raw).message
         assert isinstance(message, Offer)
         return message
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of what a search found. `next` is the `after` of the following page, None behind the last."""
+
+    entries: tuple[Entry, ...]
+    values: tuple[Values, ...]
+    """Of each entry."""
+    total: int
+    next: int | None
+
+
+class Fresh(NamedTuple):
+    """An offer that was taken in: taking 10,000 of them apart again would hold everybody up."""
+
+    provider: PeerKey
+    sequence: int
+    expires_at: int
+    raw: bytes
+
+
+class Sight(NamedTuple):
+    """A live offer as a mirror of the book shows it."""
+
+    provider: PeerKey
+    raw: bytes
+    seen: UnixMs
+    measured: Measured
 
 
 class Record:
