@@ -18,7 +18,7 @@ import aiosqlite
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from ledger import mirror_schema
+from ledger.mirror_schema import VERSION
 from protocol.errors import MirrorUnavailable
 from web.settings import is_database, shown_url
 
@@ -57,10 +57,10 @@ async def open_mirror(url: str) -> AsyncIterator[Mirror]:
 def check_version(rows: Sequence[Row]) -> None:
     """Of VERSION_SQL's answer. MirrorUnavailable."""
     found = rows[0][0] if rows else "none"
-    if found != str(mirror_schema.VERSION):
+    if found != str(VERSION):
         raise MirrorUnavailable(
             f"the mirror was written by another version of qubix (its tables are of version {found}, this"
-            f" one reads {mirror_schema.VERSION}); run the same version of both"
+            f" one reads {VERSION}); run the same version of both"
         )
 
 

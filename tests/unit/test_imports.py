@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "qubix": {"protocol"},
     "tui": {"protocol", "qubix"},
     "qubixd": {"protocol", "ledger", "escrow_bridge"},
+    "web": {"protocol", "ledger"},
 }
 PURE = {"trio", "asyncio", "socket", "threading", "subprocess", "time", "random", "secrets", "sqlite3"}
 """Modules that would bring I/O, a clock or chance into `protocol`."""
@@ -68,7 +69,13 @@ def test_protocol_is_pure() -> None:
 def test_asyncio_and_trio_never_meet_in_one_process() -> None:
     for package in ("qubixd", "escrow_bridge"):
         assert not {path for path in modules(package) if roots(path) & {"asyncio", "aiosqlite", "textual"}}
-    assert not {path for path in modules("tui") if roots(path) & {"trio"}}
+    for package in ("tui", "web"):
+        assert not {path for path in modules(package) if roots(path) & {"trio"}}
+
+
+def test_the_web_knows_of_the_ledger_only_what_is_public() -> None:
+    known = {name for path in modules("web") for name in imports(path) if name.startswith("ledger")}
+    assert known == {"ledger.mirror_schema"}
 
 
 def test_the_client_is_of_no_event_loop() -> None:
