@@ -58,6 +58,11 @@ class Order:
         ]
         return ", ".join([*keys, "peer"])
 
+    def key(self, stands: tuple[Place, bytes]) -> tuple[tuple[tuple[bool, int], ...], bytes]:
+        """Sorts (place, peer) in the same way."""
+        place, peer = stands
+        return tuple(map(_number_key, self.columns, place)), peer
+
     def after(self, place: Place, peer: bytes) -> tuple[str, tuple[Param, ...]]:
         """The condition of all that come after `peer`, which stands (or stood) at `place`."""
         sql: str = "peer > ?"
@@ -82,6 +87,12 @@ def order_of(sort: Iterable[SortKey]) -> Order:
             name = "issued" if key.field == "age" else key.field
             columns.setdefault(name, Column(name, key.descending != (key.field == "age")))
     return Order(tuple(columns.values()))
+
+
+def _number_key(column: Column, value: int | None) -> tuple[bool, int]:
+    if value is None:
+        return True, 0
+    return False, -value if column.descending else value
 
 
 def _later(column: Column, value: int | None, rest: str, params: list[Param]) -> tuple[str, list[Param]]:

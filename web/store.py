@@ -11,7 +11,9 @@ from typing import Final
 from protocol.query import Filter, SortKey
 from web import cursors
 from web.database import Cell, Mirror, Row
-from web.filters import order_of, where_of
+from web.filters import where_of
+from web.remember import Remembered
+from web.search import OFFER_SQL, search
 from web.views import (
     Candle,
     ChangePage,
@@ -27,17 +29,15 @@ from web.views import (
     SettlementView,
     Status,
     StatView,
-    Total,
 )
 
 MAX_PAGE: Final = 500
-COUNT_UP_TO: Final = 10_000
-"""Whether there are more matters to nobody, and counting them costs everybody."""
+OVERVIEW_S: Final = 5.0
+"""So old may be what is counted over all offers: it takes as long as several searches."""
 DAYS_SHOWN: Final = 60
 MAX_CANDLES: Final = 2_000
 MAX_HOURS: Final = 24 * 366
 
-OFFER_SQL: Final = ", ".join(OfferView.__slots__)
 _CANDLE_SQL: Final = ", ".join(Candle.__slots__)
 _STAT_SQL: Final = ", ".join(StatView.__slots__)
 _SCORE_SQL: Final = ", ".join(ScoreView.__slots__)
@@ -52,11 +52,14 @@ def now_ms() -> int:
 
 
 class Store:
-    """Asks one mirror. Keeps nothing but the clock. Each call may raise MirrorUnavailable."""
+    """Asks one mirror. Each call may raise MirrorUnavailable."""
 
     def __init__(self, mirror: Mirror, clock: Callable[[], int] = now_ms) -> None:
         self._mirror = mirror
         self._clock = clock
+        self._models = Remembered[tuple[ModelView, ...]](OVERVIEW_S)
+        self._regions = Remembered[tuple[RegionView, ...]](OVERVIEW_S)
+        self._live = Remembered[Live](OVERVIEW_S)
 
     # --- the mirror ---------------------------------------------------------------------------
 
@@ -96,37 +99,10 @@ class Store:
     ) -> OfferPage:
         """Live offers that match, in order, from behind the cursor `after`. QueryInvalid for a bad cursor.
 
-        Whoever goes on from cursor to cursor sees every offer once that stays as it is meanwhile.
+        `count` asks for the total as well, which is exact up to search.COUNT_UP_TO. Whoever goes on from
+        cursor to cursor sees every offer once that stays as it is meanwhile.
         """
-        order, named = order_of(sort), _named(sort)
-        condition, params = where_of(where, self._clock())
-        wanted, asked = condition, params
-        if after:
-            place, peer = cursors.decode(after, named, len(order.columns), 32)
-            behind, of_it = order.after(place, peer)
-            wanted, asked = f"{condition} AND {behind}", params + of_it
-        # The inner question is answered by the index alone; only what is shown is read from the table.
-        rows = await self._mirror.fetch(
-            f"SELECT {OFFER_SQL} FROM offers WHERE peer IN"
-            f" (SELECT peer FROM offers WHERE live = 1 AND {wanted} ORDER BY {order.sql} LIMIT ?)"
-            f" ORDER BY {order.sql}",
-            (*asked, limit + 1),
-        )
-        found = tuple(OfferView(*row) for row in rows[:limit])
-        last = len(rows) <= limit
-        next_ = "" if last else _cursor(named, found[-1], [column.name for column in order.columns])
-        if not count:
-            return OfferPage(found, next_, None)
-        known = Total(len(found), True) if last and not after else await self._count(condition, params)
-        return OfferPage(found, next_, known)
-
-    async def _count(self, condition: str, params: Sequence[Cell]) -> Total:
-        rows = await self._mirror.fetch(
-            f"SELECT count(*) FROM (SELECT 1 FROM offers WHERE live = 1 AND {condition} LIMIT ?) AS found",
-            (*params, COUNT_UP_TO + 1),
-        )
-        number = int(rows[0][0])
-        return Total(min(number, COUNT_UP_TO), number <= COUNT_UP_TO)
+        return await search(self._mirror, where, sort, after, limit, count, self._clock())
 
     async def offer(self, peer: bytes) -> OfferView | None:
         """Live or ended within the last hour."""
@@ -173,7 +149,10 @@ class Store:
         return tuple(Candle(*row) for row in reversed(rows))
 
     async def models(self, where: Filter = Filter()) -> tuple[ModelView, ...]:  # noqa: B008 - immutable
-        """GPU classes on offer, those with most offers first."""
+        """GPU classes on offer, those with most offers first; up to OVERVIEW_S old."""
+        return await self._models.get(str(where), lambda: self._ask_models(where))
+
+    async def _ask_models(self, where: Filter) -> tuple[ModelView, ...]:
         condition, params = where_of(where, self._clock())
         rows = await self._mirror.fetch(
             "SELECT gpu, min(gpu_label), count(*), sum(gpus), sum(most_gpus), min(price), max(vram)"
@@ -183,7 +162,10 @@ class Store:
         return tuple(ModelView(gpu, label, *map(int, numbers)) for gpu, label, *numbers in rows)
 
     async def regions(self, where: Filter = Filter()) -> tuple[RegionView, ...]:  # noqa: B008 - immutable
-        """Where offers are that match, the most offers first."""
+        """Where offers are that match, the most offers first; up to OVERVIEW_S old."""
+        return await self._regions.get(str(where), lambda: self._ask_regions(where))
+
+    async def _ask_regions(self, where: Filter) -> tuple[RegionView, ...]:
         condition, params = where_of(where, self._clock())
         rows = await self._mirror.fetch(
             "SELECT region, count(*), sum(gpus), min(price) FROM offers"
@@ -195,6 +177,10 @@ class Store:
     # --- the network --------------------------------------------------------------------------
 
     async def live(self) -> Live:
+        """Up to OVERVIEW_S old."""
+        return await self._live.get("", self._ask_live)
+
+    async def _ask_live(self) -> Live:
         rows = await self._mirror.fetch(
             "SELECT count(*), coalesce(sum(most_gpus), 0), coalesce(sum(gpus), 0), count(DISTINCT gpu),"
             " coalesce(min(price), 0) FROM offers WHERE live = 1"
@@ -229,14 +215,6 @@ class Store:
         return SettlementPage(
             found, "" if last else cursors.encode("settlements", [found[-1].ended_ms], found[-1].lease_id)
         )
-
-
-def _named(sort: Sequence[SortKey]) -> str:
-    return ",".join(f"{'-' * key.descending}{key.field}" for key in sort)
-
-
-def _cursor(named: str, last: OfferView, columns: Sequence[str]) -> str:
-    return cursors.encode(named, [getattr(last, column) for column in columns], last.peer)
 
 
 def _score(row: Row) -> ScoreView:
