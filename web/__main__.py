@@ -25,6 +25,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(settings: Settings) -> None:
+    if settings.publish:
+        from web.publish import run_publisher
+
+        run_publisher(settings)
+        return
     from web.server import listen, serve, url_of
 
     with listen(settings) as listening:

@@ -33,6 +33,8 @@ STATEMENT_S: Final = 5.0
 CONNECT_S: Final = 5.0
 MAPPED_BYTES: Final = 1 << 30
 """Of the file, at most: pages are then read where the system has them, without a copy for each reader."""
+SCHEMA: Final = "qubix_mirror"
+"""Of the tables in PostgreSQL, where other programs may have others."""
 VERSION_SQL: Final = "SELECT value FROM meta WHERE key = 'schema'"
 
 
@@ -149,6 +151,7 @@ class _Postgres:
     def __init__(self, url: str) -> None:
         self._url = url
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] | None = None
+        self._opening = asyncio.Lock()
 
     async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
         try:
@@ -159,8 +162,9 @@ class _Postgres:
         except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedColumn):
             raise  # a mistake of ours
         except (psycopg.Error, PoolTimeout) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise MirrorUnavailable(
-                f"the mirror at {shown_url(self._url)} does not answer ({_first_line(error)});"
+                f"the mirror at {shown_url(self._url)} does not answer ({reason});"
                 " is the server there, and does a web process publish to it?"
             ) from error
 
@@ -169,25 +173,22 @@ class _Postgres:
             await self._pool.close()
 
     async def _open(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Row]]:
-        self._pool = AsyncConnectionPool(
-            self._url,
-            kwargs={"autocommit": True, "options": _OPTIONS, "connect_timeout": round(CONNECT_S)},
-            configure=_check,
-            min_size=1,
-            max_size=CONNECTIONS,
-            timeout=CONNECT_S,
-            open=False,
-        )
-        await self._pool.open()
-        return self._pool
+        """Tried with one connection first: of what fails in a pool one hears only that it took too long."""
+        async with self._opening:
+            if self._pool is None:
+                async with await psycopg.AsyncConnection.connect(self._url, **_HOW) as db:
+                    check_version(await (await db.execute(VERSION_SQL)).fetchall())
+                pool = AsyncConnectionPool[psycopg.AsyncConnection[Row]](
+                    self._url, kwargs=_HOW, min_size=1, max_size=CONNECTIONS, timeout=CONNECT_S, open=False
+                )
+                await pool.open()
+                self._pool = pool
+            return self._pool
 
 
-_OPTIONS: Final = f"-c default_transaction_read_only=on -c statement_timeout={round(STATEMENT_S * 1_000)}"
-
-
-async def _check(db: psycopg.AsyncConnection[Row]) -> None:
-    check_version(await (await db.execute(VERSION_SQL)).fetchall())
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+_HOW: Final[dict[str, Any]] = {
+    "autocommit": True,
+    "connect_timeout": round(CONNECT_S),
+    "options": f"-c search_path={SCHEMA} -c default_transaction_read_only=on"
+    f" -c statement_timeout={round(STATEMENT_S * 1_000)}",
+}

@@ -20,7 +20,6 @@ from typing import Any, Final
 from ledger.mirror_schema import (
     CANDLE_COLUMNS,
     DAY_COLUMNS,
-    META_KEYS,
     MIGRATIONS,
     NUMBERS,
     OFFER_COLUMNS,
@@ -165,8 +164,9 @@ def _fill(db: sqlite3.Connection, offers: int, lots: random.Random, now: int) ->
 
 def _meta(offers: int, lots: random.Random, now: int) -> Iterator[Row]:
     node, book = peer_id(hashlib.sha256(b"the node").digest()), lots.randbytes(8).hex()
-    values = (VERSION, "mainnet", 28, node, book, offers, 0, now, 34, 2, 23_456_789)
-    return zip(META_KEYS, map(str, values), strict=True)
+    known = {"schema": VERSION, "network": "mainnet", "contract_index": 28, "node": node, "book": book}
+    counted = {"change": offers, "forgotten": 0, "updated_ms": now, "peers": 34, "directories": 2}
+    return ((key, str(value)) for key, value in (known | counted | {"tick": 23_456_789}).items())
 
 
 def _measured(lots: random.Random) -> tuple[int | None, int | None]:
