@@ -41,6 +41,8 @@ LOCK: Final = 0x7175626D
 EVERY_S: Final = 1.0
 COMPARE_S: Final = 60.0
 """How often numbers of rows are compared."""
+PATIENCE_S: Final = 5.0
+"""With another publisher that may be ending."""
 AT_ONCE: Final = 5_000
 """Rows in one transaction, and keys in one comparison."""
 LONGEST_WAIT_S: Final = 30.0
@@ -81,7 +83,7 @@ async def _forever(source: str, target: str) -> None:
                     wait = EVERY_S
                     await asyncio.sleep(EVERY_S)
         except (MirrorUnavailable, psycopg.OperationalError, AlreadyRunning) as error:
-            # After a broken connection the lock may be our own for a while.
+            # After a connection broke, the server may think for minutes that we still publish.
             if first and isinstance(error, AlreadyRunning):
                 raise
             log.warning("%s; trying again in %.0f s", str(error).splitlines()[0], wait)
@@ -101,9 +103,15 @@ async def open_publisher(source: str, target: str) -> AsyncIterator[Publisher]:
 
 
 async def _take_lock(db: Target, target: str) -> None:
-    rows = await (await db.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))).fetchall()
-    if not rows[0][0]:
-        raise AlreadyRunning(f"another process publishes to {shown_url(target)} already; one is enough")
+    """A server notices only after a moment that a process is gone: one that has ended may still hold it."""
+    await db.execute(f"SET lock_timeout = {round(PATIENCE_S * 1_000)}".encode())
+    try:
+        await db.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+    except psycopg.errors.LockNotAvailable as error:
+        raise AlreadyRunning(
+            f"another process publishes to {shown_url(target)} already; one is enough"
+        ) from error
+    await db.execute("SET lock_timeout = 0")
 
 
 class Publisher:

@@ -1,0 +1,239 @@
+"""A mirror copied into a real PostgreSQL: the same answers, whatever changes and whoever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from ledger.mirror_schema import OFFER_COLUMNS
+from protocol.errors import AlreadyRunning, MirrorUnavailable
+from protocol.query import parse_filter, parse_sort
+from protocol.signing import NodeKey
+from tests.support.postgres import postgres_server as postgres_server
+from tests.support.postgres import postgres_url as postgres_url
+from tests.support.web_mirror import filled, insert, offer_of, row_of
+from web import publish
+from web.database import SCHEMA, open_mirror
+from web.publish import TABLES, open_publisher
+from web.store import Store
+
+NOW = 1_800_000_000_000
+OFFERS = 120
+KEYS = [NodeKey(random.Random(number).randbytes(32)) for number in range(20)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return filled(tmp_path / "mirror.db", OFFERS, now_ms=NOW)
+
+
+@pytest.fixture
+def db(path: Path) -> Iterator[sqlite3.Connection]:
+    """The mirror, as the node writes it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        yield db
+
+
+async def contents(url: str) -> dict[str, list[Any]]:
+    async with open_mirror(url) as mirror:
+        found = {
+            table.name: sorted(await mirror.fetch(f"SELECT {', '.join(table.columns)} FROM {table.name}"))
+            for table in TABLES
+        }
+        return found | {"meta": sorted(await mirror.fetch("SELECT key, value FROM meta"))}
+
+
+async def answers(url: str) -> list[object]:
+    """What a web process shows from there."""
+    async with open_mirror(url) as mirror:
+        store = Store(mirror, lambda: NOW)
+        first = await store.offers(
+            parse_filter("vram>=12 internet=yes"), parse_sort("-score,price"), count=True
+        )
+        peer = first.offers[0].peer
+        return [
+            first,
+            await store.offers(parse_filter("region=eu-west"), parse_sort("price"), limit=7),
+            await store.status(),
+            await store.live(),
+            await store.models(),
+            await store.regions(parse_filter("gpu=RTX_4090")),
+            await store.provider(peer),
+            await store.candles("gpu", b"4090", 3_600_000, 0),
+            await store.stats(0, 48),
+            await store.settlements(limit=20),
+            await store.changes(OFFERS - 10),
+        ]
+
+
+def change(db: sqlite3.Connection, number: int, statements: Sequence[tuple[str, Sequence[Any]]] = ()) -> None:
+    """One transaction of the node: a new offer and what else is said."""
+    key = KEYS[number % len(KEYS)]
+    offer = offer_of(number, random.Random(number), NOW)
+    newest = OFFERS + number
+    db.execute("BEGIN")
+    insert(db, "offers", OFFER_COLUMNS, [row_of(offer, key, newest, now_ms=NOW)])
+    for statement, values in statements:
+        db.execute(statement, values)
+    db.execute("UPDATE meta SET value = ? WHERE key = 'change'", (str(newest),))
+    db.execute("COMMIT")
+
+
+def test_the_copy_answers_as_the_mirror_does(path: Path, postgres_url: str) -> None:
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+        assert await contents(postgres_url) == await contents(str(path))
+        assert await answers(postgres_url) == await answers(str(path))
+
+    asyncio.run(play())
+
+
+def test_changes_and_deletions_follow(path: Path, db: sqlite3.Connection, postgres_url: str) -> None:
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+            gone = [row[0] for row in db.execute("SELECT peer FROM offers WHERE live = 0")]
+            assert gone
+            change(
+                db, 1,
+                [
+                    ("DELETE FROM offers WHERE live = 0", ()),
+                    ("DELETE FROM days WHERE day < (SELECT max(day) - 5 FROM days)", ()),
+                    ("DELETE FROM candles WHERE kind = 'provider'", ()),
+                    ("UPDATE stats SET offers = 7, change = ? WHERE hour = (SELECT max(hour) FROM stats)",
+                     (OFFERS + 1,)),
+                    ("UPDATE meta SET value = ? WHERE key = 'forgotten'", (str(OFFERS),)),
+                ],
+            )  # fmt: skip
+            await publisher.round()
+            assert await contents(postgres_url) != await contents(str(path))  # it had read up to `forgotten`
+            change(db, 2, [("UPDATE meta SET value = ? WHERE key = 'forgotten'", (str(OFFERS + 2),))])
+            await publisher.round()
+        assert await contents(postgres_url) == await contents(str(path))
+
+    asyncio.run(play())
+
+
+def test_a_second_publisher_is_refused(
+    path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url):
+            with monkeypatch.context() as patch, pytest.raises(AlreadyRunning, match="publishes to"):
+                patch.setattr(publish, "PATIENCE_S", 0.05)
+                async with open_publisher(str(path), postgres_url):
+                    pass
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+
+    asyncio.run(play())
+
+
+def test_another_mirror_begins_anew(path: Path, tmp_path: Path, postgres_url: str) -> None:
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+        other = filled(tmp_path / "other.db", 30, seed=2, now_ms=NOW)
+        async with open_publisher(str(other), postgres_url) as publisher:
+            await publisher.round()
+        assert await contents(postgres_url) == await contents(str(other))
+        with closing(sqlite3.connect(other)) as db, db:
+            db.execute("UPDATE meta SET value = 'fresh' WHERE key = 'book'")
+        async with open_publisher(str(path), postgres_url) as publisher:
+            other.replace(path)
+            with pytest.raises(MirrorUnavailable, match="anew"):
+                await publisher.round()
+
+    asyncio.run(play())
+
+
+def test_what_others_keep_there_is_left_alone(path: Path, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute("CREATE TABLE offers (mine text)")
+        other.execute("INSERT INTO offers VALUES ('still here')")
+
+        async def play() -> None:
+            async with open_publisher(str(path), postgres_url) as publisher:
+                await publisher.round()
+
+        asyncio.run(play())
+        assert other.execute("SELECT mine FROM offers").fetchall() == [("still here",)]
+
+
+def test_nothing_is_lost_when_a_publisher_is_killed(
+    path: Path, db: sqlite3.Connection, postgres_url: str
+) -> None:
+    """While it copies, again and again, and the mirror goes on changing."""
+    command = [sys.executable, "-m", "web", "--mirror", str(path), "--publish", postgres_url]
+    for number in range(1, 4):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert any("publishing to postgresql:///test_" in line for line in process.stderr)
+            change(db, number)
+            process.kill()
+
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+        assert await contents(postgres_url) == await contents(str(path))
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_batches_of_any_size_bring_everything(
+    path: Path, postgres_url: str, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "AT_ONCE", batch)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM days WHERE day % 20 > 0")
+        db.execute("DELETE FROM candles WHERE start_ms % 3 > 0 OR kind = 'provider'")
+        db.execute("DELETE FROM stats WHERE hour % 20 > 0")
+
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+            with closing(sqlite3.connect(path)) as db, db:
+                db.execute("DELETE FROM offers WHERE change % 3 = 0")
+                db.execute("UPDATE meta SET value = '1000' WHERE key = 'forgotten'")
+            await publisher.round()
+        assert await contents(postgres_url) == await contents(str(path))
+
+    asyncio.run(play())
+
+
+def test_a_database_without_a_mirror_says_so(postgres_url: str) -> None:
+    async def play(sentence: str) -> None:
+        async with open_mirror(postgres_url) as mirror:
+            with pytest.raises(MirrorUnavailable, match=sentence):
+                await Store(mirror).status()
+
+    asyncio.run(play("does not answer"))
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {SCHEMA}".encode())
+        db.execute(f"CREATE TABLE {SCHEMA}.meta AS SELECT 'schema' AS key, '99' AS value".encode())
+    asyncio.run(play("another version"))
+
+
+def test_readers_cannot_write(path: Path, postgres_url: str) -> None:
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+        for url in (str(path), postgres_url):
+            async with open_mirror(url) as mirror:
+                with pytest.raises(MirrorUnavailable, match=r"read-?only"):
+                    await mirror.fetch("DELETE FROM offers")
+
+    asyncio.run(play())
