@@ -48,7 +48,7 @@ STAT_COLUMNS: Final = (
 )  # fmt: skip
 META_KEYS: Final = (
     "schema", "network", "contract_index", "node", "book", "change", "forgotten", "updated_ms", "peers",
-    "directories", "tick",
+    "directories", "tick", "arrived",
 )  # fmt: skip
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
@@ -58,6 +58,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # book: of another one change numbers mean something else. change: the newest. forgotten: who has
         # read no further than this may have missed that an offer ended, and begins anew. updated_ms: when
         # the mirror was last complete. peers, directories: it has now. tick: the newest of the chain.
+        # arrived: for itself, how far it has read the ledger's receipts.
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
         # change: rises with every change of a row, so that a reader goes on from where it was; an offer has
         # one of its own, other rows that were written together share one. live = 0: it has ended

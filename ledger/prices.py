@@ -138,3 +138,20 @@ async def gpus(store: Store, since_ms: int) -> tuple[str, ...]:
     sql = "SELECT DISTINCT subject FROM prices WHERE kind = 'gpu' AND start_ms + span_ms > ? ORDER BY subject"
     rows = await store.read(lambda db: db.execute(sql, (since_ms,)).fetchall())
     return tuple(subject.decode() for (subject,) in rows)
+
+
+async def page(store: Store, span_ms: int, after: tuple[int, str, bytes], limit: int) -> tuple[PriceRow, ...]:
+    """Rows of spans of that length behind (start_ms, kind, subject), in this order."""
+    sql = (
+        f"SELECT {_COLUMNS} FROM prices WHERE span_ms = ? AND (start_ms, kind, subject) > (?, ?, ?)"
+        " ORDER BY start_ms, kind, subject LIMIT ?"
+    )
+    rows = await store.read(lambda db: db.execute(sql, (span_ms, *after, limit)).fetchall())
+    return tuple(PriceRow(*row) for row in rows)
+
+
+async def oldest(store: Store, kind: Kind, span_ms: int) -> int | None:
+    """When the oldest span of that length begins; None without one."""
+    sql = "SELECT min(start_ms) FROM prices WHERE kind = ? AND span_ms = ?"
+    (start,) = await store.read(lambda db: db.execute(sql, (kind, span_ms)).fetchone())
+    return None if start is None else int(start)

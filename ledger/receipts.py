@@ -30,6 +30,7 @@ _COLUMNS: Final = (
     "lease_id, provider, record, failed, cumulative, ended_ms, source, at_ms, proof, paid, opened_ms,"
     " checked_ms"
 )
+_AT_MS: Final = _COLUMNS.split(", ").index("at_ms")
 _DROP_SETTLEMENTS: Final = (
     "DELETE FROM settlements WHERE (lease_id, provider) IN (SELECT s.lease_id, s.provider FROM settlements s"
     " LEFT JOIN receipts r ON r.lease_id = s.lease_id AND r.provider = s.provider WHERE s.source <> ?"
@@ -161,11 +162,8 @@ async def of_provider(
 ) -> tuple[tuple[ReceiptRow, bytes], ...]:
     """Receipts about a provider, each with its settlement's record, b"" without one. Half of the limit is
     for complaints: own ones first, then what the chain bears out, then the newest."""
-    columns = ", ".join(f"r.{name}" for name in _COLUMNS.split(", "))
-    sql = (
-        f"SELECT {columns}, coalesce(s.record, x'') FROM receipts r LEFT JOIN settlements s"
-        " ON s.lease_id = r.lease_id AND s.provider = r.provider"
-        " WHERE r.provider = ? AND r.failed = ? ORDER BY r.source <> ?, CASE r.proof"
+    sql = _both(
+        "r.provider = ? AND r.failed = ? ORDER BY r.source <> ?, CASE r.proof"
         " WHEN 'ticket' THEN 0 WHEN 'seen' THEN 1 WHEN 'claimed' THEN 2 ELSE 3 END,"
         " r.ended_ms DESC, r.lease_id LIMIT ?"
     )
@@ -182,15 +180,47 @@ async def unchecked(
 ) -> tuple[tuple[ReceiptRow, bytes], ...]:
     """Receipts that came before then and were never looked up, the newest first: their ticks can still be
     read. With their settlements' records, b"" without one."""
-    columns = ", ".join(f"r.{name}" for name in _COLUMNS.split(", "))
-    sql = (
-        f"SELECT {columns}, coalesce(s.record, x'') FROM receipts r LEFT JOIN settlements s"
-        " ON s.lease_id = r.lease_id AND s.provider = r.provider WHERE r.proof = ? AND r.at_ms < ?"
-        " AND r.checked_ms = 0 AND r.source <> ? ORDER BY r.at_ms DESC LIMIT ?"
+    sql = _both(
+        "r.proof = ? AND r.at_ms < ? AND r.checked_ms = 0 AND r.source <> ? ORDER BY r.at_ms DESC LIMIT ?"
     )
     values = (UNCHECKED, before_ms, own, limit)
     rows = await store.read(lambda db: db.execute(sql, values).fetchall())
     return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in rows)
+
+
+async def arrived(store: Store, after: tuple[int, bytes], limit: int) -> tuple[tuple[ReceiptRow, bytes], ...]:
+    """Receipts that came behind (at_ms, lease id), in this order, but refuted ones, and their settlements'
+    records, b"" without one."""
+    of = "r.proof = ? AND (r.at_ms, r.lease_id) > (?, ?) ORDER BY r.at_ms, r.lease_id LIMIT ?"
+
+    def look(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+        proofs = ("ticket", "seen", UNCHECKED)
+        found = [row for proof in proofs for row in db.execute(_both(of), (proof, *after, limit)).fetchall()]
+        return sorted(found, key=lambda row: (row[_AT_MS], row[0]))[:limit]
+
+    return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in await store.read(look))
+
+
+async def of_leases(store: Store, lease_ids: Sequence[bytes]) -> tuple[tuple[ReceiptRow, bytes], ...]:
+    """The same of these leases."""
+    sql = _both(f"r.lease_id IN ({', '.join('?' * len(lease_ids))})")
+    rows = await store.read(lambda db: db.execute(sql, tuple(lease_ids)).fetchall())
+    return tuple((ReceiptRow(*row[:-1]), row[-1]) for row in rows)
+
+
+async def rated(store: Store, limit: int) -> tuple[bytes, ...]:
+    """Providers of whom there are receipts."""
+    sql = "SELECT DISTINCT provider FROM receipts ORDER BY provider LIMIT ?"
+    rows = await store.read(lambda db: db.execute(sql, (limit,)).fetchall())
+    return tuple(provider for (provider,) in rows)
+
+
+def _both(of: str) -> str:
+    columns = ", ".join(f"r.{name}" for name in _COLUMNS.split(", "))
+    return (
+        f"SELECT {columns}, coalesce(s.record, x'') FROM receipts r LEFT JOIN settlements s"
+        f" ON s.lease_id = r.lease_id AND s.provider = r.provider WHERE {of}"
+    )
 
 
 async def confirm(store: Store, rows: Sequence[ReceiptRow]) -> None:

@@ -102,6 +102,10 @@ class Config:
     """Send this wallet's transactions one after the other, for networks that keep only the newest."""
     directory: bool = False
     """Keep a book for others and take their heartbeats."""
+    mirror: bool = False
+    """Keep a copy of the market that everybody on this machine may read, as directories do."""
+    mirror_dir: str = ""
+    """Where that copy lies; empty: in the data directory, which only its owner can enter."""
     use_directory: tuple[str, ...] = ()
     """Addresses of directories to turn to before all others."""
     markets: tuple[str, ...] = ()
@@ -248,6 +252,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--directory", action="store_true", default=None, help="keep a book of offers for others, too"
     )
+    p.add_argument(
+        "--mirror", action="store_true", default=None, help="copy the market for web pages, as directories do"
+    )
+    text = "where that copy lies, for users who may not enter the data directory"
+    p.add_argument("--mirror-dir", metavar="DIR", help=text)
     p.add_argument(
         "--use-directory", metavar="MULTIADDR", action="append", help="a directory to prefer to all others"
     )

@@ -16,6 +16,7 @@ import trio
 
 from protocol import control, control_wallet, jobspec, messages
 from protocol.control_market import OfferAnswer, OfferArgs
+from protocol.control_mirror import MirrorArgs, MirrorView
 from protocol.control_relay import RentRelayArgs
 from protocol.errors import (
     ConfigInvalid,
@@ -226,6 +227,12 @@ async def history(node: Node, args: control_wallet.HistoryArgs, emit: Emit) -> c
     return await wallet_desk.history(node, args)
 
 
+async def mirror(node: Node, args: MirrorArgs, emit: Emit) -> MirrorView:
+    if args.on is not None:
+        await node.mirror.switch(on=args.on)
+    return await node.mirror.view()
+
+
 async def shutdown(node: Node, args: control.ShutdownArgs, emit: Emit) -> control.Done:
     node.stop_soon()
     return control.Done()
@@ -241,6 +248,7 @@ VERBS: Final[dict[str, Verb]] = {
     "network": network_desk.network,
     "market": market_desk.market,
     "prices": prices_desk.prices,
+    "mirror": mirror,
     "why": market_desk.why,
     "score": market_desk.score,
     "deny": market_desk.deny,

@@ -31,6 +31,7 @@ from qubixd.hiring import Hiring
 from qubixd.jobfiles import JobFiles
 from qubixd.leases import Leases, decode_state
 from qubixd.metering import Metering
+from qubixd.mirror import Mirror, mirror_of
 from qubixd.offers import OfferService
 from qubixd.parts import Parts
 from qubixd.payments import Payments
@@ -77,6 +78,7 @@ class Node:
     proving: Proving
     office: RelayOffice
     connections: Connections
+    mirror: Mirror
     tunnels: LocalTunnels
     """Those of this machine's front ends."""
     stop_soon: Callable[[], None] = field(compare=False)
@@ -211,6 +213,7 @@ async def run_node(
             proving,
             office,
             Connections.build(parts, leases, files, reservations, addresses_of),
+            mirror_of(config, parts, discovery, trust.receipts, watchers),
             LocalTunnels(),
             stop_soon=asked_to_stop.set,
         )
@@ -286,6 +289,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
         nursery.start_soon(node.provider.run)
     elif node.office.relay is not None:
         nursery.start_soon(node.provider.watch_balance)
+    await nursery.start(node.mirror.run)
     nursery.start_soon(prices.run, node.offers, node.parts.store, node.parts.now_ms)
     nursery.start_soon(Leftovers(node.files, node.parts.store, node.parts.runner, node.parts.now_ms).run)
 

@@ -299,6 +299,10 @@ class Receipts:
         known = self._scores.get(provider)
         return known.result if known else None
 
+    def counted(self, provider: PeerKey) -> Counters | None:
+        """What the contract counted for it when it was last asked."""
+        return self._counters.get(provider, (0, None))[1]
+
     async def scores(self, providers: Sequence[PeerKey]) -> dict[PeerKey, Score]:
         """The scores of some providers, from what is known here and can be heard in a few seconds."""
         now, wanted = self._now_ms(), list(dict.fromkeys(providers))
@@ -337,8 +341,7 @@ class Receipts:
         return score_from(self._file(provider, ()), self._offer(provider), leases)
 
     def _file(self, provider: PeerKey, leases: tuple[LeaseEntry, ...]) -> EvidenceFile:
-        raw = self._offer_of(provider)
-        _, counters = self._counters.get(provider, (0, None))
+        raw, counters = self._offer_of(provider), self.counted(provider)
         return EvidenceFile(
             format=FORMAT,
             provider=provider.hex(),
