@@ -17,7 +17,7 @@ from ledger.schema import Schema
 from ledger.store import Store
 
 SCHEMA: Final = Schema(APPLICATION_ID, MIGRATIONS, public=True)
-ROWS_AT_ONCE: Final = 500
+ROWS_AT_ONCE: Final = 2_000
 """In one transaction: readers wait for none, but other writers do."""
 HOUR_MS: Final = 3_600_000
 KEEP_ENDED_MS: Final = HOUR_MS

@@ -133,12 +133,8 @@ _TYPES: Final = (
     (" TEXT", ' TEXT COLLATE "C"'),  # compared byte by byte, as SQLite does
 )
 _COVERING: Final = "CREATE INDEX offers_by_price "
-_INSTEAD: Final = (
-    # A row of an index has at most 2,704 bytes there, and a name may be long.
-    "CREATE INDEX offers_by_price ON offers (live, price, peer)",
-    # Records go into a table beside, so that a search reads past none.
-    "ALTER TABLE offers SET (toast_tuple_target = 256)",
-)
+_INSTEAD: Final = "CREATE INDEX offers_by_price ON offers (live, price, peer)"
+"""A row of an index has at most 2,704 bytes there, and a name may be long."""
 
 
 def for_postgresql() -> tuple[str, ...]:
@@ -146,7 +142,7 @@ def for_postgresql() -> tuple[str, ...]:
     statements: list[str] = []
     for statement in (one for migration in MIGRATIONS for one in migration):
         if statement.startswith(_COVERING):
-            statements.extend(_INSTEAD)
+            statements.append(_INSTEAD)
         elif not statement.startswith("PRAGMA"):
             statements.append(_translated(statement))
     return tuple(statements)

@@ -26,6 +26,11 @@ BUSY_TIMEOUT_S: Final = 5.0
 """How long to wait for another program (a backup, a shell) that holds the file's write lock."""
 
 
+PUBLIC_CACHE_KIB: Final = 32 * 1_024
+PUBLIC_LOG_PAGES: Final = 8_000
+"""Of 4 KiB, before they are put into the file itself."""
+
+
 class RunSync(Protocol):
     """Runs a blocking function to its end and returns what it returned; must not overlap calls."""
 
@@ -148,6 +153,10 @@ def _prepare(db: sqlite3.Connection, where: str, schema: Schema) -> None:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'NORMAL' if schema.public else 'FULL'}")
+        if schema.public:  # much of it is written at once, in no order
+            db.execute(f"PRAGMA cache_size = -{PUBLIC_CACHE_KIB}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {PUBLIC_LOG_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit = {PUBLIC_LOG_PAGES * 4_096}")
         db.execute("PRAGMA foreign_keys = ON")
         migrate(db, where, schema)
     except BaseException:

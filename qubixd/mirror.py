@@ -83,6 +83,11 @@ class Mirror:
             with trio.CancelScope() as self._scope:
                 await self._keep_up()
 
+    @property
+    def complete(self) -> bool:
+        """It has held all of the book since it was switched on."""
+        return self._updated_ms > 0
+
     async def switch(self, *, on: bool) -> None:
         """For now and after a restart. ConfigInvalid if the daemon was started to mirror anyway."""
         if self._always and not on:
@@ -206,7 +211,8 @@ def mirror_of(
 
 
 def _batches(providers: Collection[PeerKey]) -> Iterator[list[PeerKey]]:
-    left = iter(providers)
+    """In the order of their keys: neighbours in the file are written together."""
+    left = iter(sorted(providers))
     while some := list(islice(left, ROWS_AT_ONCE)):
         yield some
 
