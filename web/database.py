@@ -7,8 +7,10 @@ so that a web process may start before the node that mirrors, and find a mirror 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,6 +32,8 @@ CONNECTIONS: Final = 4
 """Readers of one process. Each of SQLite's has a thread, which works beside the event loop."""
 STATEMENT_S: Final = 5.0
 """What takes longer is given up: nothing that we ask does, unless the machine is overwhelmed."""
+STEPS: Final = 500_000
+"""Of SQLite's machine, some milliseconds of work. To ask more often would let it wait for Python's lock."""
 CONNECT_S: Final = 5.0
 MAPPED_BYTES: Final = 1 << 30
 """Of the file, at most: pages are then read where the system has them, without a copy for each reader."""
@@ -69,39 +73,57 @@ def check_version(rows: Sequence[Row]) -> None:
 # --- SQLite ---------------------------------------------------------------------------------------
 
 
+class _Reader:
+    """A connection, the inode it was opened at, and when it stops what it is at. (`interrupt` would not do:
+    it does nothing to a statement that is about to begin.)"""
+
+    def __init__(self, inode: int, db: aiosqlite.Connection) -> None:
+        self.inode = inode
+        self.db = db
+        self.until = math.inf
+
+    def is_late(self) -> bool:
+        """Asked by SQLite in the connection's thread, every STEPS of its work."""
+        return time.monotonic() > self.until
+
+
 class _Sqlite:
-    """A few connections, each with the inode that it was opened at: a mirror may be replaced by another."""
+    """A few readers. A mirror may be replaced by another: then they are opened again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._idle: list[tuple[int, aiosqlite.Connection]] = []
+        self._idle: list[_Reader] = []
         self._room = asyncio.Semaphore(CONNECTIONS)
 
     async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
         async with self._room:
-            inode, db = await self._take()
+            reader = await self._take()
+            reader.until = time.monotonic() + STATEMENT_S
             try:
-                async with asyncio.timeout(STATEMENT_S):
-                    rows = await db.execute_fetchall(sql, params)
-            except BaseException as error:
-                await _abandon(db)
+                rows = await reader.db.execute_fetchall(sql, params)
+            except sqlite3.DatabaseError as error:
+                await reader.db.close()
                 _raise_readable(error, self._path)
                 raise
-            self._idle.append((inode, db))
+            except BaseException:  # nobody waits for the answer any more
+                reader.until = -math.inf
+                await asyncio.shield(reader.db.close())
+                raise
+            self._idle.append(reader)
             return [tuple(row) for row in rows]
 
     async def close(self) -> None:
         while self._idle:
-            await self._idle.pop()[1].close()
+            await self._idle.pop().db.close()
 
-    async def _take(self) -> tuple[int, aiosqlite.Connection]:
+    async def _take(self) -> _Reader:
         inode = self._inode()
         while self._idle:
-            opened, db = self._idle.pop()
-            if opened == inode:
-                return inode, db
-            await db.close()
-        return inode, await self._connect()
+            reader = self._idle.pop()
+            if reader.inode == inode:
+                return reader
+            await reader.db.close()
+        return await self._open(inode)
 
     def _inode(self) -> int:
         try:
@@ -111,37 +133,35 @@ class _Sqlite:
                 f"there is no mirror at {self._path} ({error.strerror}); start the node with --mirror"
             ) from error
 
-    async def _connect(self) -> aiosqlite.Connection:
+    async def _open(self, inode: int) -> _Reader:
         try:
             db = await aiosqlite.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)
             try:
                 await db.execute_fetchall(f"PRAGMA mmap_size = {MAPPED_BYTES}")
                 check_version([tuple(row) for row in await db.execute_fetchall(VERSION_SQL)])
+                reader = _Reader(inode, db)
+                await db.set_progress_handler(reader.is_late, STEPS)
             except BaseException:
-                await db.close()
+                await asyncio.shield(db.close())
                 raise
         except sqlite3.Error as error:
-            _raise_readable(error, self._path)
-            raise
-        return db
+            raise _unreadable(self._path, error) from error
+        return reader
 
 
-async def _abandon(db: aiosqlite.Connection) -> None:
-    """Whatever it is at ends now, and its thread with it."""
-    await db.interrupt()
-    await asyncio.shield(db.close())
-
-
-def _raise_readable(error: BaseException, path: Path) -> None:
-    if isinstance(error, TimeoutError):
+def _raise_readable(error: sqlite3.DatabaseError, path: Path) -> None:
+    """Mistakes in our own SQL pass through."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_INTERRUPT:
         raise MirrorUnavailable(f"the mirror took longer than {STATEMENT_S:.0f} s; try again") from error
-    if isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", None) not in (
-        sqlite3.SQLITE_ERROR,  # a mistake in our own SQL passes through
-        sqlite3.SQLITE_MISUSE,
-    ):
-        raise MirrorUnavailable(
-            f"the mirror at {path} cannot be read ({error}); does the node that writes it run?"
-        ) from error
+    if code not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> MirrorUnavailable:
+    return MirrorUnavailable(
+        f"the mirror at {path} cannot be read ({error}); does the node that writes it run?"
+    )
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------

@@ -207,7 +207,7 @@ def _candles(peers: Sequence[bytes], lots: random.Random, now: int) -> Iterator[
     for kind, subject, price in subjects:
         for span, spans in ((HOUR_MS, 24 * 14), (DAY_MS, 90)):
             close = price
-            for start in range((now // span - spans + 1) * span, now, span):
+            for start in range((now // span - spans + 1) * span, now + 1, span):
                 opened, close = close, max(1, round(close * lots.uniform(0.97, 1.03)))
                 high, low = round(max(opened, close) * 1.01), round(min(opened, close) * 0.99)
                 of_all = (round(low * 0.8), lots.randrange(10, 200), lots.randrange(10, 400))

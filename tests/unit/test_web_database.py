@@ -1,0 +1,113 @@
+"""The mirror's file as the web reads it: absent, foreign, replaced, slow, written to all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Coroutine
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.errors import MirrorUnavailable
+from tests.support.web_mirror import filled
+from web import database
+from web.database import CONNECTIONS, Mirror, open_mirror
+
+ENDLESS = "WITH RECURSIVE every(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM every) SELECT max(n) FROM every"
+BOOK = "SELECT value FROM meta WHERE key = 'book'"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return filled(tmp_path / "mirror.db", 20)
+
+
+def run(play: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(play)
+
+
+async def refused(mirror: Mirror, sentence: str, sql: str = BOOK) -> None:
+    with pytest.raises(MirrorUnavailable, match=sentence):
+        await mirror.fetch(sql)
+
+
+def test_it_waits_for_a_mirror_and_follows_another_in_its_place(path: Path, tmp_path: Path) -> None:
+    async def play() -> None:
+        there = tmp_path / "there.db"
+        async with open_mirror(str(there)) as mirror:
+            await refused(mirror, "there is no mirror at .*--mirror")
+            path.rename(there)
+            first = await mirror.fetch(BOOK)
+            filled(tmp_path / "other.db", 5, seed=2).replace(there)
+            assert await mirror.fetch(BOOK) != first
+
+    run(play())
+
+
+def test_files_that_are_no_mirror(tmp_path: Path, path: Path) -> None:
+    async def play() -> None:
+        (tmp_path / "text").write_text("hello " * 1_000)
+        (tmp_path / "empty").touch()
+        for name, sentence in (("text", "not a database"), ("empty", "no such table")):
+            async with open_mirror(str(tmp_path / name)) as mirror:
+                await refused(mirror, sentence)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
+        async with open_mirror(str(path)) as mirror:
+            await refused(mirror, "another version of qubix")
+
+    run(play())
+
+
+def test_what_takes_too_long_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        monkeypatch.setattr(database, "STATEMENT_S", 0.05)
+        async with open_mirror(str(path)) as mirror:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(2 * CONNECTIONS):
+                    group.create_task(refused(mirror, "took longer", ENDLESS))
+            monkeypatch.setattr(database, "STATEMENT_S", 5.0)
+            assert await mirror.fetch(BOOK)
+
+    run(play())
+
+
+def test_who_goes_away_leaves_no_work_behind(path: Path) -> None:
+    async def play() -> None:
+        async with open_mirror(str(path)) as mirror:
+            asked = [asyncio.ensure_future(mirror.fetch(ENDLESS)) for _ in range(CONNECTIONS)]
+            await asyncio.wait(asked, timeout=0.05)
+            for task in asked:
+                task.cancel()
+            assert await mirror.fetch(BOOK)
+
+    run(play())
+
+
+def test_readers_see_commits_while_a_node_writes(path: Path) -> None:
+    async def play() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            async with open_mirror(str(path)) as mirror:
+                for number in range(5):
+                    db.execute("BEGIN IMMEDIATE")
+                    db.execute("UPDATE meta SET value = ? WHERE key = 'book'", (str(number),))
+                    assert await mirror.fetch(BOOK) != [(str(number),)]
+                    db.execute("COMMIT")
+                    assert await mirror.fetch(BOOK) == [(str(number),)]
+                with pytest.raises(MirrorUnavailable, match="readonly"):
+                    await mirror.fetch("DELETE FROM offers")
+
+    run(play())
+
+
+def test_a_mistake_in_our_own_sql_is_no_missing_mirror(path: Path) -> None:
+    async def play() -> None:
+        async with open_mirror(str(path)) as mirror:
+            with pytest.raises(sqlite3.OperationalError, match="no such column"):
+                await mirror.fetch("SELECT absent FROM offers")
+
+    run(play())

@@ -1,0 +1,46 @@
+"""Arguments and environment of the web."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.errors import ConfigInvalid
+from web.settings import Settings, read, shown_url
+
+SECRET = "postgresql://reader:hunter2@db.example:5432/market?password=hunter3"
+
+
+def test_flags_beat_the_environment_which_beats_what_is_built_in() -> None:
+    environment = {
+        "QUBIX_WEB_MIRROR": "/data/mirror.db",
+        "QUBIX_WEB_PORT": "9",
+        "QUBIX_WEB_BEHIND_PROXY": "yes",
+    }
+    found = read(["--port", "7", "--workers", "3"], environment)
+    assert found == Settings(mirror="/data/mirror.db", port=7, workers=3, behind_proxy=True)
+    assert read(["--mirror", SECRET], {}) == Settings(mirror=SECRET)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "which mirror"),
+        (["--mirror", "m", "--port", "65536"], "port is a number from 0 to 65535"),
+        (["--mirror", "m", "--port", "²"], "port is a number"),
+        (["--mirror", "m", "--workers", "0"], "workers is a number from 1"),
+        (["--mirror", "m", "--publish", "other.db"], "--publish takes"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigInvalid, match=sentence):
+        read(arguments, {})
+
+
+def test_a_switch_in_the_environment_is_yes_or_no() -> None:
+    with pytest.raises(ConfigInvalid, match="QUBIX_WEB_METRICS is yes or no"):
+        read(["--mirror", "m"], {"QUBIX_WEB_METRICS": "1"})
+
+
+def test_passwords_are_not_shown() -> None:
+    assert shown_url(SECRET) == "postgresql://db.example:5432/market"
+    assert "hunter" not in repr(Settings(mirror=SECRET, publish=SECRET))
