@@ -30,6 +30,7 @@ from qubixd.mirror_rows import offer_row, seen_of
 from qubixd.mirror_turns import Turns
 from qubixd.parts import Parts
 from qubixd.receipts import Receipts
+from qubixd.threads import in_turn
 from qubixd.watch import Watchers
 from qubixd.wire_libp2p import peer_id_of
 
@@ -56,10 +57,10 @@ class Mirror:
         facts: Callable[[], Mapping[str, str]],
         want: Callable[[], None],
         beside: Callable[[Store], Awaitable[None]],
+        run_sync: RunSync,
         *,
         always: bool = False,
         usually: bool = False,
-        run_sync: RunSync | None = None,
     ) -> None:
         """`store`: the node's ledger. `whose`: as mirror.begin has it; `facts`: what else `meta` says now.
         `want` keeps the book reading; `beside` writes what is not offers, until cancelled."""
@@ -205,6 +206,7 @@ def mirror_of(
         facts,
         discovery.offers.want,
         beside,
+        in_turn(parts.in_thread),
         always=config.mirror,
         usually=config.directory,
     )

@@ -21,3 +21,14 @@ def in_threads() -> RunSync:
         return await trio.to_thread.run_sync(fn, limiter=limiter)
 
     return run
+
+
+def in_turn(run: RunSync) -> RunSync:
+    """The same threads, one call at a time."""
+    one = trio.Lock()
+
+    async def go(fn: Callable[[], T]) -> T:
+        async with one:
+            return await run(fn)
+
+    return go

@@ -35,7 +35,7 @@ def mirror_at(
     ledger: Store,
     *,
     beside: Callable[[Store], Awaitable[None]] = nothing,
-    run_sync: RunSync | None = inline,
+    run_sync: RunSync = inline,
     always: bool = True,
 ) -> Mirror:
     facts = {"peers": "3", "directories": "2", "tick": "77"}
@@ -48,8 +48,8 @@ def mirror_at(
         lambda: facts,
         lambda: None,
         beside,
+        run_sync,
         always=always,
-        run_sync=run_sync,
     )
 
 
