@@ -15,6 +15,8 @@ from web.settings import Settings
 
 GRACE_S: Final = 5
 """For requests under way when a process ends; live streams have no end of their own."""
+STARTED_S: Final = 60
+"""A worker that has not answered its parent for so long is replaced; on a busy machine it starts slowly."""
 BACKLOG: Final = 2_048
 KEEP_ALIVE_S: Final = 15
 LONGEST_HEAD: Final = 16_384
@@ -48,6 +50,7 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         access_log=False,
         log_level="warning",
         backlog=BACKLOG,
+        timeout_worker_healthcheck=STARTED_S,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=LONGEST_HEAD,
