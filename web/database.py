@@ -14,15 +14,16 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiosqlite
-import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from ledger.mirror_schema import VERSION
 from protocol.errors import MirrorUnavailable
-from web.settings import is_database, shown_url
+from web.settings import is_database
+
+if TYPE_CHECKING:
+    from web.postgres import Postgres
 
 Cell = int | float | str | bytes | None
 Row = tuple[Any, ...]
@@ -34,11 +35,8 @@ STATEMENT_S: Final = 5.0
 """What takes longer is given up: nothing that we ask does, unless the machine is overwhelmed."""
 STEPS: Final = 500_000
 """Of SQLite's machine, some milliseconds of work. To ask more often would let it wait for Python's lock."""
-CONNECT_S: Final = 5.0
 MAPPED_BYTES: Final = 1 << 30
 """Of the file, at most: pages are then read where the system has them, without a copy for each reader."""
-SCHEMA: Final = "qubix_mirror"
-"""Of the tables in PostgreSQL, where other programs may have others."""
 VERSION_SQL: Final = "SELECT value FROM meta WHERE key = 'schema'"
 
 
@@ -53,7 +51,13 @@ class Mirror(Protocol):
 @asynccontextmanager
 async def open_mirror(url: str) -> AsyncIterator[Mirror]:
     """`url` is a path or postgresql://... Opened at the first question, not here."""
-    mirror = _Postgres(url) if is_database(url) else _Sqlite(Path(url))
+    mirror: _Sqlite | Postgres
+    if is_database(url):
+        from web.postgres import Postgres  # its driver takes a third of a second, and most need none
+
+        mirror = Postgres(url)
+    else:
+        mirror = _Sqlite(Path(url))
     try:
         yield mirror
     finally:
@@ -68,9 +72,6 @@ def check_version(rows: Sequence[Row]) -> None:
             f"the mirror was written by another version of qubix (its tables are of version {found}, this"
             f" one reads {VERSION}); run the same version of both"
         )
-
-
-# --- SQLite ---------------------------------------------------------------------------------------
 
 
 class _Reader:
@@ -162,53 +163,3 @@ def _unreadable(path: Path, error: sqlite3.Error) -> MirrorUnavailable:
     return MirrorUnavailable(
         f"the mirror at {path} cannot be read ({error}); does the node that writes it run?"
     )
-
-
-# --- PostgreSQL -----------------------------------------------------------------------------------
-
-
-class _Postgres:
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] | None = None
-        self._opening = asyncio.Lock()
-
-    async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
-        try:
-            pool = self._pool or await self._open()
-            async with pool.connection() as db:
-                cursor = await db.execute(sql.replace("?", "%s").encode(), params)
-                return await cursor.fetchall()
-        except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedColumn):
-            raise  # a mistake of ours
-        except (psycopg.Error, PoolTimeout) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise MirrorUnavailable(
-                f"the mirror at {shown_url(self._url)} does not answer ({reason});"
-                " is the server there, and does a web process publish to it?"
-            ) from error
-
-    async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.close()
-
-    async def _open(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Row]]:
-        """Tried with one connection first: of what fails in a pool one hears only that it took too long."""
-        async with self._opening:
-            if self._pool is None:
-                async with await psycopg.AsyncConnection.connect(self._url, **_HOW) as db:
-                    check_version(await (await db.execute(VERSION_SQL)).fetchall())
-                pool = AsyncConnectionPool[psycopg.AsyncConnection[Row]](
-                    self._url, kwargs=_HOW, min_size=1, max_size=CONNECTIONS, timeout=CONNECT_S, open=False
-                )
-                await pool.open()
-                self._pool = pool
-            return self._pool
-
-
-_HOW: Final[dict[str, Any]] = {
-    "autocommit": True,
-    "connect_timeout": round(CONNECT_S),
-    "options": f"-c search_path={SCHEMA} -c default_transaction_read_only=on"
-    f" -c statement_timeout={round(STATEMENT_S * 1_000)}",
-}

@@ -29,7 +29,8 @@ from ledger.mirror_schema import (
     for_postgresql,
 )
 from protocol.errors import AlreadyRunning, MirrorUnavailable
-from web.database import SCHEMA, Mirror, Row, open_mirror
+from web.database import Mirror, Row, open_mirror
+from web.postgres import SCHEMA
 from web.settings import Settings, shown_url
 
 log = logging.getLogger("qubix.web.publish")

@@ -23,7 +23,8 @@ from tests.support.postgres import postgres_server as postgres_server
 from tests.support.postgres import postgres_url as postgres_url
 from tests.support.web_mirror import filled, insert, offer_of, row_of
 from web import publish
-from web.database import SCHEMA, open_mirror
+from web.database import open_mirror
+from web.postgres import SCHEMA
 from web.publish import TABLES, open_publisher
 from web.store import Store
 

@@ -14,7 +14,8 @@ import psycopg
 from ledger.mirror_schema import OFFER_COLUMNS, for_postgresql
 from protocol.units import UnixMs
 from tests.support.web_mirror import Row, filled
-from web.database import SCHEMA, Mirror, open_mirror
+from web.database import Mirror, open_mirror
+from web.postgres import SCHEMA
 from web.store import Store
 
 T = TypeVar("T")

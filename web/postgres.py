@@ -1,0 +1,65 @@
+"""A mirror in PostgreSQL, as web/publish.py keeps one: read-only, through a few connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from protocol.errors import MirrorUnavailable
+from web.database import CONNECTIONS, STATEMENT_S, VERSION_SQL, Cell, Row, check_version
+from web.settings import shown_url
+
+SCHEMA: Final = "qubix_mirror"
+"""Of the tables in PostgreSQL, where other programs may have others."""
+CONNECT_S: Final = 5.0
+
+
+class Postgres:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] | None = None
+        self._opening = asyncio.Lock()
+
+    async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
+        try:
+            pool = self._pool or await self._open()
+            async with pool.connection() as db:
+                cursor = await db.execute(sql.replace("?", "%s").encode(), params)
+                return await cursor.fetchall()
+        except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedColumn):
+            raise  # a mistake of ours
+        except (psycopg.Error, PoolTimeout) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise MirrorUnavailable(
+                f"the mirror at {shown_url(self._url)} does not answer ({reason});"
+                " is the server there, and does a web process publish to it?"
+            ) from error
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def _open(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Row]]:
+        """Tried with one connection first: of what fails in a pool one hears only that it took too long."""
+        async with self._opening:
+            if self._pool is None:
+                async with await psycopg.AsyncConnection.connect(self._url, **_HOW) as db:
+                    check_version(await (await db.execute(VERSION_SQL)).fetchall())
+                pool = AsyncConnectionPool[psycopg.AsyncConnection[Row]](
+                    self._url, kwargs=_HOW, min_size=1, max_size=CONNECTIONS, timeout=CONNECT_S, open=False
+                )
+                await pool.open()
+                self._pool = pool
+            return self._pool
+
+
+_HOW: Final[dict[str, Any]] = {
+    "autocommit": True,
+    "connect_timeout": round(CONNECT_S),
+    "options": f"-c search_path={SCHEMA} -c default_transaction_read_only=on"
+    f" -c statement_timeout={round(STATEMENT_S * 1_000)}",
+}
