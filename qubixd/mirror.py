@@ -1,6 +1,6 @@
 """The public mirror: a file beside the ledger from which web pages serve the market to everybody.
 
-It follows the book, every second, and nothing waits for it: not money (its file and its thread are its own),
+It follows the book twice a second, and nothing waits for it: not money (its file and its thread are its own),
 nor does the node end when its disk is full or its file is damaged. It then tells, waits, and begins again by
 comparing all. Whatever happened before, nothing is shown alive that the book does not hold.
 """
@@ -37,7 +37,7 @@ from qubixd.wire_libp2p import peer_id_of
 log = logging.getLogger("qubix.mirror")
 
 SETTING: Final = "mirror"
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.5
 TELL_SECONDS: Final = 5.0
 """How often the file says that it is up to date while nothing changes."""
 RETRY_SECONDS: Final = 10.0

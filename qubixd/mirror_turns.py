@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
@@ -99,7 +100,7 @@ class Turns:
     async def _forget_prices(self, kind: prices.Kind, span_ms: int) -> None:
         """What the ledger has folded into days, or has no place for."""
         oldest = await prices.oldest(self._ledger, kind, span_ms)
-        before = self._now_ms() if oldest is None else oldest
+        before = sys.maxsize if oldest is None else oldest
         await mirror_history.forget_candles(self._file, kind, span_ms, before)
 
     async def settle(self) -> None:
