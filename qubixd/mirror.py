@@ -8,6 +8,7 @@ comparing all. Whatever happened before, nothing is shown alive that the book do
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -41,6 +42,8 @@ LOOK_SECONDS: Final = 0.5
 TELL_SECONDS: Final = 5.0
 """How often the file says that it is up to date while nothing changes."""
 RETRY_SECONDS: Final = 10.0
+SHELF: Final = 4
+"""Values of a key's first byte: of 100,000 providers 1,600."""
 
 
 class Mirror:
@@ -213,10 +216,16 @@ def mirror_of(
 
 
 def _batches(providers: Collection[PeerKey]) -> Iterator[list[PeerKey]]:
-    """In the order of their keys: neighbours in the file are written together."""
-    left = iter(sorted(providers))
-    while some := list(islice(left, ROWS_AT_ONCE)):
-        yield some
+    """In the order of their keys, so that neighbours in the file are written together; of very many only some
+    are put in order at a time."""
+    width = SHELF if len(providers) > ROWS_AT_ONCE else 256
+    shelves: dict[int, list[PeerKey]] = defaultdict(list)
+    for provider in providers:
+        shelves[provider[0] // width].append(provider)
+    for shelf in sorted(shelves):
+        left = iter(sorted(shelves[shelf]))
+        while some := list(islice(left, ROWS_AT_ONCE)):
+            yield some
 
 
 def _first(group: BaseExceptionGroup[QubixError]) -> QubixError:

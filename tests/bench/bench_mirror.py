@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +35,7 @@ from tests.bench.bench_book import NOW, OFFERS, _full, _signed
 RENEWED_PER_SECOND: Final = 40
 TIMES: Final = 10
 STEADY_SECONDS: Final = 30
+IDLE_SECONDS: Final = 10
 PROBES: Final = 40
 WHOSE: Final = {"network": "mainnet", "contract_index": "28", "node": "bench"}
 
@@ -69,7 +71,7 @@ def fill_per_s() -> dict[str, object]:
             assert view.offers == OFFERS, view
 
         wall, cpu = time.perf_counter(), _cpu()
-        worst = trio.run(_with_pulse, book, path, done)
+        waits = trio.run(_with_pulse, partial(_mirrored, book, path, done))
         wall, cpu = time.perf_counter() - wall, _cpu() - cpu
         again = time.perf_counter()
         trio.run(_mirrored, book, path, done)
@@ -82,7 +84,8 @@ def fill_per_s() -> dict[str, object]:
         "cpu_seconds": round(cpu, 1),
         "restart_seconds": round(again, 1),
         "bare_insert_seconds": round(bare, 1),
-        "longest_wait_of_the_loop_ms": round(worst * 1_000, 1),
+        "loop_waits_p99_and_longest_ms": waits,
+        "and_without_a_mirror": trio.run(_with_pulse, partial(trio.sleep, IDLE_SECONDS)),
         "bytes_an_offer": size // OFFERS,
     }
     return {
@@ -93,22 +96,23 @@ def fill_per_s() -> dict[str, object]:
     }
 
 
-async def _with_pulse(book: OfferBook, path: Path, done: Callable[[Mirror], Awaitable[None]]) -> float:
-    """The longest time for which the loop did nothing else while the file was filled."""
-    worst = 0.0
+async def _with_pulse(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """For how long the loop did nothing else meanwhile, milliseconds: of 100 waits the second longest, and the
+    longest of all. What other programs take of this machine is contained."""
+    waits: list[float] = []
 
     async def pulse() -> None:
-        nonlocal worst
         while True:
             begun = time.perf_counter()
             await trio.sleep(0.005)
-            worst = max(worst, time.perf_counter() - begun - 0.005)
+            waits.append((time.perf_counter() - begun - 0.005) * 1_000)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pulse)
-        await _mirrored(book, path, done)
+        await work()
         nursery.cancel_scope.cancel()
-    return worst
+    waits.sort()
+    return round(waits[-1 - len(waits) // 100], 1), round(waits[-1], 1)
 
 
 def _bare_inserts(filled: Path) -> float:
