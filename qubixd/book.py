@@ -74,7 +74,7 @@ class OfferBook:
         self._sources = Sources()
         self._gpus = GpuHolders()
         self._fresh: set[int] = set()
-        self.stir = Stir(self.providers)
+        self.stir = Stir(lambda: (record.provider for record in self._records.values()))
         """Whose offer counts, does not any more, or is another one than before, for a mirror of the book."""
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from protocol.units import PeerKey
@@ -94,10 +94,10 @@ class Stir:
         if self._stirred is not None:
             self._stirred.add(provider)
 
-    def take(self) -> set[PeerKey]:
-        """Those since the last call; at the first one, everybody."""
+    def take(self) -> Collection[PeerKey]:
+        """Those since the last call, each once; at the first one, everybody."""
         stirred, self._stirred = self._stirred, set()
-        return set(self._everybody()) if stirred is None else stirred
+        return list(self._everybody()) if stirred is None else stirred
 
     def leave(self) -> None:
         """The reader looks no more."""

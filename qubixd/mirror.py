@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from itertools import islice
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -166,7 +165,7 @@ class Mirror:
     async def _write(self, file: Store, stirred: Collection[PeerKey]) -> int:
         """Bring these providers' rows up to date; how many changed."""
         changed = 0
-        for some in _batches(stirred):
+        for some in await self._run_sync(lambda: _batches(stirred)):
             seen = [seen_of(sight) for sight in self._book.sights(some)]
             live = {one.peer for one in seen}
             ended = [peer for peer in some if peer not in live]
@@ -215,17 +214,19 @@ def mirror_of(
     )
 
 
-def _batches(providers: Collection[PeerKey]) -> Iterator[list[PeerKey]]:
-    """In the order of their keys, so that neighbours in the file are written together; of very many only some
-    are put in order at a time."""
+def _batches(providers: Collection[PeerKey]) -> list[list[PeerKey]]:
+    """In the order of their keys: neighbours in the file are written together. Of 100,000 that takes a
+    while, in which a thread lets others go on: hence many small sorts."""
     width = SHELF if len(providers) > ROWS_AT_ONCE else 256
     shelves: dict[int, list[PeerKey]] = defaultdict(list)
     for provider in providers:
         shelves[provider[0] // width].append(provider)
-    for shelf in sorted(shelves):
-        left = iter(sorted(shelves[shelf]))
-        while some := list(islice(left, ROWS_AT_ONCE)):
-            yield some
+    in_order = (sorted(shelves[shelf]) for shelf in sorted(shelves))
+    return [
+        shelf[start : start + ROWS_AT_ONCE]
+        for shelf in in_order
+        for start in range(0, len(shelf), ROWS_AT_ONCE)
+    ]
 
 
 def _first(group: BaseExceptionGroup[QubixError]) -> QubixError:

@@ -97,7 +97,7 @@ def fill_per_s() -> dict[str, object]:
 
 
 async def _with_pulse(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
-    """For how long the loop did nothing else meanwhile, milliseconds: of 100 waits the second longest, and the
+    """For how long the loop did nothing else meanwhile, in milliseconds: the 99th of 100 waits, and the
     longest of all. What other programs take of this machine is contained."""
     waits: list[float] = []
 
