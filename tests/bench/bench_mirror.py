@@ -7,6 +7,7 @@ renewed after 0.6 to 0.8 of its hour: 100,000 of them change 40 times a second).
 
 from __future__ import annotations
 
+import gc
 import random
 import resource
 import sqlite3
@@ -45,6 +46,14 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def _settled() -> OfferBook:
+    """A full book that the collector of garbage knows already, as of a daemon that has run for a while."""
+    book = _full()
+    gc.collect()
+    gc.freeze()
+    return book
+
+
 async def _nothing(file: object) -> None:
     await trio.sleep_forever()
 
@@ -62,7 +71,7 @@ async def _mirrored(book: OfferBook, path: Path, then: Callable[[Mirror], Awaita
 
 def fill_per_s() -> dict[str, object]:
     """From an empty file to all of a book, and again after a restart, when nothing has to be written."""
-    book = _full()
+    book = _settled()
     with TemporaryDirectory() as folder:
         path = Path(folder) / mirror_schema.FILE
 
@@ -135,7 +144,7 @@ def _bare_inserts(filled: Path) -> float:
 def write_lag_s() -> dict[str, object]:
     """From an offer's being taken into the book to its standing in the file, with all others there, while
     offers change at ten times the usual rate."""
-    book = _full()
+    book = _settled()
     lags: list[float] = []
     shares: list[float] = []
     with TemporaryDirectory() as folder:
