@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+from protocol.all_in import sold_mib
 from protocol.catalogue import market_of
 from protocol.messages import Offer
 from protocol.query import FIELDS, Known, arch_key, gpu_names, name_key
 from protocol.units import PeerKey, UnixMs
-from qubixd.quotes import sold_mib
 
 MEASURED: Final = ("score", "reliability", "rtt")
 """Fields that this node measures itself; None until it has."""

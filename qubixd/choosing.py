@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from protocol import query
+from protocol.all_in import all_in
 from protocol.errors import QubixError
 from protocol.images import LocalImage, estimated_start_s
 from protocol.messages import Wish
@@ -22,7 +23,6 @@ from protocol.score import NEWCOMER, Score
 from protocol.units import PeerKey, Qu, Seconds, UnixMs
 from qubixd.book import Entry, OfferBook, Page
 from qubixd.demand import Barred, Demand, Seen, fits
-from qubixd.quotes import all_in
 from qubixd.standing import Standings
 from qubixd.wire import Wire
 

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from protocol.all_in import all_in, sold_mib
 from protocol.messages import Offer, Wish
 from protocol.query import Condition, Filter, Values, matches
 from protocol.units import PeerKey, Qu
 from qubixd.book import Entry
-from qubixd.quotes import all_in, gpu_fits, plain, sold_mib
+from qubixd.quotes import gpu_fits, plain
 from qubixd.wire_libp2p import peer_id_of
 
 OTHER_COST: Final = 0.5

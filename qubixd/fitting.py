@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
 import trio
 
 from protocol import fitness
+from protocol.all_in import candidate
 from protocol.catalogue import CPU_CLASS, GPUS, UseCase
 from protocol.fitness import Candidate, Ranked
 from protocol.messages import Wish
 from protocol.query import Condition, Filter, SortKey, gpu_key
 from protocol.units import PeerKey, UnixMs
 from qubixd.book import Entry, OfferBook
-from qubixd.quotes import all_in, sold_mib
 
 FIRST_PAGE: Final = 8
 PAGE: Final = 50
@@ -80,7 +80,7 @@ async def fittest(
     async def look(group: _Group, size: int) -> None:
         page = book.query(group.conditions, BY_PRICE, size, now_ms(), group.after)
         for entry in page.entries:
-            one = candidate(entry, wish, use)
+            one = candidate(entry.provider, entry.offer, wish, use)
             group.seen[entry.provider] = _Seen(entry, one, fitness.value(one, use))
             group.dearest = entry.offer.price_qu_per_hour * (one.gpus if all_like else 1)
         group.total, group.after = page.total, page.next
@@ -106,26 +106,6 @@ def _threshold(groups: list[_Group], limit: int) -> float:
     values = (one.value for group in groups for one in group.seen.values() if one.value)
     best = heapq.nlargest(limit, values)
     return best[-1] if len(best) == limit > 0 else -0.5
-
-
-def wish_for(entry: Entry, wish: Wish, use: UseCase) -> Wish:
-    """What one would rent there: all cards if the use can be spread over them, else one, if there is one."""
-    cards = len(entry.offer.capacity.gpus)
-    return replace(wish, gpu_count=cards if use.splits else min(cards, 1))
-
-
-def candidate(entry: Entry, wish: Wish, use: UseCase) -> Candidate:
-    """An offer as `fitness.rank` takes it, at its price for the cards a use takes and a wish's disk."""
-    capacity = entry.offer.capacity
-    return Candidate(
-        key=entry.provider,
-        gpu_class=entry.offer.gpu_class,
-        gpus=len(capacity.gpus),
-        vram_mib=sold_mib(min((gpu.vram_mib for gpu in capacity.gpus), default=0)),
-        cpu_millis=capacity.cpu_millis,
-        memory_mib=capacity.memory_mib,
-        qu_per_hour=all_in(entry.offer, wish_for(entry, wish, use)),
-    )
 
 
 def _split(use: UseCase) -> Iterator[tuple[tuple[Condition, ...], float]]:

@@ -43,7 +43,7 @@ RULES: Final[Mapping[str, Rule]] = {
 
 SPARE_SHARE: Final = 1 / 32
 """Of a card's memory that a desktop or the driver may hold: 256 MiB of 8 GiB. Less than the 7 % by which a
-card may fall short of its name (`quotes.LEAST_LEFT`)."""
+card may fall short of its name (`all_in.LEAST_LEFT`)."""
 
 BROKEN_XIDS: Final[Mapping[int, str]] = {
     46: "the card stopped working",

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from protocol import catalogue, jobspec
+from protocol.all_in import all_in, sold_mib, wish_for
 from protocol.catalogue import UseCase
 from protocol.control_market import (
     STANDARD_DISK_MIB,
@@ -39,11 +40,10 @@ from qubixd import quality
 from qubixd.book import Entry
 from qubixd.choosing import LEARNT, MEASURE_SECONDS, MEASURED_AT_ONCE, Image
 from qubixd.demand import is_named
-from qubixd.fitting import fittest, wish_for
+from qubixd.fitting import fittest
 from qubixd.hiring import Search, demand_of
 from qubixd.node import Node
 from qubixd.quality import Quality
-from qubixd.quotes import all_in, sold_mib
 from qubixd.views import offer_view
 from qubixd.wire_libp2p import peer_id_of
 
@@ -86,7 +86,7 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
             _Listed(
                 entry,
                 tuple(filter(None, (ranked.reasons, ranked.above_next))),
-                wish_for(entry, wish, use).gpu_count,
+                wish_for(entry.offer, wish, use).gpu_count,
             )
             for entry, ranked in best.found
         ]

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from protocol import image_needs
+from protocol.all_in import all_in, shares_of, sold_mib, storage_of
 from protocol.errors import (
     CapacityTaken,
     ConfigInvalid,
@@ -30,10 +31,6 @@ from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
 from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due, seconds_covered
 
 METER: Final = "seconds"
-SOLD_GIB: Final = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192)
-LEAST_LEFT: Final = 0.93
-"""Of a card's memory, what a machine reports at least."""
-MIB_PER_TIB: Final = 1 << 20
 VALID_MS: Final = 60_000
 """How long a quote may be accepted."""
 PULL_SECONDS: Final = Seconds(1_800)
@@ -232,15 +229,6 @@ def gpu_fits(gpu: Gpu, wish: Wish) -> bool:
     return sold_mib(gpu.vram_mib) >= wish.gpu_vram_mib and plain(wish.gpu_model) in plain(gpu.model)
 
 
-def sold_mib(vram_mib: int) -> int:
-    """A card's memory as it is sold, in MiB. Drivers keep a little for themselves and error correction
-    takes a sixteenth: cards of 24 GB report 24,564 or 23,034 MiB. Other sizes: the next whole GiB."""
-    for gib in SOLD_GIB:
-        if gib * 1_024 * LEAST_LEFT <= vram_mib <= gib * 1_024:
-            return gib * 1_024
-    return -(-vram_mib // 1_024) * 1_024
-
-
 @lru_cache(2_048)  # asked for every card of a large market, where few names are different
 def plain(name: str) -> str:
     """A model name without case, spaces and separators: "NVIDIA GeForce RTX 4090" -> contains "rtx4090"."""
@@ -257,22 +245,6 @@ def free_of(total: Capacity, taken: Iterable[Terms]) -> Capacity:
         memory_mib=max(0, total.memory_mib - sum(t.wish.memory_mib for t in leases)),
         disk_mib=max(0, total.disk_mib - sum(t.wish.disk_mib for t in leases)),
     )
-
-
-def all_in(offer: Offer, wish: Wish) -> Qu:
-    """QU per hour for a wish, all in: cards or machine, and disk. Files' traffic and the fee are
-    contained."""
-    return Qu(offer.price_qu_per_hour * shares_of(wish) + storage_of(offer.storage_qu_per_tib_hour, wish))
-
-
-def shares_of(wish: Wish) -> int:
-    """How many times a wish pays the price: for each card, and once if it wants none."""
-    return max(1, wish.gpu_count)
-
-
-def storage_of(qu_per_tib_hour: Qu, wish: Wish) -> Qu:
-    """QU per hour for a wish's disk, rounded up."""
-    return Qu(-(-qu_per_tib_hour * wish.disk_mib // MIB_PER_TIB))
 
 
 def deposit_of(price_qu_per_hour: Qu, max_seconds: Seconds, budget: Qu = NO_BUDGET) -> Qu:

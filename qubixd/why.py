@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Final
 
+from protocol.all_in import all_in, sold_mib
 from protocol.control_market import MAX_REASONS, ChangeView, ReasonGroup, ReasonView, WhyView
 from protocol.errors import PeerRefused, QubixError
 from protocol.image_needs import cuda_words
@@ -19,7 +20,7 @@ from protocol.messages import Wish
 from protocol.query import FIELDS
 from protocol.units import PeerKey, UnixMs
 from qubixd.demand import FILTER, Demand, Seen, cost, fits, least_change, objections, pairs
-from qubixd.quotes import all_in, plain, sold_mib
+from qubixd.quotes import plain
 from qubixd.wire_libp2p import peer_id_of
 
 MAX_CHANGES: Final = 6

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.all_in import sold_mib
 from protocol.catalogue import GpuModel, gpu_of
 from qubixd.hardware.classes import class_of
-from qubixd.quotes import sold_mib
 
 MIB: Final = 1 << 20
 DOT4_CLASSES: Final = ("T4", "V100")

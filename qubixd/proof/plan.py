@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from protocol.all_in import sold_mib
 from protocol.errors import QubixError
 from protocol.messages import Gpu, Terms
 from qubixd.proof.band import (
@@ -18,7 +19,6 @@ from qubixd.proof.band import (
 )
 from qubixd.proof.field import PRIME
 from qubixd.proof.frames import CHUNK, DIGEST, SEGMENT, Shape
-from qubixd.quotes import sold_mib
 
 OPENINGS: Final = 64
 """Rows opened of each device, and rows of B checked: 0.75 ** 64 is 1e-8."""

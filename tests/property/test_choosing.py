@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ledger.store import inline, open_store
 from protocol import query, signing
+from protocol.all_in import all_in
 from protocol.images import image_tag
 from protocol.jobspec import parse
 from protocol.messages import Wish
@@ -26,7 +27,6 @@ from qubixd.book import OfferBook
 from qubixd.choosing import Candidate, Chooser, rank
 from qubixd.demand import Demand, fits
 from qubixd.hiring import demand_of
-from qubixd.quotes import all_in
 from qubixd.standing import Standings
 from tests.support.market_values import card, entry
 

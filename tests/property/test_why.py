@@ -9,12 +9,12 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.all_in import all_in, sold_mib
 from protocol.messages import Wish
 from protocol.query import Condition
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, Qu, UnixMs
 from qubixd.demand import Barred, Demand, Seen, cost, fits, least_change, objections
-from qubixd.quotes import all_in, sold_mib
 from qubixd.why import best_changes, explain, parts_of
 from tests.support.market_values import card, entry
 

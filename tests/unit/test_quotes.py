@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import all_in
 from protocol.errors import (
     CapacityTaken,
     ConfigInvalid,
@@ -103,7 +104,7 @@ def test_a_provider_refuses(house: House, request_: QuoteRequest, error: type[Qu
      (143_771, 141), (22_528, 22), (1, 1), (0, 0), (300 * 1_024 + 1, 301)],
 )  # fmt: skip
 def test_a_card_has_the_memory_it_is_sold_with(reported: int, sold_gib: int) -> None:
-    assert quotes.sold_mib(reported) == sold_gib * 1_024
+    assert all_in.sold_mib(reported) == sold_gib * 1_024
 
 
 def test_all_that_is_free_can_be_rented() -> None:
@@ -202,7 +203,7 @@ def test_a_price_is_all_in() -> None:
     assert (terms.price_qu_per_hour, terms.storage_qu_per_hour) == (3_610, 10)
     assert terms.deposit == 7_220
     dearer = replace(offer(), storage_qu_per_tib_hour=Qu(1_024))
-    assert quotes.all_in(dearer, WISH) == 3_610
+    assert all_in.all_in(dearer, WISH) == 3_610
     assert quotes.storage_of(Qu(1), WISH) == 1
     with pytest.raises(PriceAboveLimit, match="3,610 QU per hour, all in, and 3,609 is the most"):
         make(replace(HOUSE, storage_qu_per_tib_hour=Qu(1_024)), asking(max_price_qu_per_hour=3_609))
@@ -244,7 +245,7 @@ def test_every_card_is_paid() -> None:
     ]
     assert prices == [3_610, 3_610, 7_210]
     dearer = replace(offer(), storage_qu_per_tib_hour=Qu(1_024))
-    assert [quotes.all_in(dearer, replace(WISH, gpu_count=count)) for count in (0, 1, 2)] == prices
+    assert [all_in.all_in(dearer, replace(WISH, gpu_count=count)) for count in (0, 1, 2)] == prices
 
 
 def test_the_table_above_knows_every_field() -> None:
