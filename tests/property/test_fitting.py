@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import fitness
+from protocol.all_in import candidate
 from protocol.catalogue import GPUS, USE_CASES, UseCase, use_case
 from protocol.messages import Wish
 from protocol.query import parse_filter
@@ -50,7 +51,7 @@ def test_as_good_as_looking_at_everything(
     made = [entry(key, **machine) for key, machine in zip(KEYS, many, strict=False)]
     found = best(book_of(made), use, limit, where)
     cheap = (one for one in made if not where or one.offer.price_qu_per_hour <= 20)
-    expected = fitness.rank((fitting.candidate(one, NO_DISK, use) for one in cheap), use, limit)
+    expected = fitness.rank((candidate(one.provider, one.offer, NO_DISK, use) for one in cheap), use, limit)
     assert values(ranked for _, ranked in found.found) == values(expected)
     assert all(ranked.candidate.key == one.provider for one, ranked in found.found)
 
