@@ -94,6 +94,7 @@ class _Sqlite:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._idle: list[_Reader] = []
+        self._all: set[_Reader] = set()
         self._room = asyncio.Semaphore(CONNECTIONS)
 
     async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
@@ -103,19 +104,26 @@ class _Sqlite:
             try:
                 rows = await reader.db.execute_fetchall(sql, params)
             except sqlite3.DatabaseError as error:
-                await reader.db.close()
+                await self._drop(reader)
                 _raise_readable(error, self._path)
                 raise
             except BaseException:  # nobody waits for the answer any more
-                reader.until = -math.inf
-                await asyncio.shield(reader.db.close())
+                await asyncio.shield(self._drop(reader))
                 raise
             self._idle.append(reader)
             return [tuple(row) for row in rows]
 
     async def close(self) -> None:
-        while self._idle:
-            await self._idle.pop().db.close()
+        """Whatever they are at: a connection that stays open would keep the process from ending."""
+        self._idle.clear()
+        while self._all:
+            await self._drop(next(iter(self._all)))
+
+    async def _drop(self, reader: _Reader) -> None:
+        reader.until = -math.inf
+        if reader in self._all:
+            self._all.remove(reader)
+            await reader.db.close()
 
     async def _take(self) -> _Reader:
         inode = self._inode()
@@ -123,7 +131,7 @@ class _Sqlite:
             reader = self._idle.pop()
             if reader.inode == inode:
                 return reader
-            await reader.db.close()
+            await self._drop(reader)
         return await self._open(inode)
 
     def _inode(self) -> int:
@@ -147,6 +155,7 @@ class _Sqlite:
                 raise
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from error
+        self._all.add(reader)
         return reader
 
 

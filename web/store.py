@@ -32,6 +32,8 @@ from web.views import (
 )
 
 MAX_PAGE: Final = 500
+MAX_GROUPS: Final = 500
+"""GPU classes or regions: providers may call theirs what they like."""
 OVERVIEW_S: Final = 5.0
 """So old may be what is counted over all offers: it takes as long as several searches."""
 DAYS_SHOWN: Final = 60
@@ -149,28 +151,28 @@ class Store:
         return tuple(Candle(*row) for row in reversed(rows))
 
     async def models(self, where: Filter = Filter()) -> tuple[ModelView, ...]:  # noqa: B008 - immutable
-        """GPU classes on offer, those with most offers first; up to OVERVIEW_S old."""
+        """GPU classes on offer, MAX_GROUPS with the most offers first; up to OVERVIEW_S old."""
         return await self._models.get(str(where), lambda: self._ask_models(where))
 
     async def _ask_models(self, where: Filter) -> tuple[ModelView, ...]:
         condition, params = where_of(where, self._clock())
         rows = await self._mirror.fetch(
             "SELECT gpu, min(gpu_label), count(*), sum(gpus), sum(most_gpus), min(price), max(vram)"
-            f" FROM offers WHERE live = 1 AND {condition} GROUP BY gpu ORDER BY count(*) DESC, gpu",
-            params,
+            f" FROM offers WHERE live = 1 AND {condition} GROUP BY gpu ORDER BY count(*) DESC, gpu LIMIT ?",
+            (*params, MAX_GROUPS),
         )
         return tuple(ModelView(gpu, label, *map(int, numbers)) for gpu, label, *numbers in rows)
 
     async def regions(self, where: Filter = Filter()) -> tuple[RegionView, ...]:  # noqa: B008 - immutable
-        """Where offers are that match, the most offers first; up to OVERVIEW_S old."""
+        """Where offers are that match, MAX_GROUPS with the most first; up to OVERVIEW_S old."""
         return await self._regions.get(str(where), lambda: self._ask_regions(where))
 
     async def _ask_regions(self, where: Filter) -> tuple[RegionView, ...]:
         condition, params = where_of(where, self._clock())
         rows = await self._mirror.fetch(
             "SELECT region, count(*), sum(gpus), min(price) FROM offers"
-            f" WHERE live = 1 AND {condition} GROUP BY region ORDER BY count(*) DESC, region",
-            params,
+            f" WHERE live = 1 AND {condition} GROUP BY region ORDER BY count(*) DESC, region LIMIT ?",
+            (*params, MAX_GROUPS),
         )
         return tuple(RegionView(region, *map(int, numbers)) for region, *numbers in rows)
 

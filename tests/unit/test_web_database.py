@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Coroutine
 from contextlib import closing
 from pathlib import Path
@@ -85,6 +86,22 @@ def test_who_goes_away_leaves_no_work_behind(path: Path) -> None:
             assert await mirror.fetch(BOOK)
 
     run(play())
+
+
+def test_closing_ends_what_is_under_way(path: Path) -> None:
+    before = set(threading.enumerate())
+
+    async def play() -> None:
+        async with open_mirror(str(path)) as mirror:
+            await mirror.fetch(BOOK)
+            asked = [asyncio.ensure_future(mirror.fetch(ENDLESS)) for _ in range(2)]
+            await asyncio.wait(asked, timeout=0.05)
+        assert all(isinstance(one, Exception) for one in await asyncio.gather(*asked, return_exceptions=True))
+
+    run(play())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def test_readers_see_commits_while_a_node_writes(path: Path) -> None:
