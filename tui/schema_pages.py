@@ -97,6 +97,7 @@ LINES: Final[Mapping[str, tuple[Shape, ...]]] = {
         COPIED,
     ),
     "completion": ({"shell": str, "script": str},),
+    "web": ({"url": str}, control.ANSWERS["mirror"]),
     **{verb: (control.ANSWERS[verb],) for verb in ("doctor", "provider", "market", "why", "deny")},
     **{verb: (control.ANSWERS[verb],) for verb in ("stake", "directories", "ps")},
 }

@@ -307,6 +307,22 @@ VERBS: Final[dict[str, Verb]] = {
         "tui.full_screen:add_arguments",
         "tui.full_screen:tui",
     ),
+    "web": Verb(
+        "show the market as pages in a browser, from this machine's daemon",
+        (
+            "qubix web",
+            "qubix web --port 0 --json",
+            "qubix web --host 0.0.0.0 --port 8080 --workers 4 --behind-proxy 1",
+            "qubix web --publish postgresql://qubix@db.example/market",
+            "qubix web --mirror postgresql://qubix@db.example/market",
+            "qubix web --off",
+        ),
+        "tui.web_verb:add_arguments",
+        "tui.web_verb:web",
+        "\n\nThe daemon begins to copy the public part of what it knows into a file, and goes on with it\n"
+        "until --off. The pages are served from that file by a process that has no key. Each setting\n"
+        "may stand in the environment as well, as QUBIX_WEB_PORT; an address with a password does so best.",
+    ),
     "completion": Verb(
         "make a shell complete qubix's words, leases, providers and templates",
         ("qubix completion bash", "qubix completion zsh", "qubix completion fish"),

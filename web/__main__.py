@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -12,16 +13,23 @@ from web.settings import Settings, read
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code. Trouble is one sentence with its code on standard error."""
+    """The exit code. Trouble is one sentence with its code on standard error; for programs, an object."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         _run(read(arguments, os.environ))
     except QubixError as error:
-        sys.stderr.write(f"error: {error} [{error.code}]\n")
+        _report(error, as_json="--json" in arguments)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _report(error: QubixError, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({"error": {"code": error.code, "message": str(error)}}) + "\n")
+    else:
+        sys.stderr.write(f"error: {error} [{error.code}]\n")
 
 
 def _run(settings: Settings) -> None:
@@ -33,7 +41,8 @@ def _run(settings: Settings) -> None:
     from web.server import listen, serve, url_of
 
     with listen(settings) as listening:
-        sys.stdout.write(f"the market is at {url_of(listening)}\n")
+        url = url_of(listening)
+        sys.stdout.write(f"{json.dumps({'url': url}) if settings.json else f'the market is at {url}'}\n")
         sys.stdout.flush()
         serve(settings, listening)
 

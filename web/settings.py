@@ -32,6 +32,8 @@ class Settings:
     """/metrics is answered."""
     requests_per_minute: int = 50
     """Of one address, in each process (L6)."""
+    json: bool = False
+    """Where the market is, and what went wrong, is said as JSON on standard output."""
 
     def __repr__(self) -> str:  # addresses of databases carry passwords
         return f"Settings(mirror={shown_url(self.mirror)!r}, host={self.host!r}, port={self.port})"
@@ -66,6 +68,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         requests_per_minute=_number(
             "requests_per_minute", chosen["requests_per_minute"], Settings.requests_per_minute, 1, 10**6
         ),
+        json=_yes("json", chosen["json"]),
     )
 
 
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     say("--workers", metavar="N", help="processes that share the port (1)")
     say("--behind-proxy", action="store_const", const="yes", help="a proxy in front names who asks")
     say("--metrics", action="store_const", const="yes", help="answer /metrics")
+    say("--json", action="store_const", const="yes", help="say where it is, or what is wrong, in JSON")
     say("--requests-per-minute", metavar="N", help="of one address and process (50)")
     return parser
 
