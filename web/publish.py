@@ -28,7 +28,7 @@ from ledger.mirror_schema import (
     VERSION,
     for_postgresql,
 )
-from protocol.errors import AlreadyRunning, MirrorUnavailable
+from protocol.errors import AlreadyRunning, ConfigInvalid, MirrorUnavailable
 from web.database import Mirror, Row, open_mirror
 from web.postgres import SCHEMA
 from web.settings import Settings, shown_url
@@ -68,7 +68,7 @@ TABLES: Final = (
 
 
 def run_publisher(settings: Settings) -> None:
-    """Until the process is ended. AlreadyRunning if another one publishes there."""
+    """Until the process is ended. AlreadyRunning if another publishes there, ConfigInvalid if nobody can."""
     asyncio.run(_forever(settings.mirror, settings.publish))
 
 
@@ -83,10 +83,12 @@ async def _forever(source: str, target: str) -> None:
                     await publisher.round()
                     wait = EVERY_S
                     await asyncio.sleep(EVERY_S)
-        except (MirrorUnavailable, psycopg.OperationalError, AlreadyRunning) as error:
+        except (MirrorUnavailable, psycopg.Error, AlreadyRunning) as error:
             # After a connection broke, the server may think for minutes that we still publish.
             if first and isinstance(error, AlreadyRunning):
                 raise
+            if first and isinstance(error, psycopg.ProgrammingError):
+                raise ConfigInvalid(f"no mirror can be put into {shown_url(target)}: {error}") from error
             log.warning("%s; trying again in %.0f s", str(error).splitlines()[0], wait)
         await asyncio.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT_S)

@@ -193,6 +193,33 @@ def test_nothing_is_lost_when_a_publisher_is_killed(
     asyncio.run(play())
 
 
+def test_a_publisher_goes_on_after_its_session_was_ended(
+    path: Path, db: sqlite3.Connection, postgres_url: str
+) -> None:
+    command = [sys.executable, "-m", "web", "--mirror", str(path), "--publish", postgres_url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("publishing to" in line for line in process.stderr)
+        change(db, 1)
+        with psycopg.connect(postgres_url, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        assert any("trying again" in line for line in process.stderr)
+        assert any("publishing to" in line for line in process.stderr)
+        process.kill()
+
+
+def test_a_database_that_takes_no_mirror_is_named(path: Path, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as db:
+        db.execute("CREATE ROLE reader LOGIN")
+        mine = postgres_url.replace("user=postgres", "user=reader")
+        command = [sys.executable, "-m", "web", "--mirror", str(path), "--publish", mine]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        db.execute("DROP ROLE reader")
+    assert done.returncode == 2
+    assert "no mirror can be put into postgresql:///test_" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("batch", [1, 7])
 def test_batches_of_any_size_bring_everything(
     path: Path, postgres_url: str, batch: int, monkeypatch: pytest.MonkeyPatch
