@@ -27,7 +27,7 @@ BUSY_TIMEOUT_S: Final = 5.0
 
 
 PUBLIC_CACHE_KIB: Final = 32 * 1_024
-PUBLIC_LOG_PAGES: Final = 8_000
+PUBLIC_LOG_PAGES: Final = 2_000
 """Of 4 KiB, before they are put into the file itself."""
 
 

@@ -35,7 +35,7 @@ from tests.bench.bench_book import NOW, OFFERS, _full, _signed
 
 RENEWED_PER_SECOND: Final = 40
 TIMES: Final = 10
-STEADY_SECONDS: Final = 30
+STEADY_SECONDS: Final = 15
 IDLE_SECONDS: Final = 10
 PROBES: Final = 40
 WHOSE: Final = {"network": "mainnet", "contract_index": "28", "node": "bench"}
@@ -143,33 +143,35 @@ def _bare_inserts(filled: Path) -> float:
 
 def write_lag_s() -> dict[str, object]:
     """From an offer's being taken into the book to its standing in the file, with all others there, while
-    offers change at ten times the usual rate."""
+    offers change at the usual rate, and at ten times that."""
     book = _settled()
-    lags: list[float] = []
+    lags: dict[int, list[float]] = {1: [], TIMES: []}
     shares: list[float] = []
     with TemporaryDirectory() as folder:
         path = Path(folder) / mirror_schema.FILE
 
         async def steady(made: Mirror) -> None:
             await _pause(shares)  # what following costs while nothing changes
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_renew, book)
-                await _pause(shares)
-                nursery.start_soon(_probe, book, path, lags, nursery.cancel_scope)
+            for times, found in lags.items():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_renew, book, times)
+                    await _pause(shares)
+                    await _probe(book, path, found)
+                    nursery.cancel_scope.cancel()
 
         trio.run(_mirrored, book, path, steady)
-    lags.sort()
+    usual, fast = sorted(lags[1]), sorted(lags[TIMES])
     detail: dict[str, object] = {
         "offers": OFFERS,
-        "probes": len(lags),
-        "p50_s": round(statistics.median(lags), 2),
-        "changes_per_s": RENEWED_PER_SECOND * TIMES,
-        "cpu_share_idle": round(shares[0], 4),
-        "cpu_share_at_ten_times_the_rate": round(shares[1], 4),
-        "cpu_share_without_a_mirror": round(_without(book), 4),
+        "probes": PROBES,
+        "changes_per_s": RENEWED_PER_SECOND,
+        "p50_s": round(statistics.median(usual), 2),
+        "p50_and_longest_at_ten_times_the_rate_s": [round(statistics.median(fast), 2), round(fast[-1], 2)],
+        "cpu_share_idle_usual_and_ten_times": [round(share, 4) for share in shares],
+        "cpu_share_of_ten_times_without_a_mirror": round(_without(book), 4),
     }
     return {
-        "value": round(lags[-1], 2),
+        "value": round(usual[-1], 2),
         "unit": "s",
         "reference": "at most 2, of the 5 until a visitor sees it; the longest of all probes",
         "detail": detail,
@@ -189,7 +191,7 @@ def _without(book: OfferBook) -> float:
 
     async def alone() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_renew, book)
+            nursery.start_soon(_renew, book, TIMES)
             await _pause(shares)
             nursery.cancel_scope.cancel()
 
@@ -209,15 +211,15 @@ def _again(book: OfferBook, raw: bytes) -> bytes:
     return envelope
 
 
-async def _renew(book: OfferBook) -> None:
+async def _renew(book: OfferBook, times: int) -> None:
     lots = random.Random(8)
     while True:
-        for raw in lots.sample(_signed(), RENEWED_PER_SECOND * TIMES // 20):
+        for raw in lots.sample(_signed(), RENEWED_PER_SECOND * times // 20):
             _again(book, raw)
         await trio.sleep(0.05)
 
 
-async def _probe(book: OfferBook, path: Path, lags: list[float], scope: trio.CancelScope) -> None:
+async def _probe(book: OfferBook, path: Path, lags: list[float]) -> None:
     lots = random.Random(9)
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
         for raw in lots.sample(_signed(), PROBES):
@@ -226,7 +228,6 @@ async def _probe(book: OfferBook, path: Path, lags: list[float], scope: trio.Can
             while not _stands(db, newer):
                 await trio.sleep(0.01)
             lags.append(time.perf_counter() - begun)
-    scope.cancel()
 
 
 def _stands(db: sqlite3.Connection, raw: bytes) -> bool:
