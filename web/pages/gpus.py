@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
-from protocol.catalogue import USE_CASES, GpuModel
+from protocol.catalogue import CPU_CLASS, USE_CASES, GpuModel
 from protocol.errors import NotFound
 from protocol.query import Condition, Filter, SortKey, gpu_key
 from web.asked import Asked
@@ -27,6 +27,8 @@ MAX_UNLISTED: Final = 20
 CHEAPEST: Final = 6
 MAX_REGIONS: Final = 12
 MAX_NAME: Final = 100
+CPU_KEY: Final = gpu_key(CPU_CLASS)
+"""Machines without a card; the market lists them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def address_of(key: str) -> str:
 async def gpus(request: Request, store: Asked, sort: str = "offers") -> Response:
     now = {view.gpu: view for view in await store.models()}
     entries = [Entry(key, model, now.get(key)) for key, model in CARD_MODELS.items()]
-    unlisted = [view for key, view in now.items() if key and key != "cpu" and key not in CARD_MODELS]
+    unlisted = [view for key, view in now.items() if key and key != CPU_KEY and key not in CARD_MODELS]
     entries += [Entry(view.gpu, None, view) for view in unlisted[:MAX_UNLISTED]]
     by = sort if sort in ORDERS else "offers"
     return page(request, "gpus.html", entries=sorted(entries, key=ORDERS[by]), by=by)
@@ -78,6 +80,8 @@ async def gpu(request: Request, name: str, store: Asked, span: str = "days") -> 
     if request.url.path != address_of(key) and quote(request.url.path) != address_of(key):
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(address_of(key) + query, HTTPStatus.PERMANENT_REDIRECT)
+    if key == CPU_KEY:
+        return RedirectResponse(f"/market?filter=gpu%3D{key}", HTTPStatus.SEE_OTHER)
     where = Filter((Condition("gpu", "=", (key,)),))
     views = await store.models(where)
     now = next((view for view in views if view.gpu == key), None)
