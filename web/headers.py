@@ -34,6 +34,8 @@ PREFLIGHT: Final = {
     "access-control-allow-headers": "if-none-match, last-event-id",
     "access-control-max-age": "86400",
 }
+ENDLESS: Final = ("/v1/events",)
+"""Of which nobody gets only the head."""
 REQUEST_ID: Final = "x-request-id"
 
 
@@ -62,4 +64,6 @@ class Headers:
         if public and scope["method"] == "OPTIONS":
             await Response(status_code=204, headers=PREFLIGHT)(scope, receive, send_with)
         else:
+            if scope["method"] == "HEAD" and scope["path"] not in ENDLESS:
+                scope = {**scope, "method": "GET"}  # the server leaves the body out
             await self._app(scope, receive, send_with)

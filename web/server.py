@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import socket
 from typing import Final
@@ -11,7 +12,13 @@ from uvicorn.supervisors import Multiprocess
 
 from protocol.errors import PortBusy
 from web.app import create_app
+from web.live import CUT
 from web.settings import Settings
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Http
+except ImportError:  # a C parser, which not every machine has
+    from uvicorn.protocols.http.h11_impl import H11Protocol as _Http  # type: ignore[assignment]  # alike
 
 GRACE_S: Final = 5
 """For requests under way when a process ends; live streams have no end of their own."""
@@ -39,12 +46,21 @@ def url_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
+class Http(_Http):
+    """Lets a request break its connection off: a reader that does not read would keep what it was sent."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, CUT: transport.abort}
+
+
 def serve(settings: Settings, listening: socket.socket) -> None:
     """Until SIGINT or SIGTERM. A worker that dies is replaced."""
     config = uvicorn.Config(
         functools.partial(create_app, settings),
         factory=True,
         workers=settings.workers,
+        http=Http,
         proxy_headers=False,  # web/limits.py knows whom to believe
         server_header=False,
         access_log=False,

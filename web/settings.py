@@ -26,10 +26,15 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
-    behind_proxy: bool = False
-    """Requests come through one proxy that we trust: whom it names last in X-Forwarded-For is asking."""
-    metrics: bool = False
-    """/metrics is answered."""
+    behind_proxy: int = 0
+    """Requests come through so many proxies that we trust: X-Forwarded-For is read from its right end."""
+    metrics: str = ""
+    """HOST:PORT where Prometheus may look: another door than that of the public. The first free port of the
+    next ones if several processes share the work, each of which has its own figures."""
+    streams: int = 2_000
+    """Open at a time, in each process; each takes a socket."""
+    streams_each: int = 10
+    """Of one address."""
     requests_per_minute: int = 50
     """Of one address, in each process (L6)."""
     json: bool = False
@@ -63,8 +68,10 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         host=chosen["host"] or Settings.host,
         port=_number("port", chosen["port"], Settings.port, 0, 65_535),
         workers=_number("workers", chosen["workers"], Settings.workers, 1, MAX_WORKERS),
-        behind_proxy=_yes("behind_proxy", chosen["behind_proxy"]),
-        metrics=_yes("metrics", chosen["metrics"]),
+        behind_proxy=_number("behind_proxy", chosen["behind_proxy"], Settings.behind_proxy, 0, 16),
+        metrics=_address(chosen["metrics"] or ""),
+        streams=_number("streams", chosen["streams"], Settings.streams, 0, 10**6),
+        streams_each=_number("streams_each", chosen["streams_each"], Settings.streams_each, 0, 10**6),
         requests_per_minute=_number(
             "requests_per_minute", chosen["requests_per_minute"], Settings.requests_per_minute, 1, 10**6
         ),
@@ -88,8 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     say("--host", help="address to listen on (127.0.0.1)")
     say("--port", help="0 takes a free one (8080)")
     say("--workers", metavar="N", help="processes that share the port (1)")
-    say("--behind-proxy", action="store_const", const="yes", help="a proxy in front names who asks")
-    say("--metrics", action="store_const", const="yes", help="answer /metrics")
+    say("--behind-proxy", metavar="N", help="so many proxies in front name who asks (0)")
+    say("--metrics", metavar="HOST:PORT", help="where Prometheus may look; never where the public does")
+    say("--streams", metavar="N", help="live streams open at a time, in each process (2000)")
+    say("--streams-each", metavar="N", help="live streams of one address (10)")
     say("--json", action="store_const", const="yes", help="say where it is, or what is wrong, in JSON")
     say("--requests-per-minute", metavar="N", help="of one address and process (50)")
     return parser
@@ -115,6 +124,13 @@ def _number(name: str, text: str | None, default: int, least: int, most: int) ->
     if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
         raise ConfigInvalid(f"{name.replace('_', ' ')} is a number from {least} to {most}, not {text[:40]!r}")
     return int(text)
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text and not (host and port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise ConfigInvalid(f"--metrics takes HOST:PORT, such as 127.0.0.1:9464, not {text[:40]!r}")
+    return text
 
 
 def _yes(name: str, text: str | None) -> bool:

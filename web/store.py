@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from protocol.catalogue import UseCase
 from protocol.query import Filter, SortKey
 from web import cursors
 from web.database import Cell, Mirror, Row
 from web.filters import where_of
+from web.recommend import Recommendation, recommend
 from web.remember import Remembered
 from web.search import OFFER_SQL, search
 from web.views import (
@@ -62,6 +64,7 @@ class Store:
         self._models = Remembered[tuple[ModelView, ...]](OVERVIEW_S)
         self._regions = Remembered[tuple[RegionView, ...]](OVERVIEW_S)
         self._live = Remembered[Live](OVERVIEW_S)
+        self._newest = Remembered[tuple[OfferView, ...]](OVERVIEW_S)
 
     # --- the mirror ---------------------------------------------------------------------------
 
@@ -81,6 +84,7 @@ class Store:
             peers=number("peers"),
             directories=number("directories"),
             tick=number("tick"),
+            forgotten=number("forgotten"),
         )
 
     async def change(self) -> tuple[str, int]:
@@ -106,10 +110,28 @@ class Store:
         """
         return await search(self._mirror, where, sort, after, limit, count, self._clock())
 
+    async def recommend(self, use: UseCase, where: Filter, limit: int, disk_mib: int) -> Recommendation:
+        """The best `limit` of the live offers that match and have room for a use, with their reasons; prices
+        are for a machine with so much disk."""
+        return await recommend(self._mirror, use, where, limit, disk_mib, self._clock())
+
     async def offer(self, peer: bytes) -> OfferView | None:
         """Live or ended within the last hour."""
         rows = await self._mirror.fetch(f"SELECT {OFFER_SQL} FROM offers WHERE peer = ?", (peer,))
         return OfferView(*rows[0]) if rows else None
+
+    async def newest(self, limit: int) -> tuple[OfferView, ...]:
+        """The live offers that were seen for the first time last; up to OVERVIEW_S old."""
+        return await self._newest.get(str(limit), lambda: self._ask_newest(limit))
+
+    async def _ask_newest(self, limit: int) -> tuple[OfferView, ...]:
+        order = "ORDER BY first_seen_ms DESC, peer"
+        rows = await self._mirror.fetch(
+            f"SELECT {OFFER_SQL} FROM offers WHERE peer IN"
+            f" (SELECT peer FROM offers WHERE live = 1 {order} LIMIT ?) {order}",
+            (limit,),
+        )
+        return tuple(OfferView(*row) for row in rows)
 
     async def changes(self, after: int, limit: int = 100) -> ChangePage:
         """What changed after the change `after` of the mirror's book."""
@@ -129,12 +151,14 @@ class Store:
             f"SELECT {_SCORE_SQL} FROM scores WHERE peer = ?",
             (peer,),
         )
+        return ProviderView(offer, _score(scores[0]) if scores else None, await self.days(peer))
+
+    async def days(self, peer: bytes) -> tuple[tuple[int, int], ...]:
+        """As ProviderView.days; kept for longer than the offer."""
         days = await self._mirror.fetch(
             "SELECT day, hours FROM days WHERE peer = ? ORDER BY day DESC LIMIT ?", (peer, DAYS_SHOWN)
         )
-        return ProviderView(
-            offer, _score(scores[0]) if scores else None, tuple((day, hours) for day, hours in reversed(days))
-        )
+        return tuple((day, hours) for day, hours in reversed(days))
 
     # --- prices, models, regions --------------------------------------------------------------
 

@@ -32,6 +32,8 @@ class Status:
     peers: int
     directories: int
     tick: int
+    forgotten: int
+    """Who knows the market as of this change or before may have missed that an offer ended."""
 
 
 @dataclass(frozen=True, slots=True)

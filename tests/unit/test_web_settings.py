@@ -14,10 +14,10 @@ def test_flags_beat_the_environment_which_beats_what_is_built_in() -> None:
     environment = {
         "QUBIX_WEB_MIRROR": "/data/mirror.db",
         "QUBIX_WEB_PORT": "9",
-        "QUBIX_WEB_BEHIND_PROXY": "yes",
+        "QUBIX_WEB_BEHIND_PROXY": "2",
     }
     found = read(["--port", "7", "--workers", "3"], environment)
-    assert found == Settings(mirror="/data/mirror.db", port=7, workers=3, behind_proxy=True)
+    assert found == Settings(mirror="/data/mirror.db", port=7, workers=3, behind_proxy=2)
     assert read(["--mirror", SECRET], {}) == Settings(mirror=SECRET)
 
 
@@ -37,10 +37,21 @@ def test_what_cannot_be_is_said(arguments: list[str], sentence: str) -> None:
 
 
 def test_a_switch_in_the_environment_is_yes_or_no() -> None:
-    with pytest.raises(ConfigInvalid, match="QUBIX_WEB_METRICS is yes or no"):
-        read(["--mirror", "m"], {"QUBIX_WEB_METRICS": "1"})
+    with pytest.raises(ConfigInvalid, match="QUBIX_WEB_JSON is yes or no"):
+        read(["--mirror", "m"], {"QUBIX_WEB_JSON": "1"})
 
 
 def test_passwords_are_not_shown() -> None:
     assert shown_url(SECRET) == "postgresql://db.example:5432/market"
     assert "hunter" not in repr(Settings(mirror=SECRET, publish=SECRET))
+
+
+@pytest.mark.parametrize("address", ["9464", ":9464", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536"])
+def test_metrics_need_a_whole_address(address: str) -> None:
+    with pytest.raises(ConfigInvalid, match="HOST:PORT"):
+        read(["--mirror", "m", "--metrics", address], {})
+
+
+def test_metrics_are_off_unless_asked_for() -> None:
+    assert read(["--mirror", "m"], {}).metrics == ""
+    assert read(["--mirror", "m", "--metrics", "[::1]:9464"], {}).metrics == "[::1]:9464"

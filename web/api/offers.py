@@ -1,38 +1,97 @@
-"""/v1/offers: the live market, filtered, sorted and page by page."""
+"""/v1/offers: the live market, filtered, sorted and page by page, and single offers."""
 
 from __future__ import annotations
 
-import base64
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from protocol.query import parse_filter, parse_sort
+from protocol.errors import NotFound, QueryInvalid
+from protocol.query import provider_key
+from web.api import shapes
+from web.api.answers import (
+    CHECK,
+    REMEMBERED_PAGE,
+    AskedAnswers,
+    CursorText,
+    FilterText,
+    IfNoneMatch,
+    PageSize,
+    SortText,
+    described,
+    filter_of,
+    is_steady,
+    plain,
+    sort_of,
+)
+from web.api.errors import ParameterInvalid
+from web.api.views import offer_of
 from web.asked import Asked
-from web.store import MAX_PAGE
-from web.views import OfferView
 
-router = APIRouter()
+router = APIRouter(tags=["Market"])
+
+PeerId = Annotated[
+    str,
+    Path(
+        pattern=shapes.PEER_ID,
+        description="A provider's peer id, or its key in hexadecimal.",
+        examples=["12D3KooWGRUJ6n4a2Zxb3c5FhFYBLDFzMFcpbZCbGDsx6VuVAZJ6"],
+    ),
+]
 
 
-@router.get("/offers")
+@router.get("/offers", **described(shapes.Offers, "Live offers", etag=True))
 async def offers(
+    request: Request,
     store: Asked,
-    filter: Annotated[str, Query()] = "",
-    sort: Annotated[str, Query()] = "price",
-    after: Annotated[str, Query()] = "",
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    answers: AskedAnswers,
+    filter: FilterText = "",
+    sort: SortText = "price",
+    after: CursorText = "",
+    limit: PageSize = 50,
+    count: Annotated[bool, Query(description="Say how many match, exactly up to 1,000.")] = True,
+    if_none_match: IfNoneMatch = "",
 ) -> Response:
-    """Live offers that match `filter`, in the order `sort`, after the cursor `after`."""
-    page = await store.offers(parse_filter(filter), parse_sort(sort), after, limit, count=True)
-    body = {"offers": [as_json(offer) for offer in page.offers], "next": page.next, "total": page.total}
-    return Response(msgspec.json.encode(body), media_type="application/json")
+    """Those that match `filter`, in the order `sort`, from behind the cursor `after`. Each comes with the
+    bytes that its provider signed (`signed`), so that nobody has to trust who answers: /verify.py checks."""
+    where, keys = filter_of(filter), sort_of(sort)
+
+    async def make(at: str) -> shapes.Offers:
+        try:
+            page = await store.offers(where, keys, after, limit, count)
+        except QueryInvalid as error:
+            raise ParameterInvalid("after", error) from error
+        total = shapes.Total(page.total.number, page.total.exact) if page.total else None
+        return shapes.Offers([offer_of(one) for one in page.offers], page.next or None, total, at, CHECK)
+
+    if not is_steady(where):
+        return plain(await make(await answers.hub.at()))
+    return await answers.give(request, make, keep=limit <= REMEMBERED_PAGE)
 
 
-def as_json(offer: OfferView) -> dict[str, Any]:
-    """Bytes in hexadecimal, the signed envelope in base64, the rest as it is."""
-    fields: dict[str, Any] = {name: getattr(offer, name) for name in OfferView.__slots__}
-    fields["peer"], fields["provider_id"] = offer.peer.hex(), offer.provider_id.hex()
-    fields["record"] = base64.b64encode(offer.record).decode()
-    return fields
+@router.get("/offers/{peer_id}", **described(shapes.OneOffer, "One offer", etag=True, missing=True))
+async def offer(
+    request: Request, store: Asked, answers: AskedAnswers, peer_id: PeerId, if_none_match: IfNoneMatch = ""
+) -> Response:
+    """Of one provider: live, or ended within the last hour (`live` is false and `signed` empty then)."""
+    peer = key_of(peer_id)
+
+    async def make(at: str) -> shapes.OneOffer:
+        found = await store.offer(peer)
+        if found is None:
+            raise unknown(peer_id)
+        return shapes.OneOffer(offer_of(found), at, CHECK)
+
+    return await answers.give(request, make)
+
+
+def key_of(peer_id: str) -> bytes:
+    """The 32 bytes of a provider's name. NotFound if it is none."""
+    try:
+        return bytes.fromhex(provider_key(peer_id))
+    except ValueError as error:
+        raise unknown(peer_id) from error
+
+
+def unknown(peer_id: str) -> NotFound:
+    return NotFound(f"no offer of {peer_id[:64]} is known here")

@@ -1,0 +1,47 @@
+"""How 32 bytes are written: a wallet, a transaction, a peer. Pure.
+
+Qubic: 60 letters of which the last four are a checksum, wallets in upper case, transactions in lower case.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from Crypto.Hash import KangarooTwelve
+
+BYTES: Final = 32
+_CHECKSUM_BITS: Final = 18
+
+
+def identity_of(key: bytes) -> str:
+    """Of a wallet's 32 bytes: each u64 as 14 letters, its lowest first, then the checksum."""
+    checksum = int.from_bytes(KangarooTwelve.new(data=key).read(3), "little") & ((1 << _CHECKSUM_BITS) - 1)
+    return "".join(_letters(word, 14) for word in struct.unpack("<4Q", key)) + _letters(checksum, 4)
+
+
+def transaction_hash(digest: bytes) -> str:
+    """As explorers show it; "" for none."""
+    return identity_of(digest).lower() if len(digest) == BYTES else ""
+
+
+def _letters(value: int, count: int) -> str:
+    letters = []
+    for _ in range(count):
+        value, digit = divmod(value, 26)
+        letters.append(chr(ord("A") + digit))
+    return "".join(letters)
+
+
+_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_PEER_ID_HEAD: Final = bytes.fromhex("002408011220")
+"""Identity multihash, 36 bytes, of a protobuf with the key's type (Ed25519) and 32 bytes."""
+
+
+def peer_id_of(key: bytes) -> str:
+    """As libp2p writes an Ed25519 key: "12D3KooW..."."""
+    number, text = int.from_bytes(_PEER_ID_HEAD + key, "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        text = _BASE58[digit] + text
+    return "1" + text  # for the zero byte in front
