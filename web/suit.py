@@ -100,7 +100,7 @@ def needs(use: UseCase) -> Machine:
     )
 
 
-def room(machine: Machine, cards: int = 0, gpu: str = "", region: str = "") -> Filter:
+def room(machine: Machine, cards: int = 0, gpu: str = "", region: str = "", internet: bool = False) -> Filter:
     """The condition on offers for such a machine."""
     said = [
         Condition("cpus", ">=", (machine.cpus,)),
@@ -113,6 +113,8 @@ def room(machine: Machine, cards: int = 0, gpu: str = "", region: str = "") -> F
         said.append(Condition("gpu", "=", (gpu,)))
     if region:
         said.append(Condition("region", "=", (region,)))
+    if internet:
+        said.append(Condition("internet", "=", ("yes",)))
     return Filter(tuple(said))
 
 
