@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from protocol.errors import UsageError
+from protocol.errors import NotFound
 from protocol.query import gpu_key
 from web.api import shapes
-from web.api.answers import CHECK, AskedAnswers, IfNoneMatch, described
+from web.api.answers import CHECK, Answers, AskedAnswers, IfNoneMatch, described
 from web.api.offers import PeerId, key_of, unknown
 from web.api.views import candle_of, offer_of, score_of
 from web.asked import Asked
-from web.store import MAX_CANDLES, now_ms
+from web.store import MAX_CANDLES, Store, now_ms
 from web.views import HOUR_MS, Kind
 
 router = APIRouter(tags=["Market"])
 
 SPANS_MS: Final = {"hour": HOUR_MS, "day": 24 * HOUR_MS}
 SHOWN_HOURS: Final = 14 * 24
-KEY: Final = "^[0-9a-zA-Z]{1,64}$"
 
 
 @router.get("/providers/{peer_id}", **described(shapes.Provider, "One provider", etag=True, missing=True))
@@ -47,22 +46,50 @@ async def provider(
     return await answers.give(request, make)
 
 
-@router.get("/prices", **described(shapes.Prices, "Prices over time", etag=True))
+Span = Annotated[Literal["hour", "day"], Query(description="Of one candle.")]
+Spans = Annotated[int, Query(ge=1, le=MAX_CANDLES, description="Newest spans.")]
+
+
+@router.get(
+    "/providers/{peer_id}/prices", **described(shapes.Prices, "Prices of a provider", etag=True, missing=True)
+)
+async def provider_prices(
+    request: Request,
+    store: Asked,
+    answers: AskedAnswers,
+    peer_id: PeerId,
+    span: Span = "hour",
+    limit: Spans = 168,
+    if_none_match: IfNoneMatch = "",
+) -> Response:
+    """What it asked for a GPU and hour, as candles; none if it is not known here."""
+    return await _prices(request, store, answers, ("provider", key_of(peer_id)), span, limit)
+
+
+@router.get("/prices/{gpu}", **described(shapes.Prices, "Prices of a GPU", etag=True, missing=True))
 async def prices(
     request: Request,
     store: Asked,
     answers: AskedAnswers,
     gpu: Annotated[
-        str,
-        Query(max_length=200, description="A model of GPU, in any spelling.", examples=["RTX 4090"]),
-    ] = "",
-    provider: Annotated[str, Query(max_length=64, description="Or a provider's peer id.")] = "",
-    span: Annotated[Literal["hour", "day"], Query(description="Of one candle.")] = "hour",
-    limit: Annotated[int, Query(ge=1, le=MAX_CANDLES, description="Newest spans.")] = 168,
+        str, Path(max_length=200, description="A model of GPU, in any spelling.", examples=["RTX_4090"])
+    ],
+    span: Span = "hour",
+    limit: Spans = 168,
     if_none_match: IfNoneMatch = "",
 ) -> Response:
-    """What was asked for a GPU and hour, as candles, of one model (`gpu`) or by one provider."""
-    kind, subject = _subject(gpu, provider)
+    """What was asked for one and hour, as candles; none if it was not on offer."""
+    try:
+        subject = gpu_key(gpu).encode()
+    except ValueError as error:
+        raise NotFound(f"no GPU is called {gpu[:40]!r}") from error
+    return await _prices(request, store, answers, ("gpu", subject), span, limit)
+
+
+async def _prices(
+    request: Request, store: Store, answers: Answers, of: tuple[Kind, bytes], span: str, limit: int
+) -> Response:
+    kind, subject = of
 
     async def make(at: str) -> shapes.Prices:
         found = await store.candles(kind, subject, SPANS_MS[span], _since_ms(span, limit), limit)
@@ -74,14 +101,3 @@ async def prices(
 
 def _since_ms(span: str, spans: int) -> int:
     return now_ms() - spans * SPANS_MS[span]
-
-
-def _subject(gpu: str, provider: str) -> tuple[Kind, bytes]:
-    if bool(gpu) == bool(provider):
-        raise UsageError("say either gpu= or provider=: prices are of one of them")
-    if provider:
-        return "provider", key_of(provider)
-    try:
-        return "gpu", gpu_key(gpu).encode()
-    except ValueError as error:
-        raise UsageError(f"gpu: {error}") from error
