@@ -55,20 +55,29 @@ async def _which_gpu(request: Request, store: Store, plan: Plan) -> Response:
     use = plan.use
     found = await advise(store, use, plan.machine) if use.min_vram_gib else []
     without = None if use.min_vram_gib else await store.offers(room(plan.machine), BY_PRICE, limit=1, count=True)
+    shown = found if "all" in request.query_params else _shown(found)
     by_speed = sorted((suited(model, use) for model in CARD_MODELS.values()), key=lambda one: -one.speed)
     return page(
         request,
         "start_gpu.html",
         step=2,
         plan=plan,
-        found=found if "all" in request.query_params else found[:SHOWN],
-        more=max(0, len(found) - SHOWN) if "all" not in request.query_params else 0,
+        found=shown,
+        more=len(found) - len(shown),
         marks=_marks(found),
         cheapest=min(found, key=lambda one: one.qu_per_hour, default=None),
         without=without,
         no_gpu=NO_GPU,
         would_fit=[one for one in by_speed if one.cards and not one.model.listed_only][:SHOWN],
     )
+
+
+def _shown(found: list[Advice]) -> list[Advice]:
+    """The best, and among them those that are the best in one thing."""
+    marks = _marks(found)
+    marked = [one for one in found if marks[one.suited.key]]
+    others = [one for one in found if one not in marked]
+    return sorted(marked + others[: SHOWN - len(marked)], key=found.index)
 
 
 def _marks(found: list[Advice]) -> dict[str, list[str]]:
