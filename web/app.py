@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
 
-from web import api, assets, pages
-from web.api import openapi, reference
+from web import assets, pages
+from web.api import openapi, reference, routes
 from web.api.answers import Answers
 from web.database import open_mirror
 from web.headers import Headers
@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = functools.partial(openapi.describe, app)  # type: ignore[method-assign]  # FastAPI's way
     app.include_router(health)
     app.include_router(assets.router)
-    app.include_router(api.router)
+    app.include_router(routes.router)
     app.include_router(reference.script)
     app.include_router(pages.router)
     trouble.install(app)
