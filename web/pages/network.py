@@ -8,12 +8,14 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
+from protocol.query import gpu_key
 from web import draw
 from web.asked import Asked
 from web.identity import peer_id_of, transaction_hash
 from web.pages.providers import EXPLORER
 from web.pages.render import page, words_for
 from web.store import now_ms
+from web.suit import CARD_MODELS
 from web.views import HOUR_MS, StatView
 from web.words import Words
 
@@ -58,9 +60,19 @@ async def network(request: Request, store: Asked, span: str = "week", after: str
         settled=await store.settlements(after, SETTLED),
         after=after,
         peer_id_of=peer_id_of,
+        title_of=_title,
         transaction_hash=transaction_hash,
         explorer=EXPLORER if status.network == "mainnet" else "",
     )
+
+
+def _title(gpu: str) -> str:
+    """Of a model as a lease names it: the catalogue's, where it has one."""
+    try:
+        model = CARD_MODELS.get(gpu_key(gpu))
+    except ValueError:
+        model = None
+    return model.title if model else gpu.replace("_", " ")
 
 
 def _charts(stats: Sequence[StatView], together: int, words: Words) -> list[Chart]:
