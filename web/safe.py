@@ -19,7 +19,7 @@ MARKS: Final = 3
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u2400\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\ue000-\uf8ff"
-    "\U000e0000-\U000e0fff]"
+    "\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
 """C0, DEL, C1, what is empty or invisible, what reorders, lone surrogates, private use, tags."""
 

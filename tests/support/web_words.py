@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from babel.messages.extract import extract
 
+from protocol.query import FIELDS
 from web import words
 
 WEB: Final = Path(words.FOLDER).parent
@@ -26,7 +27,7 @@ def sentences() -> dict[Message, str]:
         found |= dict.fromkeys(_in(path, "jinja2.ext:babel_extract", IN_TEMPLATES), path.name)
     for path in sorted([*(WEB / "pages").glob("*.py"), WEB / "words/__init__.py"]):
         found |= dict.fromkeys(_in(path, "python", IN_PYTHON), path.name)
-    return found
+    return found | dict.fromkeys((field.description for field in FIELDS.values()), "protocol/query.py")
 
 
 def _in(path: Path, method: str, keywords: dict[str, Any]) -> Iterator[Message]:
