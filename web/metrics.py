@@ -86,12 +86,18 @@ class Measured:
 
         async def send_with(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", UNKNOWN)
+                route = _route(scope)
                 self._meter.seconds.labels(route).observe(time.perf_counter() - begun)
                 self._meter.answers.labels(route, message["status"]).inc()
             await send(message)
 
         await self._app(scope, receive, send_with)
+
+
+def _route(scope: Scope) -> str:
+    path = getattr(scope.get("route"), "path", UNKNOWN)
+    inside = scope["path"].startswith("/v1/") and path.startswith("/") and not path.startswith("/v1/")
+    return f"/v1{path}" if inside else path
 
 
 @contextmanager
