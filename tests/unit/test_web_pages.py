@@ -228,7 +228,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row = list(row_of(offer, key, 1_000 + number, now_ms=now))
         for column in ("label", "region_label", "gpu_label"):
             row[OFFER_COLUMNS.index(column)] = text if number % 2 else text * 60  # up to 4 KB
-        row[OFFER_COLUMNS.index("gpu")] = f"hostile{number}/?#&\"'<é"
+        row[OFFER_COLUMNS.index("gpu")] = f"hostile{number}漢字"  # letters and digits, as from name_key
         row[OFFER_COLUMNS.index("first_seen_ms")] = now + number
         rows.append(tuple(row))
     with closing(sqlite3.connect(path)) as db, db:
