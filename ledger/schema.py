@@ -114,6 +114,13 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (kind, subject, span_ms, start_ms)) STRICT, WITHOUT ROWID""",
         "CREATE INDEX prices_by_age ON prices (span_ms, start_ms)",
     ),
+    (
+        # Money that came to the wallet without this node's doing. source: empty if nobody knows.
+        """CREATE TABLE arrivals (
+            arrival_id BLOB PRIMARY KEY, kind TEXT NOT NULL, amount INTEGER NOT NULL, source BLOB NOT NULL,
+            first_tick INTEGER NOT NULL, tick INTEGER NOT NULL, at_ms INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID""",
+    ),
 )
 
 

@@ -282,6 +282,13 @@ def payment_sheet(payment: PaymentView) -> Text:
     return sheet(pairs)
 
 
+def _signed_or_said(entry: HistoryEntry) -> str:
+    """The transactions for it; of what came by itself, all that is known."""
+    if entry.kind == "received":
+        return entry.sentence + (f", from {entry.sender}" if entry.sender else "")
+    return ", ".join(f"{one.action} {one.tick}" for one in entry.transactions)
+
+
 def history_table(entries: Sequence[HistoryEntry]) -> Table:
     rows = [
         (
@@ -290,7 +297,7 @@ def history_table(entries: Sequence[HistoryEntry]) -> Table:
             cell(short_id(entry.id), max_chars=ID_CHARS),
             cell(entry.state, phase_style(entry.state)),
             cell(f"{entry.qu:+,}" if entry.qu else "0", "bold"),
-            cell(", ".join(f"{one.action} {one.tick}" for one in entry.transactions), "dim", 80),
+            cell(_signed_or_said(entry), "dim", 80),
         )
         for entry in entries
     ]

@@ -78,5 +78,5 @@ async def _send(options: argparse.Namespace) -> int:
 
 async def _history(options: argparse.Namespace) -> int:
     view: HistoryView = await ask(options, "history", HistoryArgs(options.limit))
-    empty = Text("Nothing was rented, served or sent with this wallet yet.")
+    empty = Text("Nothing was rented, served, sent or received with this wallet yet.")
     return tell(options, view, show.history_table(view.entries) if view.entries else empty)

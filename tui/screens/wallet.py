@@ -25,10 +25,18 @@ from tui.screens.wallet_move import DepositScreen, SendScreen
 
 SHOWN_ENTRIES: Final = 200
 REFRESH_SECONDS: Final = 3.0
-WORDS: Final = {"caller": "rented", "provider": "served", "send": "sent", "funding": "waiting for deposit"}
+WORDS: Final = {
+    "caller": "rented",
+    "provider": "served",
+    "send": "sent",
+    "received": "received",
+    "funding": "waiting for deposit",
+}
 STATE_COLOURS: Final = {
     "done": "primary",
     "sent": "primary",
+    "received": "success",
+    "opening": "primary",
     "running": "success",
     "failed": "error",
     "unknown": "error",
@@ -43,8 +51,8 @@ class WalletScreen(AreaScreen):
     HELP = (
         "Your money. What is in escrow is locked for jobs that run; what a job does not use comes back. "
         "Deposit (d) shows where to send money, send (s) pays somebody, back up (b) shows the seed again. "
-        "Enter on a line of the history shows its transactions. What others send to you is in the balance "
-        "but not in the history: it holds what this daemon did itself."
+        "Enter on a line of the history shows its transactions. What others send to you is found by "
+        "looking at the chain every 20 seconds; what cannot be told of it, the line says."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d", "deposit", "Deposit"),
@@ -106,7 +114,7 @@ class WalletScreen(AreaScreen):
         none = self.query_one("#wallet-none", Static)
         none.display = not entries
         none.update(
-            "Nothing was rented, served or sent with this wallet yet.\nThe market (1) is where to begin."
+            "Nothing was rented, served, sent or received with this wallet yet.\nThe market (1) is where to begin."
         )
         table = self.query_one(DataTable)
         table.display = bool(entries)
@@ -203,7 +211,7 @@ def cells(entry: HistoryEntry, colours: Mapping[str, str], *, narrow: bool) -> l
     """A line of the history in the colours of a theme. Names come from job files and other people."""
     form = "%m-%d %H:%M" if narrow else "%Y-%m-%d %H:%M"
     when = time.strftime(form, time.localtime(entry.at_ms / 1_000))
-    about = safe_line(entry.to or entry.name, 30 if narrow else 44)
+    about = safe_line(entry.to or entry.sender or entry.name, 30 if narrow else 44)
     row = [
         Text(when),
         Text(WORDS.get(entry.kind, safe_line(entry.kind, 12))),
@@ -215,7 +223,10 @@ def cells(entry: HistoryEntry, colours: Mapping[str, str], *, narrow: bool) -> l
 
 
 def moved(entry: HistoryEntry) -> str:
-    """What it did to the wallet; of an open payment what it is to do."""
+    """What it did to the wallet; of an open payment what it is to do, and of a transfer that nothing confirms
+    what it promised."""
     if entry.qu:
         return f"{entry.qu:+,}"
+    if entry.state == "unchecked":
+        return f"({entry.amount:+,})"
     return f"({-entry.amount:+,})" if entry.amount and entry.state == "pending" else "0"
