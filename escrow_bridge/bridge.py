@@ -23,11 +23,13 @@ from escrow_bridge.orders import FinalizeOrder as FinalizeOrder
 from escrow_bridge.orders import OpenOrder as OpenOrder
 from escrow_bridge.orders import RedeemOrder as RedeemOrder
 from escrow_bridge.orders import RequestCloseOrder as RequestCloseOrder
+from escrow_bridge.orders import TopUpOrder as TopUpOrder
 from escrow_bridge.pace import ALLOWED_TICK_OFFSETS
 from escrow_bridge.qubic import Wallet, parse_transaction
 from escrow_bridge.reader import Reader
 from escrow_bridge.redeeming import Redeemer, check_voucher, refused
 from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
+from escrow_bridge.topping_up import top_up
 from escrow_bridge.transfer import TransferOrder, Transferred, transfer
 from escrow_bridge.waiting import Waiting
 from protocol.errors import ChainDisagrees, FundingFailed, VoucherInvalid
@@ -193,6 +195,10 @@ class Bridge:
     async def transfer(self, order: TransferOrder, scratch: bytes, save: Save) -> Transferred:
         """See escrow_bridge.transfer."""
         return await transfer(self._sender, order, scratch, save)
+
+    async def top_up(self, order: TopUpOrder, scratch: bytes, save: Save) -> EscrowView:
+        """See escrow_bridge.topping_up."""
+        return await top_up(self._chain, self._index, self._sender, self.reader, order, scratch, save)
 
     # --- redeeming and closing ----------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What the bridge can be told to do with money, as plain data.
 
 `opened`: the tick in which an escrow is known to have opened. A node that is not past it yet knows of no such
-escrow, which must not pass for its end.
+escrow, which must not pass for its end. Of one that was topped up, the tick in which that was seen: an older
+node would refuse vouchers above the first deposit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,24 @@ class OpenOrder:
     look_back: bool = False
     """Search the ticks that nodes remember before sending a first deposit: what this node remembers may
     be older than what it did."""
+
+
+@dataclass(frozen=True)
+class TopUpOrder:
+    """More deposit and a later deadline for an open channel, by its caller."""
+
+    escrow_id: EscrowId
+    opened: Tick
+    before: Qu
+    """The deposit as the contract holds it now; if it is another by then, the contract takes nothing."""
+    deposit: Qu
+    """As it is to be: at least 1 QU more."""
+    deadline_tick: Tick
+    """As it is to be: no earlier than it is."""
+
+    @property
+    def added(self) -> Qu:
+        return Qu(self.deposit - self.before)
 
 
 @dataclass(frozen=True)

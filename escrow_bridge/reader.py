@@ -50,7 +50,7 @@ class Reader:
 
     async def how_it_ended(self, seen: EscrowView) -> Settled | None:
         """How a channel ended that was last seen so; None if it has not, or if that can no longer be
-        read. Top-ups since then are not counted. Raises ChainUnreachable, ChainDisagrees."""
+        read. Raises ChainUnreachable, ChainDisagrees."""
         reading = await self.reading(seen.escrow_id, after=seen.as_of)
         if reading.view is not None:
             return None
