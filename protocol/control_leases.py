@@ -41,6 +41,9 @@ class RunArgs:
     once: bool = False
     """Rent nothing if a lease here has this `output_dir` already, and follow that one: so one may ask again
     after the daemon was away in the middle."""
+    sole: bool = False
+    """Rent nothing while a job of this name goes on that was rented here, and follow that one: whoever asks at
+    the same time gets the same lease."""
 
 
 @dataclass(frozen=True)

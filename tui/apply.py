@@ -7,6 +7,7 @@ import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +47,7 @@ async def apply(options: argparse.Namespace) -> int:
         _tell(options, job.name, action, view)
         if options.diff or action == NOTHING:
             return 0
-        args = run.request(options, text, job, folder)
+        args = replace(run.request(options, text, job, folder), sole=True)
         if action == REPLACE:
             await _consent(options)
             await _end(client, options, view.leases[0])

@@ -70,6 +70,7 @@ def test_what_does_not_run_is_started(job: Path, capsys: pytest.CaptureFixture[s
     assert (code, daemon.said[:2]) == (0, ["compare", "run"])
     assert received[0] == CompareArgs(job.read_text(), str(job.parent))
     assert (started.job_yaml, started.base_dir, started.detach) == (job.read_text(), str(job.parent), True)
+    assert started.sole, "two at the same time get the same lease"
     assert "wordcount does not run; it is started." in capsys.readouterr().out
 
 

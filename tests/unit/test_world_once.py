@@ -71,6 +71,36 @@ async def test_two_at_once_rent_once(tmp_path: Path, autojump_clock: Clock) -> N
         assert len(await one.bob.up.all_leases()) == 1
 
 
+async def test_who_wants_one_job_of_a_name_gets_the_one_that_goes_on(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """Two at the same time, each with a folder of its own; when it has ended there may be another."""
+    async with rental(tmp_path) as one:
+        told: list[RunEvent] = []
+
+        async def take(event: object) -> None:
+            assert isinstance(event, RunEvent)
+            told.append(event)
+
+        async def sole(folder: str) -> None:
+            out = str(tmp_path / folder)
+            told.append(
+                await run(
+                    one.bob.up, RunArgs(job(seconds=3), str(tmp_path), out, detach=True, sole=True), take
+                )
+            )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sole, "a")
+            nursery.start_soon(sole, "b")
+        (lease,) = await one.bob.up.all_leases()
+        assert {event.lease.lease_id for event in told if event.lease} == {lease.lease_id.hex()}
+        assert "somebody else asks for this job" in "".join(event.detail for event in told)
+        await one.world.until_ended(lease.lease_id, one.bob)
+        await sole("c")
+        assert len(await one.bob.up.all_leases()) == 2 and one.bob.up.wishes == {}
+
+
 async def test_another_folder_is_another_wish(tmp_path: Path, autojump_clock: Clock) -> None:
     async with rental(tmp_path) as one:
         await ask(one)
