@@ -9,7 +9,7 @@ from protocol.control import LeaseView, QuoteView
 from protocol.control_market import OfferView
 from protocol.control_wallet import WalletView
 from protocol.lease import max_loss, max_loss_intervals
-from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
+from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role, locked
 from protocol.messages import Progress, Terms
 from protocol.relay_lease import is_relay
 from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of, seconds_covered
@@ -115,7 +115,7 @@ def wallet_view(identity: str, balance: Qu, tick: Tick, leases: Iterable[Lease])
         elif lease.phase in TERMINAL or lease.settled:
             spent += lease.paid
         elif lease.escrow_id:
-            escrowed += lease.terms.deposit - lease.promised
+            escrowed += locked(lease) - lease.promised
     return WalletView(identity, balance, escrowed, spent, earned, tick)
 
 
