@@ -188,12 +188,13 @@ VERBS: Final[dict[str, Verb]] = {
         "tui.verbs:restart",
     ),
     "wallet": Verb(
-        "show the wallet and what is in escrow; make, import and export keys; send; look back",
+        "show the wallet and what is in escrow; make, import, export and seal keys; send; look back",
         (
             "qubix wallet",
             "qubix wallet new",
             "qubix wallet import --seed-file seed.txt",
             "qubix wallet export --to backup.txt",
+            "qubix wallet passphrase --new-passphrase-file new.txt",
             "qubix wallet send IDENTITY 1000 --id rent-may",
             "qubix wallet history",
         ),

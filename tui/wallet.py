@@ -16,7 +16,7 @@ from tui.places import data_dir
 from tui.processes import module_command
 from tui.verbs import ask, ask_patiently, tell
 
-KEY_ACTIONS = ("new", "import", "export")
+KEY_ACTIONS = ("new", "import", "export", "passphrase")
 ACTIONS = ("balance", *KEY_ACTIONS, "send", "history")
 
 
@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="file", metavar="FILE", help="export: a file that does not exist yet")
     parser.add_argument("--show", action="store_true", help="export: show the seed on this terminal")
     parser.add_argument("--passphrase-file", metavar="FILE", help="passphrase of the keystore")
+    parser.add_argument("--new-passphrase-file", metavar="FILE", help="passphrase: the new one, else typed")
+    parser.add_argument("--no-passphrase", action="store_true", help="passphrase: none from now on")
     parser.add_argument("--limit", type=int, default=50, metavar="N", help="history: the last N (50)")
 
 
@@ -48,10 +50,15 @@ async def wallet(options: argparse.Namespace) -> int:
 async def _keys(options: argparse.Namespace) -> int:
     """That program has the terminal for itself; what it says is the answer."""
     words = [options.action, "--data-dir", str(data_dir(options.data_dir))]
-    named = (("--seed-file", options.seed_file), ("--to", options.file))
-    for flag, value in (*named, ("--passphrase-file", options.passphrase_file)):
+    named = ("seed_file", "passphrase_file", "new_passphrase_file")
+    files = [
+        ("--to", options.file),
+        *((f"--{one.replace('_', '-')}", getattr(options, one)) for one in named),
+    ]
+    for flag, value in files:
         words += [flag, value] if value else []
-    words += [flag for flag in ("--show", "--json") if getattr(options, flag[2:])]
+    said = (("--show", options.show), ("--no-passphrase", options.no_passphrase), ("--json", options.json))
+    words += [flag for flag, given in said if given]
     process = await asyncio.create_subprocess_exec(*module_command("qubixd.wallet", *words))
     return await process.wait()
 

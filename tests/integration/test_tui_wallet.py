@@ -16,6 +16,7 @@ from tests.support import tui_wallet
 from tests.support.tui_pilot import running_app, settled, text_of, until
 from tests.support.tui_wallet import EMPTY, OTHER
 from tui import wallet_keys
+from tui.screens.passphrase import PassphraseScreen
 from tui.screens.seed_steps import CheckSeedStep
 from tui.screens.wallet_backup import BackupScreen
 from tui.screens.wallet_move import SendScreen
@@ -164,6 +165,37 @@ def test_a_terminal_of_nothing_and_back() -> None:
             for key in ("d", "escape", "enter", "escape", "s", "escape"):
                 await pilot.press(key)
         await shows(pilot, "998,765,432 QU", "stable-diffusion")
+
+    drive(flow)
+
+
+@pytest.mark.parametrize("passphrase", ["", "long enough a phrase"])
+def test_the_keys_are_sealed_with_another_passphrase(passphrase: str) -> None:
+    async def flow(pilot: Pilot[int]) -> None:
+        directory = pilot.app.directory  # type: ignore[attr-defined]  # QubixApp's
+        await wallet_keys.keep(directory, "q" * 55, passphrase)
+        pilot.app.screen.reload()  # type: ignore[attr-defined]  # AreaScreen's
+        await shows(pilot, "998,765,432 QU")
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(pilot.app.screen, PassphraseScreen))
+        if passphrase:
+            await shows(pilot, "Type the present one")
+            await pilot.press(*"wrong", "enter")
+            await shows(pilot, "does not open")
+            pilot.app.screen.query_one("#passphrase", Input).value = passphrase
+            await pilot.press("enter")
+        await until(pilot, lambda: bool(pilot.app.screen.query("#second")))
+        await shows(pilot, "The new passphrase")
+        for name, typed in (("#first", "another phrase"), ("#second", "another phrasE")):
+            pilot.app.screen.query_one(name, Input).value = typed
+        pilot.app.screen.query_one("#second", Input).focus()
+        await pilot.press("enter")
+        await shows(pilot, "The two are not the same")
+        pilot.app.screen.query_one("#second", Input).value = "another phrase"
+        await pilot.press("enter")
+        await shows(pilot, "998,765,432 QU")
+        assert (await wallet_keys.export(directory, "another phrase")).letters == "q" * 55
+        assert wallet_keys.wants_passphrase(directory)
 
     drive(flow)
 

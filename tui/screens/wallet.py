@@ -19,6 +19,7 @@ from tui import private_net, show, wallet_keys
 from tui.messages import WalletChanged
 from tui.safe import safe_line
 from tui.screens.area import AreaScreen
+from tui.screens.passphrase import PassphraseScreen
 from tui.screens.wallet_backup import BackupScreen
 from tui.screens.wallet_entry import EntryScreen
 from tui.screens.wallet_move import DepositScreen, SendScreen
@@ -50,7 +51,8 @@ class WalletScreen(AreaScreen):
     AREA = "wallet"
     HELP = (
         "Your money. What is in escrow is locked for jobs that run; what a job does not use comes back. "
-        "Deposit (d) shows where to send money, send (s) pays somebody, back up (b) shows the seed again. "
+        "Deposit (d) shows where to send money, send (s) pays somebody, back up (b) shows the seed again, "
+        "and p seals the keys with another passphrase. "
         "Enter on a line of the history shows its transactions. What others send to you is found by "
         "looking at the chain every 20 seconds; what cannot be told of it, the line says."
     )
@@ -59,6 +61,7 @@ class WalletScreen(AreaScreen):
         Binding("s", "send", "Send"),
         Binding("c", "copy", "Copy"),
         Binding("b", "backup", "Back up"),
+        Binding("p", "passphrase", "Passphrase", show=False),
         Binding("g", "gift", "Play money"),
     ]
     view: WalletView | None = None
@@ -90,7 +93,7 @@ class WalletScreen(AreaScreen):
         """Keys that mean nothing here are not shown; money for nothing is for play only."""
         if action == "gift":
             return private_net.no_chain_named(None)
-        if action == "backup":
+        if action in ("backup", "passphrase"):
             return wallet_keys.has_keys(self.qubix.directory)
         return True
 
@@ -114,7 +117,8 @@ class WalletScreen(AreaScreen):
         none = self.query_one("#wallet-none", Static)
         none.display = not entries
         none.update(
-            "Nothing was rented, served, sent or received with this wallet yet.\nThe market (1) is where to begin."
+            "Nothing was rented, served, sent or received with this wallet yet.\n"
+            "The market (1) is where to begin."
         )
         table = self.query_one(DataTable)
         table.display = bool(entries)
@@ -147,6 +151,9 @@ class WalletScreen(AreaScreen):
 
     def action_backup(self) -> None:
         self.app.push_screen(BackupScreen(self.qubix.directory), lambda _: self.reload())
+
+    def action_passphrase(self) -> None:
+        self.app.push_screen(PassphraseScreen(self.qubix.directory))
 
     @work(exclusive=True, group="gift")
     async def action_gift(self) -> None:
