@@ -227,23 +227,21 @@ class Bridge:
         state = load_scratch(scratch)
         if state.settled is not None:
             return _settled(state.settled)
-        state, _, outcome = await self._carry_out(plan, state, save)
+        state = (await self._carry_out(plan, state, save))[0]
         if not state.ticks:
             return None
-        settled = await self._settlement(order.escrow_id, state, outcome)
+        settled = await self._settlement(order.escrow_id, state)
         await save(dump_scratch(replace(state, settled=(settled.paid, settled.refunded, settled.certain))))
         return settled
 
-    async def _settlement(self, escrow_id: EscrowId, state: Scratch, outcome: Outcome | None) -> Settled:
+    async def _settlement(self, escrow_id: EscrowId, state: Scratch) -> Settled:
         reading = layout.decode_reading(escrow_id, state.seen)
         assert reading is not None and reading.view is not None
         seen = reading.view
-        expected = Settled(Qu(state.cumulative), Qu(seen.deposit - state.cumulative), certain=True)
-        if outcome is Outcome.INCLUDED and state.tick < seen.last_tick:
-            # Until then nobody but the provider could have removed it.
-            return expected
+        # The caller may have topped up since, so that more came back than was seen.
         ended = await self._sender.patiently(lambda: self.reader.how_it_ended(seen))
-        return ended or replace(expected, certain=False)
+        expected = Settled(Qu(state.cumulative), Qu(seen.deposit - state.cumulative), certain=False)
+        return ended or expected
 
     async def request_close(self, order: RequestCloseOrder, scratch: bytes, save: Save) -> EscrowView | None:
         """Caller: open the challenge window; the channel with its close tick, None if it is gone."""
@@ -272,9 +270,7 @@ class Bridge:
         )
         await self._carry_out(plan, load_scratch(scratch), save)
 
-    async def _carry_out(
-        self, plan: _Plan, state: Scratch, save: Save
-    ) -> tuple[Scratch, EscrowReading, Outcome | None]:
+    async def _carry_out(self, plan: _Plan, state: Scratch, save: Save) -> tuple[Scratch, EscrowReading]:
         """Send until the contract shows it done. Nothing of the sender's moves: repeating is harmless."""
         outcome: Outcome | None = None
         if state.ticks:
@@ -285,7 +281,7 @@ class Bridge:
             async with self._sender.turn():
                 reading = await self._reading_for(plan, state)
                 if reading.view is None or plan.is_done(reading.view):
-                    return state, reading, outcome
+                    return state, reading
                 if outcome is Outcome.INCLUDED:
                     # Forgotten, so that calling again tries again: the contract may have fuel by then.
                     await save(dump_scratch(Scratch()))
