@@ -146,6 +146,8 @@ class LeaseView:
     """The rented time as far as the deposit reaches."""
     started_at_ms: int = 0
     """When the job became ready and the meter began; 0 = not yet."""
+    extending: bool = False
+    """More time is agreed on, and its money is on the way."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from protocol.units import MAX_QU, Qu
 from qubixd import (
     compare_desk,
     doctor,
+    extend_desk,
     lease_desk,
     market_desk,
     meters_desk,
@@ -260,6 +261,7 @@ VERBS: Final[dict[str, Verb]] = {
     "pause": lease_desk.pause,
     "resume": lease_desk.resume,
     "restart": lease_desk.restart,
+    "extend": extend_desk.extend,
     "wait": lease_desk.wait,
     "watch": watch_desk.watch,
     "relay": relay_desk.relays,

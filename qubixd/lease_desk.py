@@ -96,17 +96,17 @@ async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEve
 
 
 async def pause(node: Node, args: control.PauseArgs, emit: Emit) -> control.RunEvent:
-    lease = await _own(node, args.lease, "pause")
+    lease = await own_running(node, args.lease, "pause")
     return run_event(node, await node.leases.feed(lease.lease_id, m.ActionPause(node.parts.now_ms())))
 
 
 async def resume(node: Node, args: control.ResumeArgs, emit: Emit) -> control.RunEvent:
-    lease = await _own(node, args.lease, "resume")
+    lease = await own_running(node, args.lease, "resume")
     return run_event(node, await node.leases.feed(lease.lease_id, m.ActionResume(node.parts.now_ms())))
 
 
 async def restart(node: Node, args: control.RestartArgs, emit: Emit) -> control.RunEvent:
-    lease, nonce = await _own(node, args.lease, "restart"), os.urandom(8)
+    lease, nonce = await own_running(node, args.lease, "restart"), os.urandom(8)
     return run_event(
         node, await node.leases.feed(lease.lease_id, m.ActionRestart(nonce, node.parts.now_ms()))
     )
@@ -119,7 +119,7 @@ async def access(node: Node, args: AccessArgs, emit: Emit) -> AccessView:
     return access_view(lease, kept)
 
 
-async def _own(node: Node, prefix: str, what: str) -> Lease:
+async def own_running(node: Node, prefix: str, what: str) -> Lease:
     """A running job that this node rented. UsageError otherwise."""
     lease = await find_lease(node, prefix)
     if lease.role is Role.PROVIDER:

@@ -87,6 +87,7 @@ def lease_view(lease: Lease, differences: Iterable[str] = (), told: Progress | N
         detail="" if lease.phase in TERMINAL else words_of(lease, told),
         max_seconds=min(terms.max_seconds, seconds_covered(terms.price_qu_per_hour, terms.deposit)),
         started_at_ms=lease.started_at,
+        extending=lease.extending is not None,
     )
 
 
