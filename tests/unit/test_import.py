@@ -216,6 +216,7 @@ def test_variables_of_the_file(text: str, given: dict[str, str], value: str) -> 
         ("a: [1", "line 1"),
         ("services: {}", "there is none"),
         ("services: {a: {image: x}}", "services.a.command: is missing"),
+        ("services: {a: {image: x, command: [--port, '1']}}", "the program's name first"),
         ("services: {a: {command: x}}", "services.a.image: is missing"),
         ("services: {a: {build: .}, b: {build: .}}", "--service one of a, b"),
         ("services: {a: {image: 'x:${TAG}', command: y}}", "--set TAG=VALUE"),
