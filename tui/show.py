@@ -169,7 +169,7 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
             cell(lease.role),
             cell(lease.name, max_chars=20),
             _state(lease),
-            cell(duration(lease.seconds)),
+            cell(_time(lease)),
             cell(qu(lease.paid if lease.settled else lease.promised), "bold"),
             cell(qu(lease.deposit)),
             cell(short_peer(lease.peer_id), "dim"),
@@ -178,6 +178,12 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
     ]
     columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
     return table(columns, rows, ("time", "used QU", "deposit QU"), {"job": 0, "with": 0})
+
+
+def _time(lease: LeaseView) -> str:
+    """Used, and while it goes on of how much."""
+    used = duration(lease.seconds)
+    return f"{used}/{duration(lease.max_seconds)}" if lease.max_seconds and not lease.ended_at_ms else used
 
 
 PATHS: Final = {

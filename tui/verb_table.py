@@ -181,6 +181,16 @@ VERBS: Final[dict[str, Verb]] = {
     "resume": Verb(
         "let a frozen job go on", ("qubix resume 3fa9c1",), "tui.verbs:lease_argument", "tui.verbs:resume"
     ),
+    "extend": Verb(
+        "add time to a running job, at its price and in its lease",
+        (
+            "qubix extend 3fa9c1 --hours 2",
+            "qubix extend 3fa9c1 --hours 90m --check",
+            "qubix extend 3fa9c1 --hours 2 --max-cost 800000 --yes --id evening --json",
+        ),
+        "tui.extend:add_arguments",
+        "tui.extend:extend",
+    ),
     "restart": Verb(
         "end a job and begin it anew in its workspace; the lease and its meter go on",
         ("qubix restart 3fa9c1",),
