@@ -208,6 +208,16 @@ def test_variables_of_the_file(text: str, given: dict[str, str], value: str) -> 
     assert job_of(from_compose(yaml.safe_dump({"services": {"one": whole}}), given)).envs == {"X": value}
 
 
+def test_numbers_that_no_machine_has() -> None:
+    """Of thousands of digits: Python itself refuses to read such."""
+    many = "9" * 5_000
+    assert job_of(compose({"gpus": many})).wish.gpu_count == 16
+    with pytest.raises(JobFileInvalid, match="memory"):
+        job_of(compose({"mem_limit": many}))
+    with pytest.raises(JobFileInvalid, match="cpus"):
+        job_of(from_sdl(SDL.replace("7500m", f"{many}m")))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
