@@ -67,7 +67,7 @@ class Plain:
         said = await self._ask(f"{question}?")
         if said in ("", "0"):
             return False
-        if not (said.isdecimal() and int(said) <= len(choices)):
+        if not (said.isdecimal() and len(said) <= 2 and int(said) <= len(choices)):
             self._say(f"{safe_line(said, 40)} is none of the numbers 0 to {len(choices)}.")
             return True
         try:

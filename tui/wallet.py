@@ -10,13 +10,14 @@ import sys
 from rich.text import Text
 
 from protocol.control_wallet import HistoryArgs, HistoryView, SendArgs, WalletArgs, WalletView
-from protocol.errors import DaemonUnreachable, PaymentFailed, UsageError
+from protocol.errors import MoneyError, PaymentFailed, QubixError, UsageError
 from tui import show
 from tui.places import data_dir
 from tui.processes import module_command
 from tui.verbs import ask, ask_patiently, tell
 
 KEY_ACTIONS = ("new", "import", "export", "passphrase")
+MOST_DIGITS = 18
 ACTIONS = ("balance", *KEY_ACTIONS, "send", "history")
 
 
@@ -67,12 +68,14 @@ async def _send(options: argparse.Namespace) -> int:
     if options.to is None or options.amount is None:
         raise UsageError("say who gets how much: qubix wallet send IDENTITY QU")
     digits = options.amount.replace("_", "").replace(",", "")
-    if not (digits.isascii() and digits.isdigit() and int(digits) > 0):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS and int(digits) > 0):
         raise UsageError(f"{options.amount[:64]!r} is not a whole number of QU above 0")
     payment_id = options.id or os.urandom(8).hex()
     try:
         view = await ask_patiently(options, "send", SendArgs(payment_id, options.to, int(digits)))
-    except DaemonUnreachable:
+    except (UsageError, MoneyError):  # it was never begun
+        raise
+    except (QubixError, asyncio.CancelledError):
         show.console(sys.stderr).print(
             Text(f"Whether it was sent is not known here; ask again with --id {payment_id} to pay only once.")
         )

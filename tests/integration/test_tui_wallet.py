@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from protocol.control_wallet import HistoryView, SendArgs, WaitingEvent
-from protocol.errors import BalanceTooLow, DaemonUnreachable, QubixError, UsageError
+from protocol.errors import BalanceTooLow, DaemonUnreachable, MessageInvalid, QubixError, UsageError
 from tests.support import tui_wallet
 from tests.support.tui_pilot import running_app, settled, text_of, until
 from tests.support.tui_wallet import EMPTY, OTHER
@@ -136,12 +136,14 @@ def test_what_is_wrong_is_said_in_the_form_and_nothing_is_sent() -> None:
     assert [(one.amount, one.check) for one in sent] == [(5, True), (6, True)]
 
 
-def test_a_daemon_that_goes_away_while_it_pays_is_asked_again_with_the_same_number() -> None:
+@pytest.mark.parametrize("lost", [DaemonUnreachable("it ended"), MessageInvalid("this is no answer")])
+def test_a_daemon_that_goes_away_while_it_pays_is_asked_again_with_the_same_number(lost: QubixError) -> None:
+    """Or one that says what nobody understands: nothing is known of the payment either."""
     asked: list[Any] = []
 
     def pay(args: SendArgs) -> Any:
         tries = [one for one in asked if isinstance(one, SendArgs) and not one.check]
-        return DaemonUnreachable("it ended") if len(tries) == 1 else tui_wallet.paid(args)
+        return lost if len(tries) == 1 else tui_wallet.paid(args)
 
     async def flow(pilot: Pilot[int]) -> None:
         await shows(pilot, "998,765,432 QU")

@@ -300,6 +300,7 @@ def make(directory: Path) -> Path:
         ["send", "A" * 60],
         ["send", "A" * 60, "-1"],
         ["send", "A" * 60, "0"],
+        ["send", "A" * 60, "9" * 5_000],
         ["history", "x"],
         ["x"],
     ],
@@ -321,6 +322,24 @@ def test_a_payment_that_failed_is_an_error(tmp_path: Path, capfd: pytest.Capture
     out, err = capfd.readouterr()
     assert err == "error: the wallet holds 0 QU [wallet.payment_failed]\n"
     assert json.loads(out)["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ({"error": {"code": "wallet.balance_too_low", "message": "too little", "exit_code": 6}}, True),
+        ({"error": {"code": "error", "message": "something went wrong", "exit_code": 1}}, False),
+        ({"ok": {"payment_id": 5}}, False),
+        (b"\0\0\0\1x", False),
+        (b"", False),
+    ],
+)
+def test_who_cannot_know_whether_it_was_paid_is_told_how_to_ask_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], answer: Any, known: bool
+) -> None:
+    with control_server(tmp_path / "control.sock", lambda verb, args: iter([answer])):
+        assert cli.main(["--data-dir", str(tmp_path), "wallet", "send", "A" * 60, "1", "--id", "x7"])
+    assert ("ask again with --id x7" in " ".join(capfd.readouterr().err.split())) is not known
 
 
 def test_who_pays_reads_why_it_takes_long(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
