@@ -22,7 +22,7 @@ Waits = Callable[[], Awaitable[None]]
 @asynccontextmanager
 async def one_wish(node: Node, args: RunArgs, name: str, waits: Waits) -> AsyncIterator[Lease | None]:
     """The lease that answers it already, if any. Inside nobody else rents for it: whoever asked before and
-    was cut off has either written a lease down by now or never will. `waits` is told of one who still asks."""
+    was cut off has either written a lease down by now or never will. `waits` is called if one still asks."""
     if not (args.once or args.sole):
         yield None
         return
@@ -41,7 +41,7 @@ async def one_wish(node: Node, args: RunArgs, name: str, waits: Waits) -> AsyncI
 def _answers(lease: Lease, args: RunArgs, name: str) -> bool:
     if args.once:
         return lease.output_dir == args.output_dir
-    return lease.name == name and lease.phase in GOES_ON
+    return lease.name == name and lease.phase in GOES_ON and lease.lease_id.hex() != args.replaces
 
 
 async def _rented(node: Node, answers: Callable[[Lease], bool]) -> Lease | None:
