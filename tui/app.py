@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.events import Event, Key, Paste
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import ModalScreen, Screen
@@ -18,11 +19,12 @@ from textual.screen import ModalScreen, Screen
 from protocol.control_watch import NoticeView, WatchArgs, WatchEvent
 from tui.areas import AREAS, PAGES, load_screen
 from tui.client import Client
+from tui.key_turns import KeyTurns
 from tui.link import DaemonLink, LinkState
 from tui.messages import LeaseChanged, LinkChanged, MarketChanged, Noticed, Ticked, WalletChanged
 from tui.places import control_socket
 from tui.safe import safe_line
-from tui.screens.help import HelpScreen
+from tui.screens.help import HelpScreen, is_told
 from tui.screens.journey import Journey
 from tui.themes import THEMES, remember, remembered
 from tui.wallet_keys import has_keys
@@ -56,6 +58,7 @@ class QubixApp(App[int]):
         super().__init__()
         self.directory = directory
         self._met = False
+        self._turns = KeyTurns(self, super().on_event)
         self.link = DaemonLink(control_socket(directory), self._follow, self._link_changed)
         for one in THEMES.values():
             self.register_theme(one)
@@ -68,6 +71,13 @@ class QubixApp(App[int]):
         self.set_interval(1.0, lambda: self.tell(Ticked()))
         if AREAS:
             await self.switch_mode(AREAS[0].mode)
+
+    async def on_event(self, event: Event) -> None:
+        """What is typed goes one by one, so that none is lost to a field that is not marked yet."""
+        if isinstance(event, Key | Paste) and not event.is_forwarded:
+            await self._turns.take(event)
+        else:
+            await super().on_event(event)
 
     def tell(self, message: Message) -> None:
         """Give a message to the screen that is shown."""
@@ -111,7 +121,7 @@ class QubixApp(App[int]):
                 area.title, f"Go to this area (key {area.key})", partial(self.action_area, area.mode)
             )
         for one in screen.active_bindings.values():
-            if one.enabled and one.binding.description and one.node is not self:
+            if one.enabled and one.node is not self and is_told(one):
                 key, do = (
                     self.get_key_display(one.binding),
                     partial(self._do_in, one.node, one.binding.action),
