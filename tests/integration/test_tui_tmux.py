@@ -98,10 +98,10 @@ def first_run(terminal: Terminal) -> None:
     terminal.until("Go on without one")
     terminal.press("Enter")
     terminal.until("Start a practice provider")
-    terminal.press("Tab", "Enter")
-    terminal.until("A practice provider runs")
     terminal.press("Enter")
-    terminal.until("[1 Market]", "1 offer")
+    terminal.until("[1 Market]", "Press p to start a practice provider")
+    terminal.press("p")
+    terminal.until("1 offer", "practice")
 
 
 def launch(terminal: Terminal) -> None:

@@ -169,7 +169,7 @@ COLUMNS: Final = (
     Column("GPU", 13, gpu_words, sort="-gpus", share=2, most=26),
     Column("VRAM", 6, lambda one: show.size(one.vram_mib) if one.vram_mib else UNKNOWN, True, "-vram"),
     Column("QU/HOUR", 10, lambda one: show.qu(one.price_qu_per_hour), True, "price", "price"),
-    Column("SCORE", 5, score_words, True, "-score"),
+    Column("SCORE", 6, score_words, True, "-score"),
     Column("RTT", 7, lambda one: _milliseconds(one.rtt_ms), True, "rtt"),
     Column("REGION", 8, lambda one: one.region or UNKNOWN),
     Column("ENDED WELL", 10, lambda one: _percent(one.reliability), True, "-reliability", least_width=120),
