@@ -30,6 +30,7 @@ from tui.screens.confirm import Confirm
 from tui.screens.instances_work import begin
 
 BACK: Final = "\nPress Enter to go back. "
+IN_JOB: Final = "\nThis terminal is in the job now; `exit` leads back to qubix.\n"
 NEEDS_LIVE: Final = frozenset({"lease_shell", "lease_pause", "lease_restart", "lease_more"})
 NEEDS_ACTIVE: Final = frozenset({"lease_stop"})
 MORE: Final = "instance_more"
@@ -86,6 +87,8 @@ class LeaseActions(AreaScreen):
         command = [sys.executable, "-P", "-m", "tui.cli", *words, "--data-dir", str(self.qubix.directory)]
         try:
             with self.app.suspend():
+                sys.stdout.write(IN_JOB)
+                sys.stdout.flush()
                 if subprocess.run(command, check=False).returncode:
                     input(BACK)  # else nobody could read why it failed
         except SuspendNotSupported:
