@@ -89,6 +89,8 @@ class Journey(Screen[bool]):
         Binding("right", "app.focus_next", "Next", show=False),
         # Areas and new jobs belong to what lies below.
         Binding("1,2,3,4,5,6,7,n,f2", "nothing", show=False),
+        # Letters of a seed must not end it half-way; Escape leads out.
+        Binding("q", "stay", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
     ]
@@ -149,12 +151,16 @@ class Journey(Screen[bool]):
         self.step.shown()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "stay":  # else the key is the app's
+            return len(self._steps) > 1 and self.step.BACK
         return action != "back" or not self._steps or self.step.BACK
 
     def action_back(self) -> None:
         self.back()
 
     def action_nothing(self) -> None: ...
+
+    def action_stay(self) -> None: ...
 
     def action_page(self, direction: int) -> None:
         """Scroll with the keyboard where the terminal is too low for a step."""
