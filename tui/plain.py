@@ -45,7 +45,9 @@ class Plain:
 
     async def run(self) -> int:
         """Until the person quits or the input ends."""
-        self._say("qubix, line by line. Answer with a number and Enter; an empty line goes back.")
+        self._say(
+            "qubix, line by line. Answer with a number and Enter; an empty line goes back, and from this menu out."
+        )
         areas: list[Choice] = [
             ("Market", self._market),
             ("Instances", self._instances),

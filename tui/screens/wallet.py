@@ -129,7 +129,8 @@ class WalletScreen(AreaScreen):
         self._entries, self._drawn = list(entries), drawn
         row = table.cursor_row
         table.clear(columns=True)
-        table.add_columns(*columns(narrow=narrow))
+        heads = (Text(one, justify="right" if one == "QU" else "left") for one in columns(narrow=narrow))
+        table.add_columns(*heads)
         for number, entry in enumerate(entries):
             table.add_row(*cells(entry, colours, narrow=narrow), key=str(number))
         table.move_cursor(row=min(row, max(0, len(entries) - 1)))
@@ -218,7 +219,7 @@ def cells(entry: HistoryEntry, colours: Mapping[str, str], *, narrow: bool) -> l
     """A line of the history in the colours of a theme. Names come from job files and other people."""
     form = "%m-%d %H:%M" if narrow else "%Y-%m-%d %H:%M"
     when = time.strftime(form, time.localtime(entry.at_ms / 1_000))
-    about = safe_line(entry.to or entry.sender or entry.name, 30 if narrow else 44)
+    about = safe_line(entry.to or entry.sender or entry.name, 22 if narrow else 44)
     row = [
         Text(when),
         Text(WORDS.get(entry.kind, safe_line(entry.kind, 12))),
@@ -226,7 +227,8 @@ def cells(entry: HistoryEntry, colours: Mapping[str, str], *, narrow: bool) -> l
         Text(safe_line(entry.state, 14), colours[STATE_COLOURS.get(entry.state, "warning")]),
         Text(moved(entry), "bold", justify="right"),
     ]
-    return row if narrow else [*row[:3], Text(safe_line(show.short_id(entry.id), 20), "dim"), *row[3:]]
+    short = "" if entry.id.startswith("ticks-") else safe_line(show.short_id(entry.id), 20)
+    return row if narrow else [*row[:3], Text(short, "dim"), *row[3:]]
 
 
 def moved(entry: HistoryEntry) -> str:
