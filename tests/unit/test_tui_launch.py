@@ -256,6 +256,24 @@ def test_yes_is_said_once_however_often_the_key_is_pressed() -> None:
     assert len(daemon.answered) == 1
 
 
+def test_enter_that_was_meant_for_the_page_before_rents_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = FakeDaemon([list(QUOTED)])
+
+    async def steps(pilot: Pilot[int]) -> None:
+        monkeypatch.setattr("tui.screens.launch_price.GLANCE_SECONDS", 1e6)
+        await to_price(pilot)
+        await shows(pilot, "signed offer")
+        await pilot.press("enter")
+        yes = pilot.app.screen.query_one("#price-yes")
+        await until(pilot, lambda: not yes.has_class("-active"))  # it has been pressed, and may be again
+        assert daemon.answered == []
+        monkeypatch.setattr("tui.screens.launch_price.GLANCE_SECONDS", 0)
+        await pilot.press("enter")
+        await until(pilot, lambda: daemon.answered)
+
+    play(daemon, steps)
+
+
 def test_what_strangers_say_never_reaches_the_terminal_raw() -> None:
     hostile = views.offer(gpu_class=HOSTILE, name=HOSTILE, region=HOSTILE, reasons=[HOSTILE])
     quote = RunEvent(HOSTILE, HOSTILE, None)
