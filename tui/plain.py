@@ -46,7 +46,7 @@ class Plain:
     async def run(self) -> int:
         """Until the person quits or the input ends."""
         self._say(
-            "qubix, line by line. Answer with a number and Enter; an empty line goes back, and from this menu out."
+            "qubix, line by line. A number and Enter answers; an empty line goes back, from this menu out."
         )
         areas: list[Choice] = [
             ("Market", self._market),
