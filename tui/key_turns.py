@@ -17,7 +17,7 @@ from textual.events import Key, Paste
 from textual.message_pump import MessagePump
 
 Typed = Key | Paste
-PATIENCE_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 5.0
 """So long a key's effect is waited for; then the next one is let through all the same."""
 ROUNDS: Final = 2
 """A key's way to the app, then what the app does because of it."""

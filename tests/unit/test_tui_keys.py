@@ -1,4 +1,4 @@
-"""Keys that come together, as from a fast typist or a slow line: each goes where the one before it led."""
+"""Keys: those that come together each go where the one before it led; the last line shows what fits."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from textual.events import Key, Paste
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 from textual.widgets import Input
 
 from tests.support import market_views
-from tests.support.tui_pilot import running_app, settled, until
+from tests.support.tui_pilot import running_app, settled, text_of, until
 from tui.screens.help import HelpScreen
 from tui.screens.launch import LaunchScreen
 from tui.screens.market_filter import FilterInput
@@ -21,9 +22,9 @@ from tui.screens.wallet_move import SendScreen
 Flow = Callable[[Pilot[int]], Awaitable[None]]
 
 
-def drive(flow: Flow, area: str, **answers: Any) -> None:
+def drive(flow: Flow, area: str, size: tuple[int, int] = (120, 40), **answers: Any) -> None:
     async def go() -> None:
-        async with running_app(size=(120, 40), area=area, answers=answers) as pilot:
+        async with running_app(size=size, area=area, answers=answers) as pilot:
             await flow(pilot)
 
     asyncio.run(go())
@@ -78,3 +79,22 @@ def test_what_is_pasted_behind_a_key_goes_into_the_field_it_leads_to() -> None:
         await settled(pilot)
 
     drive(flow, "market", market=market_views.small_market)
+
+
+# --- the last line ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [20, 60, 120])
+def test_the_last_line_has_whole_keys_and_always_help(width: int) -> None:
+    async def flow(pilot: Pilot[int]) -> None:
+        await until(pilot, lambda: "? Help" in last_line(pilot))
+        assert len(last_line(pilot)) <= width
+        assert ("q Quit" in last_line(pilot)) == (width >= 120), "the same everywhere goes first"
+        await pilot.resize_terminal(200, 24)
+        await until(pilot, lambda: "q Quit" in last_line(pilot))
+
+    drive(flow, "instances", (width, 24))
+
+
+def last_line(pilot: Pilot[int]) -> str:
+    return text_of(pilot.app.screen).splitlines()[-1]
