@@ -132,9 +132,13 @@ async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent
     secrets = with_made(job, args.secrets)
     if not Path(args.base_dir).is_absolute() or not Path(args.output_dir).is_absolute():
         raise MessageInvalid("base_dir and output_dir must be absolute paths")
+    if args.replaces:
+        await lease_desk.check_replaced(node, args.replaces, job.name)
     others = control.RunEvent("quoting", "somebody else asks for this job just now; waiting for that", None)
     async with one_wish(node, args, job.name, partial(emit, others)) as before:
         lease = before or await _hire(node, args, job, secrets, where, order, emit)
+        if args.replaces:
+            await lease_desk.end_replaced(node, args.replaces)
     if args.detach:
         return lease_desk.run_event(node, lease)
     return await lease_desk.follow(node, lease, emit)

@@ -95,6 +95,22 @@ async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEve
     return run_event(node, await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms())))
 
 
+async def check_replaced(node: Node, lease_id: str, name: str) -> None:
+    """UsageError unless it is a job of that name which was rented here."""
+    lease = await find_lease(node, lease_id)
+    check_ours(lease)
+    if lease.name != name or lease.lease_id.hex() != lease_id:
+        raise UsageError(f"lease {lease_id[:12]} is no job called {name}; nothing was rented")
+
+
+async def end_replaced(node: Node, lease_id: str) -> None:
+    """Another one is open in its place. Whoever asked for it may have left by now."""
+    with trio.CancelScope(shield=True):
+        lease = await find_lease(node, lease_id)
+        if lease.phase not in TERMINAL:
+            await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms()))
+
+
 async def pause(node: Node, args: control.PauseArgs, emit: Emit) -> control.RunEvent:
     lease = await own_running(node, args.lease, "pause")
     return run_event(node, await node.leases.feed(lease.lease_id, m.ActionPause(node.parts.now_ms())))

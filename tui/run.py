@@ -102,8 +102,16 @@ async def run(options: argparse.Namespace) -> int:
         return await hire(client, options, args)
 
 
-async def hire(client: Client, options: argparse.Namespace, args: RunArgs) -> int:
-    """Rent a machine and follow the job; the exit code, or the error that ended it."""
+async def hire(
+    client: Client,
+    options: argparse.Namespace,
+    args: RunArgs,
+    *,
+    question: str = "Rent it?",
+    usual: bool = True,
+) -> int:
+    """Rent a machine and follow the job; the exit code, or the error that ended it. `usual` is what nothing
+    typed means where the question is asked."""
     follower = Follower(options)
     try:
         async with aclosing(client.stream("run", args)) as items:
@@ -112,7 +120,7 @@ async def hire(client: Client, options: argparse.Namespace, args: RunArgs) -> in
                     await ssh_config.refresh(client, options)
                 follower.take(event)
                 if event.quote and args.ask:
-                    yes = await consent.answer()
+                    yes = await consent.answer(question, usual=usual)
                     await client.call("confirm", ConfirmArgs(event.quote.token, yes))
     except asyncio.CancelledError:
         return follower.interrupted()

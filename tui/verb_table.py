@@ -134,13 +134,17 @@ VERBS: Final[dict[str, Verb]] = {
             "qubix apply -f job.yaml",
             "qubix apply -f job.yaml --diff",
             "qubix apply -f job.yaml --yes --json",
+            "qubix apply -f job.yaml --end-first",
         ),
         "tui.apply:add_arguments",
         "tui.apply:apply",
         "\n\nThe job's name says which job it is. What goes on as the file says is left alone, so that the\n"
-        "same command may be given again and again. What is otherwise is shown and asked before it is\n"
-        "ended: its workspace goes with it, and its outputs are brought first. Input files count, values\n"
-        "of secrets do not.",
+        "same command may be given again and again. What is otherwise is shown, another machine is asked\n"
+        "for, and with a yes to its quote the new job is opened; only then the old one is ended, so that\n"
+        "nobody is left with nothing. Until its end both are paid for, and both deposits are locked. With\n"
+        "--end-first the old one is ended before another machine is sought: its deposit and its machine\n"
+        "are free then. A workspace goes with its job, outputs are brought. Input files count, values of\n"
+        "secrets do not.",
     ),
     "import": Verb(
         "make a job file of a docker-compose file or an Akash SDL file",
