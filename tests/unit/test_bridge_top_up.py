@@ -190,25 +190,44 @@ async def test_an_unreachable_chain_is_told_before_and_waited_for_after_sending(
     assert (view.deposit, store.saves) == (1_500, 2) and held(world, 1_500)
 
 
+def answer_late(world: World, old: bytes, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The first seven times the node shows an escrow as it was; gives what it was asked."""
+    real_query, asked = world.chain.query, list[int]()
+
+    async def late(contract: int, input_type: int, payload: bytes, *, tick_at: int | None = None) -> bytes:
+        if input_type != Function.GET_ESCROW:
+            return await real_query(contract, input_type, payload)
+        asked.append(input_type)
+        return old if len(asked) < 8 else await real_query(contract, input_type, payload)
+
+    monkeypatch.setattr(world.chain, "query", late)
+    return asked
+
+
 async def test_a_late_node_that_shows_an_earlier_deposit_is_waited_for(
     world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it shows was true before the first top-up."""
     escrow = await world.open(1_000)
-    real_query, asked = world.chain.query, 0
-    old = await real_query(CONTRACT_INDEX, Function.GET_ESCROW, escrow.escrow_id)
+    old = await world.chain.query(CONTRACT_INDEX, Function.GET_ESCROW, escrow.escrow_id)
     once = await add(world, adding(escrow, 500))
-
-    async def late(contract: int, input_type: int, payload: bytes, *, tick_at: int | None = None) -> bytes:
-        nonlocal asked
-        asked += input_type == Function.GET_ESCROW
-        is_old = input_type == Function.GET_ESCROW and asked < 8
-        return old if is_old else await real_query(contract, input_type, payload)
-
-    monkeypatch.setattr(world.chain, "query", late)
+    asked = answer_late(world, old, monkeypatch)
     order = replace(adding(once, 200), opened=escrow.open_tick)
     assert (await add(world, order)).deposit == 1_700
-    assert asked >= 8 and held(world, 1_700)
+    assert len(asked) >= 8 and held(world, 1_700)
+
+
+async def test_a_provider_at_a_late_node_cashes_what_is_above_the_first_deposit(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart, when it knows the tick in which it has seen the top-up."""
+    escrow = await world.open(1_000)
+    old = await world.chain.query(CONTRACT_INDEX, Function.GET_ESCROW, escrow.escrow_id)
+    topped = await add(world, adding(escrow, 500))
+    asked = answer_late(world, old, monkeypatch)
+    voucher = replace(world.voucher(escrow.escrow_id, 1_400), opened=topped.as_of)
+    view = await world.bridge(world.provider).redeem(voucher, b"", Store().save)
+    assert view is not None and view.paid == 1_400 and len(asked) >= 8
 
 
 async def test_too_low_a_balance_is_told_before_anything_is_sent(
