@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import App, ScreenError, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.events import Event, Key, Paste
@@ -80,8 +80,9 @@ class QubixApp(App[int]):
             await super().on_event(event)
 
     def tell(self, message: Message) -> None:
-        """Give a message to the screen that is shown."""
-        self.screen.post_message(message)
+        """Give a message to the screen that is shown. While the app begins or ends there is none."""
+        with suppress(ScreenError):
+            self.screen.post_message(message)
 
     def action_area(self, mode: str) -> None:
         """Go to an area; what was pushed above it stays there."""

@@ -18,6 +18,7 @@ from tests.support.control_server import control_server
 from tests.support.tui_pilot import Answers, canned, running_app, settled, short_folder, text_of, until
 from tests.support.views import HOSTILE
 from tui.app import QubixApp
+from tui.messages import Ticked
 from tui.screens.area import AreaScreen
 from tui.screens.first_run import FirstRunScreen
 from tui.themes import THEMES
@@ -80,6 +81,23 @@ def test_a_terminal_resized_to_nothing_comes_back() -> None:
             assert "tick 12345" in text_of(pilot.app.screen)
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("keys", [["ctrl+p"], ["slash"]])
+def test_a_list_of_choices_in_a_terminal_resized_to_nothing(keys: list[str]) -> None:
+    async def go() -> None:
+        async with running_app(area="market") as pilot:
+            await pilot.press(*keys)
+            for size in ((4, 4), (1, 1), (80, 24)):
+                await pilot.resize_terminal(*size)
+                await settled(pilot)
+            assert "1 Market" in text_of(pilot.app.screen)
+
+    asyncio.run(go())
+
+
+def test_a_message_while_there_is_no_screen_yet_is_no_trouble(tmp_path: Path) -> None:
+    QubixApp(tmp_path).tell(Ticked())
 
 
 def test_what_happens_elsewhere_comes_as_a_toast() -> None:

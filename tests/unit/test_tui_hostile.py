@@ -15,7 +15,20 @@ from tui.areas import AREAS
 
 POISON = "\x1b]0;owned\x07\x9b31m\u202e[bold red]x[/]\r"
 WORDS = frozenset(
-    ("name", "region", "sentence", "detail", "title", "why", "model", "cpu_model", "driver", "image", "job")
+    (
+        "name",
+        "region",
+        "sentence",
+        "detail",
+        "title",
+        "why",
+        "model",
+        "cpu_model",
+        "driver",
+        "image",
+        "job",
+        "day",
+    )
 )
 """Fields that hold what somebody has written; others are words that the front end knows."""
 
