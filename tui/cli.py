@@ -101,8 +101,18 @@ def _dispatch(words: list[str]) -> int:
 def parsed(words: Sequence[str]) -> argparse.Namespace:
     """What a command line says. UsageError."""
     ready, verb, command = prepared(words)
+    if verb and verb not in VERBS:
+        raise UsageError(_no_such_verb(verb))
     blank = argparse.Namespace(data_dir=None, json=False, command_words=command)
     return make_parser(verb).parse_args(ready, blank)
+
+
+def _no_such_verb(word: str) -> str:
+    from difflib import get_close_matches
+
+    meant = get_close_matches(word, VERBS, n=1)
+    perhaps = f"did you mean `qubix {meant[0]}`?" if meant else "`qubix --help` shows all of them"
+    return f"qubix has no verb {word[:40]!r}; {perhaps}"
 
 
 def report(error: QubixError, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ import pytest
 from protocol import control, control_market, control_wallet
 from protocol.control import LogsArgs, PsArgs, StopArgs
 from protocol.control_market import DenyArgs, MarketArgs, OfferArgs, ScoreArgs, StakeArgs, WhyArgs
+from protocol.errors import UsageError
 from tests.support import provider_views, views
 from tests.support.control_server import Reply, control_server
 from tests.support.views import HOSTILE
@@ -378,3 +379,10 @@ def test_stop_says_whether_it_is_over(
     with control_server(tmp_path / "control.sock", answer):
         assert cli.main(["stop", "3fa9", "--data-dir", str(tmp_path)]) == 0
     assert said in capfd.readouterr().out
+
+
+def test_a_mistyped_verb_is_answered_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runn", "job.yaml"]) == UsageError.exit_code
+    assert "did you mean `qubix run`?" in capsys.readouterr().err
+    assert cli.main(["zzzzzz"]) == UsageError.exit_code
+    assert "`qubix --help` shows all" in capsys.readouterr().err
