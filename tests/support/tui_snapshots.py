@@ -53,6 +53,7 @@ GROUPS: Final[dict[str, tuple[Scene, ...]]] = {
         Scene("instances"),
         Scene("instance", ("enter",), ("escape",)),
         Scene("instance-logs", ("l",), ("escape",)),
+        Scene("instance-more", ("down", "e"), ("escape",)),
     ),
     "wallet": (
         Scene("wallet"),
