@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from protocol import (
     control_access,
+    control_again,
     control_compare,
     control_doctor,
     control_extend,
@@ -106,6 +107,7 @@ VERBS: Final[dict[str, type]] = {
     "metrics": control_meters.MetricsArgs,
     "access": control_access.AccessArgs,
     "compare": control_compare.CompareArgs,
+    "job_file": control_again.JobFileArgs,
     "connect": control_tunnels.ConnectArgs,
     "tunnel": control_tunnels.TunnelArgs,
     "forward": control_tunnels.ForwardArgs,
@@ -196,6 +198,7 @@ ANSWERS: Final[dict[str, type]] = {
     "metrics": control_meters.MetricsView,
     "access": control_access.AccessView,
     "compare": control_compare.CompareView,
+    "job_file": control_again.JobFileView,
     "connect": control_tunnels.ConnectView,
     "tunnel": control_tunnels.TunnelEnd,
     "forward": control_tunnels.ForwardEnd,

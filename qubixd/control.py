@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from protocol.control_market import OfferAnswer, OfferArgs
 from protocol.control_relay import RentRelayArgs
 from protocol.errors import (
     ConfigInvalid,
+    DiskFull,
     LeaseUnknown,
     MessageInvalid,
     QuoteDeclined,
@@ -49,9 +51,12 @@ from qubixd.access import with_made
 from qubixd.control_socket import Emit, Verb, listen, serve_connection
 from qubixd.node import Node
 from qubixd.once import one_wish
+from qubixd.requests import Requests
 from qubixd.shop import set_open, set_price, set_schedule
 from qubixd.views import quote_view
 from qubixd.wire_libp2p import peer_id_of
+
+log = logging.getLogger("qubix.control")
 
 
 @asynccontextmanager
@@ -137,11 +142,22 @@ async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent
     others = control.RunEvent("quoting", "somebody else asks for this job just now; waiting for that", None)
     async with one_wish(node, args, job.name, partial(emit, others)) as before:
         lease = before or await _hire(node, args, job, secrets, where, order, emit)
+        if before is None:
+            await _keep_request(node, lease, args)
         if args.replaces:
             await lease_desk.end_replaced(node, args.replaces)
     if args.detach:
         return lease_desk.run_event(node, lease)
     return await lease_desk.follow(node, lease, emit)
+
+
+async def _keep_request(node: Node, lease: Lease, args: control.RunArgs) -> None:
+    """So that the same can be rented again. What has been rented is rented, also where the disk is full."""
+    try:
+        with trio.CancelScope(shield=True):
+            await Requests(node.config.root, node.files.in_thread).keep(lease.lease_id, lease.name, args)
+    except (DiskFull, OSError) as error:
+        log.warning("the job file of lease %s is not kept: %s", lease.lease_id.hex()[:12], error)
 
 
 async def _hire(
@@ -259,6 +275,7 @@ VERBS: Final[dict[str, Verb]] = {
     "metrics": meters_desk.metrics,
     "access": lease_desk.access,
     "compare": compare_desk.compare,
+    "job_file": lease_desk.job_file,
     "tunnel": tunnel_desk.tunnel,
     "forward": tunnel_desk.forward,
     "stop": lease_desk.stop,

@@ -13,10 +13,12 @@ import trio
 from protocol import control, messages
 from protocol import lease_model as m
 from protocol.control_access import AccessArgs, AccessView
+from protocol.control_again import JobFileArgs, JobFileView
 from protocol.errors import LeaseUnknown, UsageError
 from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
 from qubixd.access import access_view, check_ours
 from qubixd.node import Node
+from qubixd.requests import Requests
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
 from qubixd.tunnels.local import path_view
 from qubixd.views import PHASE_WORDS, lease_view, words_of
@@ -98,8 +100,7 @@ async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEve
 async def check_replaced(node: Node, lease_id: str, name: str) -> None:
     """UsageError unless it is a job of that name which was rented here."""
     lease = await find_lease(node, lease_id)
-    check_ours(lease)
-    if lease.name != name or lease.lease_id.hex() != lease_id:
+    if lease.role is not Role.CALLER or lease.name != name or lease.lease_id.hex() != lease_id:
         raise UsageError(f"lease {lease_id[:12]} is no job called {name}; nothing was rented")
 
 
@@ -133,6 +134,13 @@ async def access(node: Node, args: AccessArgs, emit: Emit) -> AccessView:
     check_ours(lease)
     kept = await node.files.in_thread(lambda: node.files.access(lease.lease_id, node.parts.key))
     return access_view(lease, kept)
+
+
+async def job_file(node: Node, args: JobFileArgs, emit: Emit) -> JobFileView:
+    lease = await find_lease(node, args.lease)
+    if lease.role is not Role.CALLER:
+        raise UsageError("only who rented the machine has this job's file")
+    return await Requests(node.config.root, node.files.in_thread).get(lease.lease_id)
 
 
 async def own_running(node: Node, prefix: str, what: str) -> Lease:

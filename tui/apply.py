@@ -1,6 +1,6 @@
 """`qubix apply`: what a job file says, made so. Asked again it does nothing more.
 
-What runs otherwise is ended only once another machine is rented, unless somebody wants its deposit back first.
+What runs otherwise is ended only once another machine is rented, unless its deposit is wanted back first.
 """
 
 from __future__ import annotations

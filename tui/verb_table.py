@@ -124,6 +124,7 @@ VERBS: Final[dict[str, Verb]] = {
             "qubix run job.yaml --max-price 400000 --output results --detach",
             "qubix run job.yaml --region eu --min-reliability 95% --max-rtt 50ms",
             "qubix run job.yaml --filter 'cpus>=8 score>=0.3' --order-by price,-score",
+            "qubix run --again 3fa9c1",
         ),
         "tui.run:add_arguments",
         "tui.run:run",

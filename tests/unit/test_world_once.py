@@ -139,6 +139,8 @@ async def test_what_is_replaced_ends_once_another_is_open_and_not_before(
             nursery.start_soon(both, "c")
             nursery.start_soon(both, "d")
         (new,) = set(found)
+        await one.world.until(ident(old), one.bob, lambda lease: lease.phase in TERMINAL)
+        assert await replace_by("e", long, old) == new, "what has ended meanwhile is in nobody's way"
         assert new != old
         ended = await one.world.until(ident(old), one.bob, lambda lease: lease.phase in TERMINAL)
         assert ended.phase is Phase.CANCELLED

@@ -96,8 +96,8 @@ class PassphraseScreen(Journey):
     NAME = "passphrase"
     HELP = (
         "Seals the keys of this machine with another passphrase, or takes it away. The daemon goes on as it"
-        " is; the new passphrase is asked for when it starts the next time. Copies of the keystore that were made"
-        " before still open with the old one."
+        " is; the new passphrase is asked for when it starts the next time. Copies of the keystore that were"
+        " made before still open with the old one."
     )
 
     def first(self) -> Step:
