@@ -142,7 +142,8 @@ class QubixApp(App[int]):
 
     def _link_changed(self, state: LinkState) -> None:
         first, self._met = not self._met, True
-        self.refresh_bindings()
+        with suppress(ScreenError):  # the app ends
+            self.refresh_bindings()
         self.tell(LinkChanged(state))
         if first and state == "down" and not has_keys(self.directory):
             self.push_screen(load_screen(PAGES["first_run"], directory=self.directory), self._started)
@@ -160,6 +161,8 @@ class QubixApp(App[int]):
     async def _follow(self, client: Client) -> None:
         async with aclosing(client.stream("watch", WatchArgs(market=True))) as events:
             async for event in events:
+                if not isinstance(event, WatchEvent):  # its answer: it watches no longer
+                    return
                 if message := message_of(event):
                     self.tell(message)
                 if event.notice:

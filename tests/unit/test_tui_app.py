@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 from textual.app import ComposeResult
 from textual.color import Color
 from textual.widgets import Static
 
-from protocol.control import StatusArgs, StatusView
+from protocol.control import Done, StatusArgs, StatusView
 from protocol.control_watch import NoticeView, WatchEvent
 from protocol.errors import ConfigInvalid
 from tests.support import tui_views
@@ -92,6 +93,16 @@ def test_a_list_of_choices_in_a_terminal_resized_to_nothing(keys: list[str]) -> 
                 await pilot.resize_terminal(*size)
                 await settled(pilot)
             assert "1 Market" in text_of(pilot.app.screen)
+
+    asyncio.run(go())
+
+
+def test_a_daemon_that_ends_the_subscription_is_asked_again() -> None:
+    async def go() -> None:
+        async with running_app(answers={"watch": Done()}) as pilot:
+            link = cast(QubixApp, pilot.app).link
+            await until(pilot, lambda: link.state == "down")
+            await until(pilot, lambda: link.state == "up")
 
     asyncio.run(go())
 
