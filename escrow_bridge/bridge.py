@@ -227,20 +227,23 @@ class Bridge:
         state = load_scratch(scratch)
         if state.settled is not None:
             return _settled(state.settled)
-        state = (await self._carry_out(plan, state, save))[0]
+        state, _, outcome = await self._carry_out(plan, state, save)
         if not state.ticks:
             return None
-        settled = await self._settlement(order.escrow_id, state)
+        settled = await self._settlement(order.escrow_id, state, outcome)
         await save(dump_scratch(replace(state, settled=(settled.paid, settled.refunded, settled.certain))))
         return settled
 
-    async def _settlement(self, escrow_id: EscrowId, state: Scratch) -> Settled:
+    async def _settlement(self, escrow_id: EscrowId, state: Scratch, outcome: Outcome | None) -> Settled:
         reading = layout.decode_reading(escrow_id, state.seen)
         assert reading is not None and reading.view is not None
         seen = reading.view
         # The caller may have topped up since, so that more came back than was seen.
         ended = await self._sender.patiently(lambda: self.reader.how_it_ended(seen))
-        expected = Settled(Qu(state.cumulative), Qu(seen.deposit - state.cumulative), certain=False)
+        # Where those ticks are forgotten: until its last, nobody but the provider could have removed it. That
+        # the caller topped up in just those ticks is left out.
+        sure = outcome is Outcome.INCLUDED and state.tick < seen.last_tick
+        expected = Settled(Qu(state.cumulative), Qu(seen.deposit - state.cumulative), certain=sure)
         return ended or expected
 
     async def request_close(self, order: RequestCloseOrder, scratch: bytes, save: Save) -> EscrowView | None:
@@ -270,7 +273,9 @@ class Bridge:
         )
         await self._carry_out(plan, load_scratch(scratch), save)
 
-    async def _carry_out(self, plan: _Plan, state: Scratch, save: Save) -> tuple[Scratch, EscrowReading]:
+    async def _carry_out(
+        self, plan: _Plan, state: Scratch, save: Save
+    ) -> tuple[Scratch, EscrowReading, Outcome | None]:
         """Send until the contract shows it done. Nothing of the sender's moves: repeating is harmless."""
         outcome: Outcome | None = None
         if state.ticks:
@@ -281,7 +286,7 @@ class Bridge:
             async with self._sender.turn():
                 reading = await self._reading_for(plan, state)
                 if reading.view is None or plan.is_done(reading.view):
-                    return state, reading
+                    return state, reading, outcome
                 if outcome is Outcome.INCLUDED:
                     # Forgotten, so that calling again tries again: the contract may have fuel by then.
                     await save(dump_scratch(Scratch()))
