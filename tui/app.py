@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.text import Text
 from textual.app import App, ScreenError, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
@@ -23,7 +25,7 @@ from tui.key_turns import KeyTurns
 from tui.link import DaemonLink, LinkState
 from tui.messages import LeaseChanged, LinkChanged, MarketChanged, Noticed, Ticked, WalletChanged
 from tui.places import control_socket
-from tui.safe import safe_line
+from tui.safe import safe_line, safe_text
 from tui.screens.help import HelpScreen, is_told
 from tui.screens.journey import Journey
 from tui.themes import THEMES, remember, remembered
@@ -137,6 +139,11 @@ class QubixApp(App[int]):
 
     async def _do_in(self, node: DOMNode, action: str) -> None:
         await self.run_action(action, default_namespace=node)
+
+    def _fatal_error(self) -> None:
+        """Textual's own shows what variables hold, a typed seed too, and words of strangers as they are."""
+        self._exit_renderables.append(Text(safe_text(traceback.format_exc())))
+        self._close_messages_no_wait()
 
     # --- the daemon ---------------------------------------------------------------------------
 

@@ -107,6 +107,23 @@ def test_a_daemon_that_ends_the_subscription_is_asked_again() -> None:
     asyncio.run(go())
 
 
+def test_what_is_told_of_a_bug_holds_no_seed_and_nothing_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        typed = "".join(["seedletters"] * 5)
+        raise ValueError("\x1b]0;owned\x07" if typed else "")
+
+    async def go() -> None:
+        async with running_app() as pilot:
+            pilot.app.call_later(fail)
+            await pilot.pause()
+
+    with pytest.raises(ValueError, match="owned"):
+        asyncio.run(go())
+    told = "".join(capsys.readouterr())
+    assert "in fail" in told and "owned" in told
+    assert "seedlettersseed" not in told and not set("\x1b\x07") & set(told)
+
+
 def test_a_message_while_there_is_no_screen_yet_is_no_trouble(tmp_path: Path) -> None:
     QubixApp(tmp_path).tell(Ticked())
 
