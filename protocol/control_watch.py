@@ -58,6 +58,7 @@ class NoticeView:
 NOTICES: Final[dict[str, str]] = {
     "lease.ready": "a rented machine is ready and the job runs",
     "lease.budget": "a job has used 80 % of the time it was rented for",
+    "lease.extended": "a job has been given more time",
     "lease.peer_lost": "a provider does not answer any more",
     "lease.peer_back": "it answers again",
     "lease.ended": "a job has ended, and how",

@@ -66,7 +66,7 @@ def lease_view(lease: Lease, differences: Iterable[str] = (), told: Progress | N
         price_qu_per_hour=terms.price_qu_per_hour,
         interval_seconds=terms.interval_seconds,
         max_loss_qu=max_loss(lease.role, terms),
-        deposit=terms.deposit,
+        deposit=locked(lease),
         promised=lease.promised,
         paid=lease.paid,
         provider_received=net_of(lease.paid),
@@ -142,6 +142,8 @@ def words_of(lease: Lease, told: Progress | None = None) -> str:
     """What happens in a lease's present phase. `told`: what its provider said last of preparing the job."""
     if lease.phase in LIVE and lease.frozen:
         return "the job is frozen; the machine stays reserved and the meter runs on"
+    if lease.phase in LIVE and lease.extending:
+        return f"{PHASE_WORDS[lease.phase]}; the money for more time is on its way"
     if lease.phase is not Phase.PROVISIONING:
         return PHASE_WORDS[lease.phase]
     if lease.prepared and not lease.proved:

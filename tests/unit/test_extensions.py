@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol import lease_model as m
 from protocol.errors import CapacityTaken, ConfigInvalid, PriceAboveLimit, QuoteChanged, Refused, ShopCloses
 from protocol.lease_job import longest
 from protocol.lease_state import Lease
 from protocol.messages import Extend, Extension
 from protocol.units import MAX_QU, Qu, Seconds, Tick, UnixMs, amount_due
 from qubixd.extensions import check_extension, make_extension
+from qubixd.notices import notices_of
 from qubixd.quotes import SETTLE_SECONDS, House
 from tests.support.deals import HOUSE
 from tests.support.lease_plan import LEASE, make_terms
@@ -109,6 +111,21 @@ def test_only_a_running_job_and_only_more() -> None:
 def test_a_caller_takes_nothing_else_than_it_asked_for(changes: dict[str, Any]) -> None:
     with pytest.raises(QuoteChanged):
         check(replace(make(), **changes))
+
+
+def test_the_new_time_is_told_of_and_warned_of_as_the_first_was() -> None:
+    lease, told = running_caller(), []
+    more = make()
+    for event in (
+        m.ReceiveMeter(Seconds(48), at(60)),
+        m.ActionExtend(more, b"signed", "one", at(60)),
+        m.ChainToppedUp(more.deposit, Tick(4_000), at(61)),
+        m.ReceiveMeter(Seconds(60), at(72)),
+        m.ReceiveMeter(Seconds(96), at(110)),
+    ):
+        before, (lease, _) = lease, play(lease, event)
+        told += [one.code for one in notices_of(before, lease, at(120))]
+    assert told == ["lease.budget", "lease.extended", "lease.budget"]
 
 
 def test_a_provider_that_has_not_seen_the_last_top_up_is_asked_again() -> None:
