@@ -1,6 +1,6 @@
-"""Keeps what jobs were asked for with, so that an ended one can be rented again: <data dir>/requests/<lease id>.
+"""Keeps what jobs were asked for with, so that an ended one can be rented again.
 
-A file each, 0600: a job file may say in its variables what is nobody else's business. Values of secrets are
+<data dir>/requests/<lease id>, 0600: a job file may say in its variables what is nobody else's business. Values of secrets are
 not kept.
 """
 

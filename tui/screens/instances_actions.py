@@ -1,4 +1,4 @@
-"""What can be done to a lease, from the table and from its own page: stop, pause, restart, a shell, the same again.
+"""What can be done to a lease, from the table and from its own page: stop, pause, restart, a shell, another.
 
     class Page(AreaScreen, LeaseActions):
         def lease_chosen(self) -> LeaseView | None: ...

@@ -21,7 +21,7 @@ from tui.safe import safe_line
 from tui.screens.area import AreaScreen
 from tui.screens.choice import Choice
 from tui.screens.market_filter import FilterInput, FilterLine
-from tui.screens.market_model import MAX_FITTEST, Names, Offers, Search, next_sort, reversed_sort, turned
+from tui.screens.market_model import Names, Offers, Search, next_sort, reversed_sort, turned
 from tui.screens.market_offer import OfferScreen
 from tui.screens.market_saved import NameSearch, SavedSearches
 from tui.screens.market_table import OfferTable
@@ -254,7 +254,7 @@ class MarketScreen(AreaScreen):
         """Round trips to the first of the list; the list then shows them."""
         self.app.notify("Measuring the way to the first of the list.", markup=False)
         wanted = self._offers.search.args(0, brief=True)
-        args = MarketArgs(**{**vars(wanted), "measure": True, "limit": min(wanted.limit, MAX_FITTEST)})
+        args = MarketArgs(**{**vars(wanted), "measure": True})
         try:
             await self.link.call("market", args)
         except QubixError as error:

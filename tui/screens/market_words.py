@@ -14,7 +14,7 @@ from tui import show
 from tui.areas import AREAS
 from tui.market_screens import notes, unmet
 from tui.safe import safe_line
-from tui.screens.market_model import Offers, called, sort_words
+from tui.screens.market_model import MAX_FITTEST, Offers, called, sort_words
 
 PRACTISING: Final = "Starting a practice provider: a second daemon that offers this machine."
 
@@ -45,6 +45,7 @@ def summary(offers: Offers) -> str:
         return (
             f"For {use.title} ({use.min_vram_gib:g} GB of GPU memory or more): {many}{of} fit,"
             " most speed for the price first"
+            + (f"; the first {MAX_FITTEST:,} are listed" if view.total > MAX_FITTEST else "")
         )
     return f"{many}{of}, {sort_words(search.sort)}"
 
