@@ -1,7 +1,7 @@
 """Keeps what jobs were asked for with, so that an ended one can be rented again.
 
-<data dir>/requests/<lease id>, 0600: a job file may say in its variables what is nobody else's business. Values of secrets are
-not kept.
+<data dir>/requests/<lease id>, 0600: a job file may say in its variables what is nobody else's business.
+Values of secrets are not kept.
 """
 
 from __future__ import annotations
