@@ -128,9 +128,9 @@ def more_of(world: World, escrow: bytes) -> tuple[int, int]:
     channel = world.model.channels.get(escrow)
     deposit, old, now = (channel.deposit, channel.deadline, world.host.tick) if channel else (500, 0, 0)
     wrong = world.random.choice((-1, 1, -deposit)) if world.chance(6) else 0
-    later = old + world.random.choice((0, 1, 20, 200, 200))
-    edges = (max(0, old - 1), now + LONGEST_LEASE, now + LONGEST_LEASE + 1, 0)
-    return deposit + wrong, world.random.choice(edges) if world.chance(4) else later
+    later = max(0, old + world.random.choice((-1, -1, 0, 1, 200, 200)))
+    edges = (now + LONGEST_LEASE, now + LONGEST_LEASE + 1, now + LONGEST_LEASE + 1, 0)
+    return deposit + wrong, world.random.choice(edges) if world.chance(3) else later
 
 
 def redeem(world: World) -> Codes:
