@@ -124,6 +124,7 @@ STARTING: Final = "starting the container"
 """A phase as job_effects names it."""
 FULL: Final = 1_000
 """Permille."""
+PROVING: Final = "proving the machine; the very first time a program is compiled for that"
 PHASE_WORDS: Final = {
     Phase.QUOTED: "the provider writes the acceptance down",
     Phase.FUNDING: "the deposit is being locked in the escrow",
@@ -147,7 +148,7 @@ def words_of(lease: Lease, told: Progress | None = None) -> str:
     if lease.phase is not Phase.PROVISIONING:
         return PHASE_WORDS[lease.phase]
     if lease.prepared and not lease.proved:
-        return "proving the machine"
+        return PROVING
     if told is None:
         return PHASE_WORDS[lease.phase]
     if lease.prepared and told.phase == STARTING:  # that was before the proof
