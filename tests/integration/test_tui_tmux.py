@@ -41,13 +41,15 @@ class Terminal:
     def environment(self) -> dict[str, str]:
         homes = {"HOME": "h", "XDG_DATA_HOME": "d", "XDG_CONFIG_HOME": "c"}
         own = {name: str(self.root / folder) for name, folder in homes.items()}
+        # Contract and proof are compiled under a digest of all that goes into them: once for every test.
+        own["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         return {**os.environ, **own, "PYTHONPATH": str(ROOT), "DOCKER_HOST": f"unix://{self.root}/none"}
 
     def start(self) -> None:
         """`qubix`, with nothing else said."""
         home = self.root / "h"
         home.mkdir()
-        names = ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "PYTHONPATH", "DOCKER_HOST")
+        names = ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "PYTHONPATH", "DOCKER_HOST")
         given = [word for name in names for word in ("-e", f"{name}={self.environment[name]}")]
         size = ("-x", "80", "-y", "24")
         self.tmux("new-session", "-d", *size, *given, "-c", str(home), f"{sys.executable} -m tui.cli")
