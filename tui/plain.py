@@ -93,7 +93,10 @@ class Plain:
         from tui.cli import parsed
         from tui.verb_table import VERBS
 
-        options = parsed([verb, "--data-dir", str(self._directory), *words])
+        try:
+            options = parsed([verb, "--data-dir", str(self._directory), *words])
+        except SystemExit:  # an answer was --help, and that is what has been shown
+            return
         await VERBS[verb].load()(options)
 
     # --- areas --------------------------------------------------------------------------------
