@@ -121,6 +121,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             first_tick INTEGER NOT NULL, tick INTEGER NOT NULL, at_ms INTEGER NOT NULL)
             STRICT, WITHOUT ROWID""",
     ),
+    (
+        # The last things that a person wanted to hear of. Numbers are never used twice.
+        """CREATE TABLE notices (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, code TEXT NOT NULL, severity TEXT NOT NULL,
+            sentence TEXT NOT NULL, lease_id TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT""",
+    ),
 )
 
 

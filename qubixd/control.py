@@ -65,6 +65,7 @@ async def open_control(node: Node) -> AsyncIterator[Path]:
     path = node.config.control_socket
     listener = await listen(path, node.config.control_group)
     async with trio.open_nursery() as nursery:
+        await nursery.start(watch_desk.keep_notices, node)
         nursery.start_soon(trio.serve_listeners, partial(serve_connection, node, VERBS), [listener])
         try:
             yield path
@@ -285,6 +286,7 @@ VERBS: Final[dict[str, Verb]] = {
     "extend": extend_desk.extend,
     "wait": lease_desk.wait,
     "watch": watch_desk.watch,
+    "notices": watch_desk.notices,
     "relay": relay_desk.relays,
     "rent_relay": rent_relay,
     "wallet": wallet,

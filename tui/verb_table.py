@@ -87,6 +87,12 @@ VERBS: Final[dict[str, Verb]] = {
         "tui.market:why_arguments",
         "tui.market:why",
     ),
+    "notices": Verb(
+        "show what happened lately, also while nobody watched",
+        ("qubix notices", "qubix notices --limit 10", "qubix notices --after 57 --json"),
+        "tui.notices:add_arguments",
+        "tui.notices:notices",
+    ),
     "score": Verb(
         "show how a provider has done, and check it",
         (

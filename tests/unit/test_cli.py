@@ -17,6 +17,7 @@ import pytest
 from protocol import control, control_market, control_wallet
 from protocol.control import LogsArgs, PsArgs, StopArgs
 from protocol.control_market import DenyArgs, MarketArgs, OfferArgs, ScoreArgs, StakeArgs, WhyArgs
+from protocol.control_watch import KeptNotice, NoticesView, NoticeView
 from protocol.errors import UsageError
 from tests.support import provider_views, views
 from tests.support.control_server import Reply, control_server
@@ -47,6 +48,7 @@ def daemon(verb: str, args: Any) -> Iterator[Reply]:
         "ps": control.PsView([views.lease(), hostile_lease]),
         "stop": control.RunEvent("stopping", "you stopped it", views.lease(phase="stopping")),
         **dict.fromkeys(("pause", "resume", "restart"), control.RunEvent("running", "", hostile_lease)),
+        "notices": NoticesView([KeptNotice(9, NoticeView("lease.ended", "bad", HOSTILE, "ab" * 32, 1))]),
         "logs": control.Done(),
         "shutdown": control.Done(),
     }
@@ -64,7 +66,7 @@ WALLET = [["wallet"], ["wallet", "history"], ["wallet", "send", "A" * 60, "1_000
 MARKET = [["market"], ["why"], ["score", "alice"], ["deny", "list"], ["stake"], ["directories"]]
 PROVIDER = [["offer"], ["provider"], ["provider", "pause"], ["provider", "resume"]]
 LEASES = [["ps"], ["ps", "-a"], *([verb, "3fa9"] for verb in ("stop", "pause", "resume", "restart"))]
-ASKING = [["status"], *WALLET, *MARKET, *PROVIDER, *LEASES, ["down"]]
+ASKING = [["status"], ["notices"], *WALLET, *MARKET, *PROVIDER, *LEASES, ["down"]]
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
