@@ -50,6 +50,7 @@ class _Plan:
     is_done: Callable[[EscrowView | None], bool]
     prepare: Callable[[EscrowView, Tick], tuple[Qu, bytes]]
     """(channel, target tick) -> (cumulative it redeems, input). May raise before anything is sent."""
+    held: Qu = Qu(0)
 
 
 class Bridge:
@@ -223,7 +224,14 @@ class Bridge:
             check_voucher(order, view, tick)
             return order.cumulative, layout.pay_input(order.escrow_id, order.cumulative, order.signature)
 
-        plan = _Plan(order.escrow_id, order.opened, Procedure.CLOSE, lambda view: view is None, prepare)
+        plan = _Plan(
+            order.escrow_id,
+            order.opened,
+            Procedure.CLOSE,
+            lambda view: view is None,
+            prepare,
+            order.held,
+        )
         state = load_scratch(scratch)
         if state.settled is not None:
             return _settled(state.settled)
@@ -296,8 +304,9 @@ class Bridge:
 
     async def _reading_for(self, plan: _Plan, state: Scratch) -> EscrowReading:
         if state.ticks:
-            return await self.reader.reading_for_sure(plan.escrow_id, after=max(state.tick, plan.opened))
-        return await self.reader.reading(plan.escrow_id, after=plan.opened)
+            after = max(state.tick, plan.opened)
+            return await self.reader.reading_for_sure(plan.escrow_id, after=after, held=plan.held)
+        return await self.reader.reading(plan.escrow_id, after=plan.opened, held=plan.held)
 
     async def _attempt(self, plan: _Plan, state: Scratch, view: EscrowView, save: Save) -> Scratch:
         # A signature to check needs a bond, which comes back.

@@ -1,8 +1,9 @@
 """What the bridge can be told to do with money, as plain data.
 
 `opened`: the tick in which an escrow is known to have opened. A node that is not past it yet knows of no such
-escrow, which must not pass for its end. Of one that was topped up, the tick in which that was seen: an older
-node would refuse vouchers above the first deposit.
+escrow, which must not pass for its end.
+`held`: the deposit that an escrow is known to hold. It never falls, so a node that shows less is behind, and
+what is above it there must not pass for worthless.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class RedeemOrder:
     cumulative: Qu
     signature: bytes
     opened: Tick = Tick(0)
+    held: Qu = Qu(0)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class CloseOrder:
     cumulative: Qu
     signature: bytes
     opened: Tick = Tick(0)
+    held: Qu = Qu(0)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Sender:
         self._wallet = wallet
         self._contract_index = contract_index
         self._tick_offset = tick_offset
-        self.poll_seconds = poll_seconds
+        self._poll_seconds = poll_seconds
         self._pace = Pace()
         self._transferring = trio.Lock()
         self._reserved = Qu(0)
@@ -167,7 +167,7 @@ class Sender:
                     f"the wallet is shown as of tick {balance.as_of} at {self._chain.name}, and its last "
                     f"transaction is for tick {self._ran_until}"
                 )
-                await trio.sleep(self.poll_seconds)
+                await trio.sleep(self._poll_seconds)
 
     async def prepare(
         self,
@@ -215,7 +215,7 @@ class Sender:
                     f"tick {tick} is the newest at {self._chain.name}; the transaction is for tick "
                     f"{scratch.tick}"
                 )
-                await trio.sleep(self.poll_seconds)
+                await trio.sleep(self._poll_seconds)
 
     async def _what_became_of(self, scratch: Scratch) -> Outcome:
         with self.waiting.reasons() as because:
@@ -226,7 +226,7 @@ class Sender:
                 if outcome is not Outcome.PENDING:
                     return outcome
                 because(f"what was in tick {scratch.tick} is not known yet at {self._chain.name}")
-                await trio.sleep(self.poll_seconds)
+                await trio.sleep(self._poll_seconds)
 
     async def transactions(self, tick: Tick) -> tuple[bytes, ...] | None:
         """The raw transactions of a past tick; None if it is too old to be read any more. A chain that
@@ -237,8 +237,8 @@ class Sender:
             raws = await self.patiently(lambda: self._chain.transactions(tick))
             if raws is not None or not young:
                 return raws
-            await trio.sleep(self.poll_seconds)
+            await trio.sleep(self._poll_seconds)
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """See Waiting.patiently."""
-        return await self.waiting.patiently(call, self.poll_seconds)
+        return await self.waiting.patiently(call, self._poll_seconds)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import trio
-
 from escrow_bridge import layout
 from escrow_bridge.chain import Chain, Outcome
 from escrow_bridge.escrow import read_info
@@ -41,7 +39,7 @@ async def top_up(
     async with sender.reserved(order.added), sender.turn():
         while True:
             outcome = await sender.follow(state) if state.ticks else None
-            view = await _read(sender, reader, order, state)
+            view = await _read(reader, order, state)
             if view and view.deposit >= order.deposit and view.deadline_tick >= order.deadline_tick:
                 return view
             view = _still_open(order, view)
@@ -60,19 +58,12 @@ async def top_up(
             state = await sender.prepare(state, tick, order.added, Procedure.TOP_UP, payload, save)
 
 
-async def _read(sender: Sender, reader: Reader, order: TopUpOrder, state: Scratch) -> EscrowView | None:
+async def _read(reader: Reader, order: TopUpOrder, state: Scratch) -> EscrowView | None:
     """The channel after all attempts, by a node that knows of all earlier top-ups too."""
-    with sender.waiting.reasons() as because:
-        while True:
-            if state.ticks:
-                after = max(state.tick, order.opened)
-                view = (await reader.reading_for_sure(order.escrow_id, after=after)).view
-            else:
-                view = await reader.read(order.escrow_id, opened=order.opened)
-            if view is None or view.deposit >= order.before:
-                return view
-            because(f"the escrow is shown with {view.deposit} QU, and it holds at least {order.before} QU")
-            await trio.sleep(sender.poll_seconds)
+    if not state.ticks:
+        return await reader.read(order.escrow_id, opened=order.opened, held=order.before)
+    after = max(state.tick, order.opened)
+    return (await reader.reading_for_sure(order.escrow_id, after=after, held=order.before)).view
 
 
 def _still_open(order: TopUpOrder, view: EscrowView | None) -> EscrowView:

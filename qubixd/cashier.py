@@ -71,8 +71,8 @@ async def _read_patiently(performer: Performer, claim: m.ChainVerify) -> EscrowV
 
 
 async def chain_close(performer: Performer, task: Task, effect: m.ChainClose) -> Event | None:
-    opened = task.lease.open_tick
-    order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature, opened)
+    known = (task.lease.open_tick, task.lease.held)
+    order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature, *known)
     settled = await performer.bridge.close(order, task.scratch, _saving(performer, task, "close"))
     if settled is None:
         return None  # it was gone before; the escrow's watcher tells how it ended
@@ -80,8 +80,8 @@ async def chain_close(performer: Performer, task: Task, effect: m.ChainClose) ->
 
 
 async def chain_redeem(performer: Performer, task: Task, effect: m.ChainRedeem) -> Event | None:
-    opened = task.lease.open_tick
-    order = RedeemOrder(effect.escrow_id, effect.cumulative, effect.signature, opened)
+    known = (task.lease.open_tick, task.lease.held)
+    order = RedeemOrder(effect.escrow_id, effect.cumulative, effect.signature, *known)
     try:
         await performer.bridge.redeem(order, task.scratch, _saving(performer, task, "redeem"))
     except (VoucherInvalid, BalanceTooLow) as error:

@@ -217,17 +217,25 @@ async def test_a_late_node_that_shows_an_earlier_deposit_is_waited_for(
     assert len(asked) >= 8 and held(world, 1_700)
 
 
+@pytest.mark.parametrize("closes", [False, True])
 async def test_a_provider_at_a_late_node_cashes_what_is_above_the_first_deposit(
-    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, closes: bool
 ) -> None:
-    """After a restart, when it knows the tick in which it has seen the top-up."""
+    """After a restart, when it knows how much it has seen there."""
     escrow = await world.open(1_000)
     old = await world.chain.query(CONTRACT_INDEX, Function.GET_ESCROW, escrow.escrow_id)
     topped = await add(world, adding(escrow, 500))
     asked = answer_late(world, old, monkeypatch)
-    voucher = replace(world.voucher(escrow.escrow_id, 1_400), opened=topped.as_of)
-    view = await world.bridge(world.provider).redeem(voucher, b"", Store().save)
-    assert view is not None and view.paid == 1_400 and len(asked) >= 8
+    bridge, known = world.bridge(world.provider), (escrow.open_tick, topped.deposit)
+    if closes:
+        closing = world.closing(escrow.escrow_id, 1_400)
+        order = replace(closing, opened=known[0], held=known[1])
+        assert await bridge.close(order, b"", Store().save) == Settled(Qu(1_400), Qu(100), certain=True)
+    else:
+        voucher = replace(world.voucher(escrow.escrow_id, 1_400), opened=known[0], held=known[1])
+        view = await bridge.redeem(voucher, b"", Store().save)
+        assert view is not None and view.paid == 1_400
+    assert len(asked) >= 8
 
 
 async def test_too_low_a_balance_is_told_before_anything_is_sent(
