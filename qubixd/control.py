@@ -136,8 +136,9 @@ async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent
     job = jobspec.parse(args.job_yaml)
     where, order = parse_filter(args.where), parse_sort(args.order_by)
     secrets = with_made(job, args.secrets)
-    if not Path(args.base_dir).is_absolute() or not Path(args.output_dir).is_absolute():
-        raise MessageInvalid("base_dir and output_dir must be absolute paths")
+    for folder in (args.base_dir, args.output_dir):
+        if not Path(folder).is_absolute() or "\0" in folder:  # it must be possible when the outputs come, too
+            raise MessageInvalid("base_dir and output_dir must be absolute paths")
     if args.replaces:
         await lease_desk.check_replaced(node, args.replaces, job.name)
     others = control.RunEvent("quoting", "somebody else asks for this job just now; waiting for that", None)
