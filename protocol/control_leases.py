@@ -42,8 +42,8 @@ class RunArgs:
     """Rent nothing if a lease here has this `output_dir` already, and follow that one: so one may ask again
     after the daemon was away in the middle."""
     sole: bool = False
-    """Rent nothing while a job of this name goes on that was rented here, and follow that one: whoever asks at
-    the same time gets the same lease."""
+    """Rent nothing while a job of this name goes on that was rented here, and follow that one: whoever asks
+    at the same time gets the same lease."""
     replaces: Text = ""
     """Id of a lease with a job of this name: it is ended once another one is open, and not before, so that
     nobody is left with nothing where no machine is found. `sole` looks past it."""

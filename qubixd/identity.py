@@ -16,6 +16,7 @@ from qubixd.config import Config
 from qubixd.jobfiles import write_private
 
 KEYSTORE: Final = "keystore"
+COST: Final = Cost()
 UNLOCK_FILE: Final = "passphrase"
 CHANGING_FILE: Final = "passphrase.changing"
 """The node's own passphrase while it comes or goes: a node that dies then sees which by trying it."""
@@ -48,7 +49,7 @@ def make_with(config: Config, seed: str, seed_file: str = "") -> Secrets:
 
 
 def change_passphrase(
-    config: Config, new: bytes | None, cost: Cost = Cost(), *, old: bytes | None = None
+    config: Config, new: bytes | None, cost: Cost = COST, *, old: bytes | None = None
 ) -> Secrets:
     """Seal the keystore with another passphrase, or (None) with one of this node's own. `old` as typed,
     else as for a start. PassphraseWrong, KeystoreBroken, DiskFull: then everything is as it was."""
