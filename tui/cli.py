@@ -72,11 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except QubixError as error:
         report(error, as_json="--json" in words)
         return error.exit_code
+    except FileNotFoundError:
+        if _is_somewhere():
+            raise
+        gone = UsageError("the folder you are in is not there any more; go to another and try again")
+        report(gone, as_json="--json" in words)
+        return gone.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
         return 1
+
+
+def _is_somewhere() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _dispatch(words: list[str]) -> int:
