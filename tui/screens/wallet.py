@@ -82,6 +82,10 @@ class WalletScreen(AreaScreen):
         self._drawn: object = None
         self.query_one(DataTable).focus()
 
+    def on_resize(self) -> None:
+        if self.loaded:
+            self._show_history(self._entries)  # with more columns, or fewer
+
     async def load(self) -> None:
         view: WalletView = await self.link.call("wallet", WalletArgs())
         history: HistoryView = await self.link.call("history", HistoryArgs(SHOWN_ENTRIES))
