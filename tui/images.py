@@ -61,7 +61,7 @@ def _list(options: argparse.Namespace) -> int:
             raise
         verbs.tell(options, {}, screen({}))
         _say(
-            "No Docker engine answers on this machine, so none of the images is here; providers have their own."
+            "No Docker engine answers on this machine, so none of the images is here; providers have theirs."
         )
         return 0
     return verbs.tell(options, present, screen(present))
