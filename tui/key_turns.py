@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from textual.app import App, ScreenError
@@ -48,17 +49,13 @@ class KeyTurns:
 
     async def _settled(self) -> None:
         """Until all that a key passes has dealt with it, and the screen that it opened is there."""
-        try:
+        with suppress(TimeoutError, ScreenError):  # ScreenError: the app ends
             async with asyncio.timeout(PATIENCE_SECONDS):
                 for _ in range(ROUNDS):
                     await self._passed()
-        except (TimeoutError, ScreenError):  # ScreenError: the app ends
-            return
 
     async def _passed(self) -> None:
-        app = self._app
-        await app.screen._mounted_event.wait()
-        marked = app.focused or app.screen
+        marked = self._app.focused or self._app.screen  # a new screen mounts before it deals with a queue
         for one in marked.ancestors_with_self:
             await _idle(one)
 
