@@ -10,7 +10,9 @@ from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen, Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
+
+from tui.screens.key_line import CalmFooter
 
 AREAS = "The numbers at the top lead to the areas, from everywhere but a field you type in. "
 GENERAL = """\
@@ -47,7 +49,7 @@ class HelpScreen(ModalScreen[None]):
                 yield Static(self._purpose, markup=False)
             yield Static(self._general, markup=False)
             yield Static(self._table())
-        yield Footer(show_command_palette=False)
+        yield CalmFooter(show_command_palette=False)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))

@@ -19,9 +19,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Button, Footer, Static
+from textual.widgets import Button, Static
 
 from tui.safe import safe_text
+from tui.screens.key_line import CalmFooter
 
 
 class Words(Static):
@@ -114,7 +115,7 @@ class Journey(Screen[bool]):
             yield Words(f" qubix · {self.NAME}", id="journey-name")
             yield Words(id="journey-title")
         yield Horizontal(id="journey-body")
-        yield Footer()
+        yield CalmFooter()
 
     async def on_mount(self) -> None:
         await self._go(self.first())

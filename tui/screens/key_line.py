@@ -16,7 +16,27 @@ FIRST_TO_GO: Final = ("quit", "new_job")
 ALWAYS: Final = ("help", "app.command_palette")
 
 
-class KeyLine(Footer):
+class CalmFooter(Footer):
+    """Textual's footer, made anew only where that shows something else: it is told of each change of the
+    focus several times, and its keys were half of the work of opening a screen."""
+
+    _shown: tuple[object, ...] = ()
+
+    async def recompose(self) -> None:
+        """Make the keys anew if they, their size or the room for them have changed."""
+        if not self.is_attached:
+            return
+        keys = [
+            (one.binding, self.app.get_key_display(one.binding), one.enabled)
+            for one in self.screen.active_bindings.values()
+        ]
+        look = (self._bindings_ready, self.compact, self.show_command_palette, self.app.size.width)
+        if (now := (look, *keys)) != self._shown:
+            self._shown = now
+            await super().recompose()
+
+
+class KeyLine(CalmFooter):
     """Textual's footer would let what is too long run out of the terminal."""
 
     def compose(self) -> ComposeResult:

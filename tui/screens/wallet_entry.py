@@ -11,11 +11,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from protocol.control_wallet import HistoryEntry
 from tui import show
 from tui.safe import safe_line
+from tui.screens.key_line import CalmFooter
 
 
 class EntryScreen(ModalScreen[None]):
@@ -34,7 +35,7 @@ class EntryScreen(ModalScreen[None]):
         with VerticalScroll(classes="wallet-box"):
             yield Static(show.sheet(pairs(self._entry)), markup=False)
             yield Static(signed(self._entry), markup=False)
-        yield Footer()
+        yield CalmFooter()
 
 
 KINDS: Final = {

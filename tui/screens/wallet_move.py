@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Footer, Input, Label, Static
+from textual.widgets import Button, Input, Label, Static
 
 from protocol.control_wallet import PaymentView, SendArgs, WaitingEvent, WalletView
 from protocol.errors import DaemonUnreachable, MoneyError, QubixError, UsageError
@@ -21,6 +21,7 @@ from tui import private_net, show
 from tui.qr import qr_code
 from tui.safe import safe_line, safe_text
 from tui.screens.journey import Journey, Step, Words
+from tui.screens.key_line import CalmFooter
 from tui.screens.seed_steps import identity_sheet
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class DepositScreen(ModalScreen[None]):
         with VerticalScroll(classes="wallet-box"), Horizontal(id="deposit"):
             yield Static(qr_code(self._identity), id="deposit-code", markup=False)
             yield Static(self._words(), id="deposit-words", markup=False)
-        yield Footer()
+        yield CalmFooter()
 
     def _words(self) -> Text:
         text = Text.assemble(("Send QU to this identity\n\n", "bold"), identity_sheet(self._identity, 4))
