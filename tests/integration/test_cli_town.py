@@ -111,7 +111,8 @@ def test_apply_is_asked_again_and_again(
     assert cli.main([*apply]) == 2, "nobody is there to be asked"
     *_, newer = said(capfd, *apply, "--yes", "--output", "second")
     assert newer["lease_id"] != lease["lease_id"]
-    assert (Path(lease["output_dir"]) / "seen.txt").read_text() == "one", "what it left came first"
+    until(town, lease["lease_id"], lambda one: one.phase in TERMINAL)
+    assert (Path(lease["output_dir"]) / "seen.txt").read_text() == "one"
     until(town, newer["lease_id"], runs)
     assert [one["lease_id"] for one in said(capfd, "ps")[0]["leases"]] == [newer["lease_id"]]
     assert cli.main(["stop", newer["lease_id"]]) == 0

@@ -61,8 +61,10 @@ def journey(pilot: Pilot[int]) -> Journey:
 
 
 async def press(pilot: Pilot[int], button: str) -> None:
-    """Mark a button with the keyboard and press it."""
-    journey(pilot).step.query_one(f"#{button}", Button).focus()
+    """Mark a button with the keyboard and press it. One that still shows its last press takes no other."""
+    marked = journey(pilot).step.query_one(f"#{button}", Button)
+    await until(pilot, lambda: not marked.has_class("-active"))
+    marked.focus()
     await pilot.press("enter")
 
 

@@ -96,7 +96,7 @@ def test_a_payment_is_looked_over_and_sent_once() -> None:
         await pilot.press("enter")
         await shows(pilot, "cannot be taken back")
         await pilot.press("tab", "enter")
-        await shows(pilot, "Sent.", "carried out in tick")
+        await shows(pilot, "Sent.", "Carried out in tick")
         await pilot.press("enter")
         await shows(pilot, "998,765,432 QU")
 
