@@ -92,6 +92,7 @@ constexpr uint32 QUBIX_BAD_RECEIPTS = 27;
 constexpr uint32 QUBIX_NOT_ARBITER = 28;
 constexpr uint32 QUBIX_UNKNOWN_DISPUTE = 29;
 constexpr uint32 QUBIX_BAD_VERDICT = 30;
+constexpr uint32 QUBIX_CHANGED = 31;
 
 struct QUBIX2
 {
@@ -252,6 +253,9 @@ struct QUBIX : public ContractBase
     struct TopUp_input
     {
         id escrow;
+        sint64 deposit;      // as it is before
+        uint32 deadlineTick; // as it is to be
+        uint32 unused;
     };
     struct TopUp_output
     {
@@ -983,7 +987,9 @@ public:
         ReturnReward_input none;
         ReturnReward_output nothing;
     };
-    // The attached amount is added to the deposit. The deadline stays.
+    // The attached amount is added to the deposit, and the deadline may move to later, which is only ever to
+    // the provider's good. Who tops up says what the deposit is before. A deposit never falls, so a call that
+    // was sent twice is taken once.
     PUBLIC_PROCEDURE_WITH_LOCALS(TopUp)
     {
         output.code = QUBIX_OK;
@@ -1003,10 +1009,19 @@ public:
         {
             output.code = QUBIX_TOO_LATE;
         }
+        else if (input.deposit != locals.channel.deposit)
+        {
+            output.code = QUBIX_CHANGED;
+        }
         else if (qpi.invocationReward() < QUBIX_MIN_DEPOSIT
             || qpi.invocationReward() > QUBIX_MAX_DEPOSIT - locals.channel.deposit)
         {
             output.code = QUBIX_BAD_DEPOSIT;
+        }
+        else if (input.deadlineTick < locals.channel.deadlineTick
+            || input.deadlineTick > qpi.tick() + QUBIX_MAX_DEADLINE_TICKS)
+        {
+            output.code = QUBIX_BAD_DEADLINE;
         }
         if (output.code != QUBIX_OK)
         {
@@ -1015,6 +1030,7 @@ public:
         }
 
         locals.channel.deposit += qpi.invocationReward();
+        locals.channel.deadlineTick = input.deadlineTick;
         state.mut().channels.set(input.escrow, locals.channel);
         state.mut().totals.openBalance += qpi.invocationReward();
     }

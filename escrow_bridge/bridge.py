@@ -23,11 +23,13 @@ from escrow_bridge.orders import FinalizeOrder as FinalizeOrder
 from escrow_bridge.orders import OpenOrder as OpenOrder
 from escrow_bridge.orders import RedeemOrder as RedeemOrder
 from escrow_bridge.orders import RequestCloseOrder as RequestCloseOrder
+from escrow_bridge.orders import TopUpOrder as TopUpOrder
 from escrow_bridge.pace import ALLOWED_TICK_OFFSETS
 from escrow_bridge.qubic import Wallet, parse_transaction
 from escrow_bridge.reader import Reader
 from escrow_bridge.redeeming import Redeemer, check_voucher, refused
 from escrow_bridge.sending import Save, Scratch, Sender, dump_scratch, load_scratch
+from escrow_bridge.topping_up import top_up
 from escrow_bridge.transfer import TransferOrder, Transferred, transfer
 from escrow_bridge.waiting import Waiting
 from protocol.errors import ChainDisagrees, FundingFailed, VoucherInvalid
@@ -48,6 +50,7 @@ class _Plan:
     is_done: Callable[[EscrowView | None], bool]
     prepare: Callable[[EscrowView, Tick], tuple[Qu, bytes]]
     """(channel, target tick) -> (cumulative it redeems, input). May raise before anything is sent."""
+    held: Qu = Qu(0)
 
 
 class Bridge:
@@ -194,6 +197,10 @@ class Bridge:
         """See escrow_bridge.transfer."""
         return await transfer(self._sender, order, scratch, save)
 
+    async def top_up(self, order: TopUpOrder, scratch: bytes, save: Save) -> EscrowView:
+        """See escrow_bridge.topping_up."""
+        return await top_up(self._chain, self._index, self._sender, self.reader, order, scratch, save)
+
     # --- redeeming and closing ----------------------------------------------------------------
 
     async def redeem(self, order: RedeemOrder, scratch: bytes, save: Save) -> EscrowView | None:
@@ -217,7 +224,14 @@ class Bridge:
             check_voucher(order, view, tick)
             return order.cumulative, layout.pay_input(order.escrow_id, order.cumulative, order.signature)
 
-        plan = _Plan(order.escrow_id, order.opened, Procedure.CLOSE, lambda view: view is None, prepare)
+        plan = _Plan(
+            order.escrow_id,
+            order.opened,
+            Procedure.CLOSE,
+            lambda view: view is None,
+            prepare,
+            order.held,
+        )
         state = load_scratch(scratch)
         if state.settled is not None:
             return _settled(state.settled)
@@ -232,12 +246,13 @@ class Bridge:
         reading = layout.decode_reading(escrow_id, state.seen)
         assert reading is not None and reading.view is not None
         seen = reading.view
-        expected = Settled(Qu(state.cumulative), Qu(seen.deposit - state.cumulative), certain=True)
-        if outcome is Outcome.INCLUDED and state.tick < seen.last_tick:
-            # Until then nobody but the provider could have removed it.
-            return expected
+        # The caller may have topped up since, so that more came back than was seen.
         ended = await self._sender.patiently(lambda: self.reader.how_it_ended(seen))
-        return ended or replace(expected, certain=False)
+        # Where those ticks are forgotten: until its last, nobody but the provider could have removed it. That
+        # the caller topped up in just those ticks is left out.
+        sure = outcome is Outcome.INCLUDED and state.tick < seen.last_tick
+        expected = Settled(Qu(state.cumulative), Qu(seen.deposit - state.cumulative), certain=sure)
+        return ended or expected
 
     async def request_close(self, order: RequestCloseOrder, scratch: bytes, save: Save) -> EscrowView | None:
         """Caller: open the challenge window; the channel with its close tick, None if it is gone."""
@@ -289,8 +304,9 @@ class Bridge:
 
     async def _reading_for(self, plan: _Plan, state: Scratch) -> EscrowReading:
         if state.ticks:
-            return await self.reader.reading_for_sure(plan.escrow_id, after=max(state.tick, plan.opened))
-        return await self.reader.reading(plan.escrow_id, after=plan.opened)
+            after = max(state.tick, plan.opened)
+            return await self.reader.reading_for_sure(plan.escrow_id, after=after, held=plan.held)
+        return await self.reader.reading(plan.escrow_id, after=plan.opened, held=plan.held)
 
     async def _attempt(self, plan: _Plan, state: Scratch, view: EscrowView, save: Save) -> Scratch:
         # A signature to check needs a bond, which comes back.

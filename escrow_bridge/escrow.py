@@ -29,7 +29,8 @@ class Settled:
     """Gross: the provider received this less the fee."""
     refunded: Qu
     certain: bool
-    """False: the ticks in which it ended can no longer be read; this is what should have happened."""
+    """False: the ticks in which it ended can no longer be read, or do not tell it; this is what should have
+    happened."""
 
 
 async def read_reading(chain: Chain, contract_index: int, escrow_id: EscrowId) -> EscrowReading:
@@ -63,16 +64,19 @@ async def how_it_ended(
 ) -> Settled | None:
     """How a channel ended that was last `seen` open and that all ticks before `gone_by` have removed.
 
-    Reads the transactions since then; None if some of those ticks are already forgotten.
+    Reads the transactions since then; None if some of those ticks are already forgotten. Not certain if a
+    top-up was among them: one without cover is in its tick as well, and moves nothing.
     """
-    for tick in range(seen.as_of, min(gone_by, seen.last_tick + 1)):
-        raws = await transactions(Tick(tick))
+    view, tick = seen, seen.as_of
+    while tick < gone_by and tick <= view.last_tick:
+        raws = await transactions(tick)
         if raws is None:
             return None
-        seen, closed = follow(seen, contract_index, map(parse_transaction, raws))
+        view, closed = follow(view, contract_index, map(parse_transaction, raws))
         if closed:
             break
-    return Settled(seen.paid, Qu(seen.deposit - seen.paid), certain=True)
+        tick = Tick(tick + 1)
+    return Settled(view.paid, Qu(view.deposit - view.paid), certain=view.deposit == seen.deposit)
 
 
 async def find_opening(
@@ -101,7 +105,7 @@ def follow(
 ) -> tuple[EscrowView, bool]:
     """What transactions of one tick, in their order, do to a channel; whether one closed it.
 
-    Counts what the contract would take. Repeating a tick changes nothing. Top-ups are not counted.
+    Counts what the contract would take. Repeating a tick changes nothing.
     """
     for transaction in transactions:
         if transaction.destination != contract_id(contract_index):
@@ -114,6 +118,8 @@ def follow(
             view = _follow_batch(view, transaction)
         elif transaction.input_type == Procedure.REQUEST_CLOSE:
             view = _follow_request(view, transaction)
+        elif transaction.input_type == Procedure.TOP_UP:
+            view = _follow_top_up(view, transaction)
     return view, False
 
 
@@ -152,3 +158,15 @@ def _follow_request(view: EscrowView, transaction: Transaction) -> EscrowView:
     if not asked or view.close_tick or transaction.tick >= view.deadline_tick:
         return view
     return replace(view, close_tick=Tick(min(transaction.tick + view.challenge_ticks, view.deadline_tick)))
+
+
+def _follow_top_up(view: EscrowView, transaction: Transaction) -> EscrowView:
+    escrow_id, before, deadline = layout.parse_top_up_input(transaction.payload)
+    if escrow_id != view.escrow_id or transaction.source != view.caller:
+        return view
+    running = not view.close_tick and transaction.tick < view.deadline_tick
+    fits = before == view.deposit and 0 < transaction.amount <= layout.MAX_DEPOSIT - before
+    in_range = view.deadline_tick <= deadline <= transaction.tick + layout.MAX_DEADLINE_TICKS
+    if not (running and fits and in_range):
+        return view
+    return replace(view, deposit=Qu(before + transaction.amount), deadline_tick=deadline)

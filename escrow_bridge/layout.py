@@ -23,6 +23,10 @@ MAX_OPEN_BATCH: Final = 8
 MAX_REDEEM_BATCH: Final = 9
 CROWD: Final = 256
 """Each time so many places are taken, the least deposit doubles; QUBIX_CROWD of the contract."""
+MAX_DEPOSIT: Final = Qu(10**15)
+"""Of one channel, top-ups included; QUBIX_MAX_DEPOSIT of the contract."""
+MAX_DEADLINE_TICKS: Final = 8_000_000
+"""From the tick of an Open or TopUp on; QUBIX_MAX_DEADLINE_TICKS of the contract."""
 
 
 class Procedure(enum.IntEnum):
@@ -63,6 +67,7 @@ _VOUCHER: Final = struct.Struct("<8s32sq")
 _OPEN: Final = struct.Struct("<32s32sIIQI4x")
 _LEASE: Final = struct.Struct("<32s32sqIII4x")
 _OPEN_MANY_TAIL: Final = struct.Struct("<QI4x")
+_TOP_UP: Final = struct.Struct("<32sqI4x")
 _PAY: Final = struct.Struct("<32sq64s")
 _REDEEM_MANY_TAIL: Final = struct.Struct("<I4x")
 _CHANNEL: Final = struct.Struct("<II32s32sqqIIIII4x")
@@ -165,8 +170,20 @@ def parse_redeem_many_input(payload: bytes) -> tuple[tuple[EscrowId, Qu, bytes],
     return tuple(parse_pay_input(payload[at * _PAY.size :]) for at in range(count))
 
 
+def top_up_input(escrow: EscrowId, before: Qu, deadline_tick: Tick) -> bytes:
+    """TopUp: {escrow 32, deposit i64, deadlineTick u32, 4 unused}, 48 bytes; the amount is added to the
+    deposit. `before`: the deposit as it is; the contract refuses if it is another by then."""
+    return _TOP_UP.pack(_check_id(escrow), before, deadline_tick)
+
+
+def parse_top_up_input(payload: bytes) -> tuple[EscrowId, Qu, Tick]:
+    """(escrow, deposit before, deadline tick) as the contract reads them: short is filled up, long is cut."""
+    escrow, before, deadline = _TOP_UP.unpack(payload[: _TOP_UP.size].ljust(_TOP_UP.size, b"\0"))
+    return EscrowId(escrow), Qu(before), Tick(deadline)
+
+
 def escrow_input(escrow: EscrowId) -> bytes:
-    """TopUp, RequestClose, Finalize, GetEscrow: {escrow 32}."""
+    """RequestClose, Finalize, GetEscrow: {escrow 32}."""
     return bytes(_check_id(escrow))
 
 

@@ -2,6 +2,8 @@
 
 `opened`: the tick in which an escrow is known to have opened. A node that is not past it yet knows of no such
 escrow, which must not pass for its end.
+`held`: the deposit that an escrow is known to hold. It never falls, so a node that shows less is behind, and
+what is above it there must not pass for worthless.
 """
 
 from __future__ import annotations
@@ -25,11 +27,30 @@ class OpenOrder:
 
 
 @dataclass(frozen=True)
+class TopUpOrder:
+    """More deposit and a later deadline for an open channel, by its caller."""
+
+    escrow_id: EscrowId
+    opened: Tick
+    before: Qu
+    """The deposit as the contract holds it now; if it is another by then, the contract takes nothing."""
+    deposit: Qu
+    """As it is to be: at least 1 QU more."""
+    deadline_tick: Tick
+    """As it is to be: no earlier than it is."""
+
+    @property
+    def added(self) -> Qu:
+        return Qu(self.deposit - self.before)
+
+
+@dataclass(frozen=True)
 class RedeemOrder:
     escrow_id: EscrowId
     cumulative: Qu
     signature: bytes
     opened: Tick = Tick(0)
+    held: Qu = Qu(0)
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,7 @@ class CloseOrder:
     cumulative: Qu
     signature: bytes
     opened: Tick = Tick(0)
+    held: Qu = Qu(0)
 
 
 @dataclass(frozen=True)

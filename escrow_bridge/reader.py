@@ -11,7 +11,7 @@ from escrow_bridge.chain import Chain, TickInfo
 from escrow_bridge.escrow import Settled, how_it_ended, read_reading
 from escrow_bridge.layout import EscrowReading, EscrowView
 from escrow_bridge.sending import Sender
-from protocol.units import EscrowId, Tick
+from protocol.units import EscrowId, Qu, Tick
 
 
 class Reader:
@@ -24,33 +24,39 @@ class Reader:
         self._poll_seconds = poll_seconds
         self._newest = Tick(0)
 
-    async def read(self, escrow_id: EscrowId, *, opened: Tick = Tick(0)) -> EscrowView | None:
+    async def read(
+        self, escrow_id: EscrowId, *, opened: Tick = Tick(0), held: Qu = Qu(0)
+    ) -> EscrowView | None:
         """The open channel now, None if there is none. Raises ChainUnreachable, ChainDisagrees.
 
-        `opened`: the tick it is known to have opened in; a node that is not past it yet is waited for.
+        `opened`: the tick it is known to have opened in, `held`: the deposit it is known to hold; a node
+        that is not past that yet is waited for.
         """
-        return (await self.reading(escrow_id, after=opened)).view
+        return (await self.reading(escrow_id, after=opened, held=held)).view
 
-    async def reading(self, escrow_id: EscrowId, *, after: Tick = Tick(0)) -> EscrowReading:
+    async def reading(self, escrow_id: EscrowId, *, after: Tick = Tick(0), held: Qu = Qu(0)) -> EscrowReading:
         """The same with its tick: one past `after`, and no older than any before it: a lagging node must
         not undo what was seen. Raises ChainUnreachable, ChainDisagrees."""
         with self._sender.waiting.reasons() as because:
             while True:
                 reading = await read_reading(self._chain, self._index, escrow_id)
-                if reading.tick >= self._newest and reading.tick > after:
+                behind = reading.tick < self._newest or reading.tick <= after
+                less = reading.view is not None and reading.view.deposit < held
+                if not behind and not less:
                     self._newest = reading.tick
                     return reading
                 seen = max(self._newest, after + 1)
-                because(f"tick {reading.tick} is the newest at {self._chain.name}, and tick {seen} is needed")
+                needed = f"an escrow of {held} QU" if less else f"tick {seen}"
+                because(f"tick {reading.tick} is the newest at {self._chain.name}, and {needed} is needed")
                 await trio.sleep(self._poll_seconds)
 
-    async def reading_for_sure(self, escrow_id: EscrowId, *, after: Tick) -> EscrowReading:
+    async def reading_for_sure(self, escrow_id: EscrowId, *, after: Tick, held: Qu = Qu(0)) -> EscrowReading:
         """The same, however long the chain does not answer."""
-        return await self._sender.patiently(lambda: self.reading(escrow_id, after=after))
+        return await self._sender.patiently(lambda: self.reading(escrow_id, after=after, held=held))
 
     async def how_it_ended(self, seen: EscrowView) -> Settled | None:
         """How a channel ended that was last seen so; None if it has not, or if that can no longer be
-        read. Top-ups since then are not counted. Raises ChainUnreachable, ChainDisagrees."""
+        read. Raises ChainUnreachable, ChainDisagrees."""
         reading = await self.reading(seen.escrow_id, after=seen.as_of)
         if reading.view is not None:
             return None

@@ -146,9 +146,9 @@ class Redeemer:
 
     async def _read(self, order: RedeemOrder, state: Scratch) -> EscrowView | None:
         if not state.ticks:
-            return await self._reader.read(order.escrow_id, opened=order.opened)
+            return await self._reader.read(order.escrow_id, opened=order.opened, held=order.held)
         after = max(state.tick, order.opened)
-        return (await self._reader.reading_for_sure(order.escrow_id, after=after)).view
+        return (await self._reader.reading_for_sure(order.escrow_id, after=after, held=order.held)).view
 
     async def _send(self, wishes: list[_Wish]) -> None:
         """One transaction for all of them, or for the first if the wallet does not hold all their bonds."""

@@ -92,6 +92,31 @@ def open_(path: Path, passphrase: bytes) -> Secrets:
     return Secrets(fields["node_seed"], fields["wallet_seed"])
 
 
+def replace(path: Path, old: bytes, new: bytes, cost: Cost = Cost()) -> Secrets:
+    """Seal the same secrets with another passphrase; what they are. At every moment, also after a power cut,
+    `path` is a whole keystore that one of the two opens.
+
+    PassphraseWrong, KeystoreBroken, DiskFull: then nothing has changed.
+    """
+    secrets = open_(path, old)
+    for left in path.parent.glob(f".{path.name}.*"):  # of a change that was cut short
+        left.unlink(missing_ok=True)
+    unfinished = path.with_name(f".{path.name}.{random.token_hex(8)}")
+    try:
+        _write_whole(unfinished, _seal(new, secrets, cost))
+        if open_(unfinished, new) != secrets:
+            raise KeystoreBroken(f"what was written beside {path} is not what was meant; nothing was changed")
+        unfinished.replace(path)
+        flush_directory(path.parent)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DiskFull(f"the disk is full, {path} was left as it was") from error
+        raise KeystoreBroken(f"{path} could not be replaced: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return secrets
+
+
 def _seal(passphrase: bytes, secrets: Secrets, cost: Cost) -> bytes:
     salt = random.token_bytes(SALT_BYTES)
     header: bytes = msgpack.packb(
@@ -122,17 +147,22 @@ def _write_new(path: Path, content: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.{random.token_hex(8)}")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with open(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_whole(unfinished, content)
         os.link(unfinished, path)
-        _flush_directory(path.parent)
+        flush_directory(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _flush_directory(directory: Path) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_directory(directory: Path) -> None:
+    """Its files' names are on the disk when this returns."""
     if os.name == "posix":  # elsewhere a directory cannot be opened, nor need it be
         handle = os.open(directory, os.O_RDONLY)
         try:

@@ -115,6 +115,19 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (kind, subject, span_ms, start_ms)) STRICT, WITHOUT ROWID""",
         "CREATE INDEX prices_by_age ON prices (span_ms, start_ms)",
     ),
+    (
+        # Money that came to the wallet without this node's doing. source: empty if nobody knows.
+        """CREATE TABLE arrivals (
+            arrival_id BLOB PRIMARY KEY, kind TEXT NOT NULL, amount INTEGER NOT NULL, source BLOB NOT NULL,
+            first_tick INTEGER NOT NULL, tick INTEGER NOT NULL, at_ms INTEGER NOT NULL)
+            STRICT, WITHOUT ROWID""",
+    ),
+    (
+        # The last things that a person wanted to hear of. Numbers are never used twice.
+        """CREATE TABLE notices (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, code TEXT NOT NULL, severity TEXT NOT NULL,
+            sentence TEXT NOT NULL, lease_id TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT""",
+    ),
 )
 
 

@@ -41,6 +41,12 @@ class RunArgs:
     once: bool = False
     """Rent nothing if a lease here has this `output_dir` already, and follow that one: so one may ask again
     after the daemon was away in the middle."""
+    sole: bool = False
+    """Rent nothing while a job of this name goes on that was rented here, and follow that one: whoever asks
+    at the same time gets the same lease."""
+    replaces: Text = ""
+    """Id of a lease with a job of this name: it is ended once another one is open, and not before, so that
+    nobody is left with nothing where no machine is found. `sole` looks past it."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,8 @@ class LeaseView:
     """The rented time as far as the deposit reaches."""
     started_at_ms: int = 0
     """When the job became ready and the meter began; 0 = not yet."""
+    extending: bool = False
+    """More time is agreed on, and its money is on the way."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ class MarketArgs:
     """Measure the round trip to the first of them now."""
     disk_mib: Annotated[int, Meta(ge=1, le=2**31)] = STANDARD_DISK_MIB
     after: Annotated[int, Meta(ge=0, le=2**31)] = 0
-    """So many are left out from the front: a list is read page by page. Needs `sort`."""
+    """So many are left out from the front: a list is read page by page. Needs `sort`, or `use_case` and
+    then is at most 10,000."""
     brief: bool = False
     """Tell what is known of them at once: no score is computed for the answer."""
 

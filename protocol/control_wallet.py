@@ -75,10 +75,10 @@ class PaymentView:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """A lease or a payment, with every transaction signed for it."""
+    """A lease or a payment, with every transaction signed for it; or money that came by itself."""
 
     kind: str
-    """caller, provider or send."""
+    """caller, provider, send or received."""
     id: str
     state: str
     qu: int
@@ -93,6 +93,8 @@ class HistoryEntry:
     """What a payment is to move, also while it is open."""
     sentence: str = ""
     """What has become of it, or why not."""
+    sender: str = ""
+    """Identity that money came from, where it is known."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,17 @@ of everything rather than each step to it; notices are told one by one, of very 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
 
 from protocol.control_leases import LeaseView
 from protocol.control_wallet import WalletView
 
 EVENTS_A_SECOND: Final = 4
 """At most so often each lease, the wallet and the market are told."""
+NOTICES_IN_LEDGER: Final = 100
+"""The daemon keeps so many."""
 NOTICES_KEPT: Final = 64
 """That wait for one slow reader; of more the oldest are dropped."""
 
@@ -55,14 +59,37 @@ class NoticeView:
     at_ms: int
 
 
+@dataclass(frozen=True)
+class NoticesArgs:
+    """What happened lately, also while nobody watched: the last of those with a number above `after`."""
+
+    limit: Annotated[int, Meta(ge=1, le=NOTICES_IN_LEDGER)] = NOTICES_IN_LEDGER
+    after: Annotated[int, Meta(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class KeptNotice:
+    number: int
+    """Rises; never used twice."""
+    notice: NoticeView
+
+
+@dataclass(frozen=True)
+class NoticesView:
+    notices: list[KeptNotice]
+    """Newest first."""
+
+
 NOTICES: Final[dict[str, str]] = {
     "lease.ready": "a rented machine is ready and the job runs",
     "lease.budget": "a job has used 80 % of the time it was rented for",
+    "lease.extended": "a job has been given more time",
     "lease.peer_lost": "a provider does not answer any more",
     "lease.peer_back": "it answers again",
     "lease.ended": "a job has ended, and how",
     "lease.taken": "a caller has rented this machine",
     "wallet.payout": "a lease was settled, and this provider has been paid",
+    "wallet.received": "money came into the wallet that this node did not earn, or went that it did not send",
     "shop.closed": "this provider takes no new jobs any more, for a reason of the machine's",
     "shop.open": "it takes jobs again",
     "chain.behind": "the chain has to be waited for",

@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import yaml
@@ -114,19 +115,25 @@ def faults(draft: Draft) -> dict[str, str]:
 
     Each is looked at by itself, so that one mistake does not hide the next.
     """
-    found: dict[str, str] = {}
-    for field in FIELDS:
-        alone = replace(_GOOD, **{field: getattr(draft, field) or getattr(_GOOD, field)})
-        try:
-            check(yaml.dump(_content(alone), Dumper=_Dumper, sort_keys=False))
-        except JobFileInvalid as error:
-            found.setdefault(field, error.problem)
+    problems = {field: _fault(field, getattr(draft, field)) for field in FIELDS}
+    found = {field: problem for field, problem in problems.items() if problem}
     if not found:
         try:
             job_yaml(draft)
         except JobFileInvalid as error:
             found[error.field] = error.problem
     return found
+
+
+@lru_cache(maxsize=1_024)
+def _fault(field: str, value: Any) -> str:
+    """What is wrong with one field; "" if nothing. Kept, because a form asks for all at every letter."""
+    alone = replace(_GOOD, **{field: value or getattr(_GOOD, field)})
+    try:
+        check(yaml.dump(_content(alone), Dumper=_Dumper, sort_keys=False))
+    except JobFileInvalid as error:
+        return error.problem
+    return ""
 
 
 def with_usual(draft: Draft) -> Draft:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from protocol import lease_job
+from protocol import lease_extension, lease_job
 from protocol import lease_model as m
 from protocol.lease_model import Effect
 from protocol.lease_state import ACTIVE, BEFORE_RUNNING, LIVE, Lease, Phase, Role
@@ -352,6 +352,9 @@ TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
     m.RunFetched: (frozenset({Phase.STOPPING}), fetched),
     m.ActionStop: (ACTIVE, stopped),
     m.ChainClosed: (FUNDED_OPEN, closed),
+    m.ActionExtend: (LIVE, lease_extension.extend),
+    m.ChainToppedUp: (FUNDED_OPEN, lease_extension.topped_up),
+    m.ChainTopUpFailed: (FUNDED_OPEN, lease_extension.not_topped_up),
     m.ClockResumed: (ACTIVE, resumed),
     m.ClockPassed: (ACTIVE, clock),
 }

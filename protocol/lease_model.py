@@ -47,6 +47,12 @@ from protocol.lease_life import SendPause as SendPause
 from protocol.lease_life import SendPrepared as SendPrepared
 from protocol.lease_life import SendRestart as SendRestart
 from protocol.lease_life import SendResume as SendResume
+from protocol.lease_more import ActionExtend as ActionExtend
+from protocol.lease_more import ChainToppedUp as ChainToppedUp
+from protocol.lease_more import ChainTopUp as ChainTopUp
+from protocol.lease_more import ChainTopUpFailed as ChainTopUpFailed
+from protocol.lease_more import ReceiveExtended as ReceiveExtended
+from protocol.lease_more import SendExtended as SendExtended
 from protocol.units import EscrowId, Qu, Seconds, Tick, UnixMs
 
 # --- events -----------------------------------------------------------------------------------
@@ -314,6 +320,10 @@ Event = (
     | RunRestarted
     | RunDiscarded
     | RunSeen
+    | ActionExtend
+    | ChainToppedUp
+    | ChainTopUpFailed
+    | ReceiveExtended
 )
 Effect = (
     SendAccept
@@ -345,6 +355,8 @@ Effect = (
     | SendResume
     | SendRestart
     | RunRestart
+    | ChainTopUp
+    | SendExtended
 )
 
 EVENTS: Final = Table("event", dict(enumerate(Event.__args__, start=1)))
@@ -352,15 +364,15 @@ EFFECTS: Final = Table("effect", dict(enumerate(Effect.__args__, start=1)))
 
 REPLACEABLE: Final = frozenset(
     {SendMeter, SendVoucher, ChainVerify, ChainRedeem}
-    | {SendPause, SendResume, SendRestart, RunPause, RunResume, RunRestart}
+    | {SendPause, SendResume, SendRestart, RunPause, RunResume, RunRestart, SendExtended}
 )
 """Effects of which only the latest matters: a newer one replaces an older that is still waiting.
 However often a peer repeats itself, one of each is all that waits."""
 
 
-LANES: Final = {SendInputs: "upload", RunGo: "go", RunProve: "prove"}
-"""Effects that take long have a lane of their own: nothing short shall wait behind an upload, a proof or a
-job that gets ready, least of all the news that somebody wants to stop."""
+LANES: Final = {SendInputs: "upload", RunGo: "go", RunProve: "prove", ChainTopUp: "top-up"}
+"""Effects that take long have a lane of their own: nothing short shall wait behind an upload, a proof, a job
+that gets ready or money on its way, least of all the news that somebody wants to stop."""
 
 
 def lane_of(effect: Effect) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from protocol import lease_extension
 from protocol import lease_job as job
 from protocol import lease_model as m
 from protocol.lease_job import Step, at, blame, end_job, longest, with_pause
@@ -360,6 +361,8 @@ TABLE: Final[Mapping[type, tuple[frozenset[Phase], Handler]]] = {
     m.RunExited: (LIVE | {Phase.PROVISIONING, Phase.STOPPING, Phase.SETTLING}, job.exited),
     m.RunDiscarded: (frozenset({Phase.SETTLING}), discarded),
     m.RunCollected: (frozenset({Phase.STOPPING, Phase.SETTLING}), collected),
+    m.ReceiveExtended: (LIVE, lease_extension.told_extended),
+    m.ChainToppedUp: (FUNDED, lease_extension.topped_up),
     m.ChainClosing: (FUNDED, closing),
     m.TickPassed: (FUNDED, ticked),
     m.ChainClosed: (FUNDED, closed),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.codec import Table
+from protocol.extension_messages import Extension
 from protocol.messages import Gpu, Terms
 from protocol.units import EscrowId, LeaseId, Qu, Seconds, Tick, UnixMs
 
@@ -128,6 +129,25 @@ class Lease:
     """Caller only: the rented cards as the provider's offer had them when its quote was taken."""
     arch: str = ""
     """Caller only: of the machine's processor, as that offer had it."""
+    held: Qu = Qu(0)
+    """What the escrow was seen to hold as its deposit; 0 = it was never topped up."""
+    extending: Extension | None = None
+    """More time that is agreed on and not yet paid for, as far as this side knows."""
+    extensions: int = 0
+    """The number of the newest extension: that was begun (caller) or that counts (provider)."""
+    signed_extension: bytes = b""
+    """Caller only: the provider's envelope around the newest that was begun."""
+    extension: bytes = b""
+    """Caller only: around the newest that counts; the receipt will contain it beside the first terms."""
+    orders: tuple[str, ...] = ()
+    """Caller only: the ids under which a person has ordered the last ones."""
+    not_extended: str = ""
+    """Caller only: why nothing came of the newest, in a sentence."""
+
+
+def locked(lease: Lease) -> Qu:
+    """What a lease's escrow holds as its deposit, as far as this side has seen."""
+    return max(lease.held, lease.terms.deposit)
 
 
 STATES: Final = Table("lease", {1: Lease})

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from protocol.extension_messages import MAX_EXTENSION_BYTES
 from protocol.message_fields import (
     MAX_OFFER_BYTES,
     MAX_SIGHTINGS,
@@ -115,6 +116,8 @@ class Receipt:
     voucher: Annotated[bytes, Meta(max_length=64)]
     """Empty if nothing was promised."""
     ended_at: Instant
+    extension: Annotated[bytes, Meta(max_length=MAX_EXTENSION_BYTES)] = b""
+    """The provider's envelope around the last Extension that was paid for; empty if there was none."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What nodes say to each other: one frozen dataclass a message, one table of kinds.
 
 Sizes and ranges are part of the types (message_fields); `decode` refuses whatever does not fit them. Here is
-what makes a lease and what it is told; job_, market_, path_, relay_ and tunnel_messages have the rest, by a
-name here, too.
+what makes a lease and what it is told; extension_, job_, market_, path_, relay_ and tunnel_messages have the
+rest, by a name here, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from protocol.codec import Table
+from protocol.extension_messages import MAX_EXTENSION_BYTES as MAX_EXTENSION_BYTES
+from protocol.extension_messages import Extend as Extend
+from protocol.extension_messages import Extended as Extended
+from protocol.extension_messages import Extension as Extension
 from protocol.job_messages import GetLogs as GetLogs
 from protocol.job_messages import GetMeters as GetMeters
 from protocol.job_messages import GetOutputs as GetOutputs
@@ -347,6 +351,9 @@ MESSAGES: Final = Table(
         44: OpenUdp,
         45: OpenProgram,
         46: OpenFiles,
+        47: Extend,
+        48: Extension,
+        49: Extended,
     },
 )
 

@@ -1,6 +1,7 @@
-"""A wallet's seed as a person types it: 55 letters a-z, and where one that is none differs.
+"""What a person types to get at a wallet: a seed of 55 letters a-z, and where one that is none differs; a
+passphrase.
 
-Nothing here repeats a letter of the seed: what it says may be shown and logged.
+Nothing here repeats a letter of it: what it says may be shown and logged.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 from protocol.errors import SeedInvalid
 
 WALLET_SEED_LETTERS: Final = 55
+MAX_PASSPHRASE_BYTES: Final = 1_024
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,16 @@ def check_wallet_seed(seed: str) -> str:
     if mistake:
         raise SeedInvalid(mistake.sentence)
     return seed
+
+
+def trouble_in_passphrase(passphrase: str) -> str:
+    """Why this is none, in a sentence; "" if it is one."""
+    if not passphrase:
+        return "No passphrase was typed. Type one, or go on without."
+    if not passphrase.isprintable() or len(passphrase.encode(errors="replace")) > MAX_PASSPHRASE_BYTES:
+        return (
+            f"A passphrase is one line of at most {MAX_PASSPHRASE_BYTES} bytes, without control characters."
+        )
+    if passphrase != passphrase.strip():
+        return "It begins or ends with a space that nobody would see. Leave that out."
+    return ""

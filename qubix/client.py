@@ -19,14 +19,24 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 
 from protocol import control
 from protocol.control import HelloArgs, HelloView, LeaveArgs
-from protocol.errors import DaemonUnreachable, MessageInvalid, MessageTooLarge, QubixError, VersionMismatch
+from protocol.errors import (
+    DaemonUnreachable,
+    MessageInvalid,
+    MessageTooLarge,
+    QubixError,
+    StreamBroken,
+    UsageError,
+    VersionMismatch,
+)
 from qubix.answers import Frame, typed
 
-QUEUE_FRAMES: Final = 64
-"""Frames of one request that wait for a slow reader before the whole connection waits."""
+MAX_UNREAD_BYTES: Final = 1 << 26
+"""Of one request, while others of its connection read on. It must not hold them up: who reads it may be the
+one who waits for their answers. Where nobody reads at all, the daemon waits."""
 CONNECT_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 0.05
 """Between tries at a socket at which too many others stand in line."""
@@ -34,6 +44,7 @@ CHUNK_BYTES: Final = 1 << 18
 HELLO_SECONDS: Final = 30.0
 """A daemon on a busy machine may take a while; one that is stuck never answers."""
 RESTART: Final = "restart it with `qubix down` and `qubix up` (jobs go on meanwhile)"
+UNSPEAKABLE: Final = "a name in this request is not UTF-8 text, or a number in it has more than 64 bits"
 TEAMS: Final = "its owner can share it with a group: `qubix up --control-group NAME`"
 
 
@@ -41,22 +52,20 @@ TEAMS: Final = "its owner can share it with a group: `qubix up --control-group N
 class _Inbox:
     """What has come for one request and nobody has taken yet."""
 
-    frames: deque[Frame] = field(default_factory=deque)
-    room: anyio.Event = field(default_factory=anyio.Event)
-    """Set when a frame has been taken."""
+    frames: deque[tuple[Frame, int]] = field(default_factory=deque)
+    """Each with its size in bytes."""
+    unread: int = 0
+    given_up: bool = False
+    """More has come than is kept, and nothing is added any more."""
+
+    def put(self, frame: Frame, size: int) -> None:
+        self.frames.append((frame, size))
+        self.unread += size
 
     def take(self) -> Frame:
-        frame = self.frames.popleft()
-        self._tell()
+        frame, size = self.frames.popleft()
+        self.unread -= size
         return frame
-
-    def clear(self) -> None:
-        self.frames.clear()
-        self._tell()
-
-    def _tell(self) -> None:
-        self.room.set()
-        self.room = anyio.Event()
 
 
 class Client:
@@ -93,13 +102,11 @@ class Client:
         try:
             await self._send({"id": number, "verb": verb, "args": control.to_body(args)})
             while not ended:
-                frame = await self._receive(inbox)
+                frame = await self._receive(inbox, verb)
                 ended = "event" not in frame
                 yield typed(verb, frame)
         finally:
-            del self._inboxes[number]
-            inbox.clear()
-            if not ended:
+            if self._inboxes.pop(number, None) and not ended:
                 self._leave(number)
 
     def close(self) -> None:
@@ -129,7 +136,10 @@ class Client:
     async def _send(self, frame: Frame) -> None:
         if self._broken:
             raise self._broken
-        packed = control.pack(frame)
+        try:
+            packed = control.pack(frame)
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise UsageError(UNSPEAKABLE) from error
         if len(packed) > control.MAX_FRAME_BYTES:
             raise MessageTooLarge(f"this request is larger than {control.MAX_FRAME_BYTES} bytes")
         self._unsent += packed
@@ -160,8 +170,11 @@ class Client:
 
     # --- receiving ----------------------------------------------------------------------------
 
-    async def _receive(self, inbox: _Inbox) -> Frame:
+    async def _receive(self, inbox: _Inbox, verb: str) -> Frame:
+        await anyio.lowlevel.checkpoint()  # much may be there already, and others want to have a turn
         while not inbox.frames:
+            if inbox.given_up:
+                raise StreamBroken(unread(verb))
             if self._has_reader:
                 await self._news.wait()
                 continue
@@ -179,18 +192,20 @@ class Client:
 
     async def _read_one(self) -> None:
         """One more frame, to whom it belongs; an answer that nobody waits for any more is dropped."""
-        frame = await self._next_frame()
+        frame, size = await self._next_frame()
         inbox = self._inboxes.get(frame["id"])
         if inbox is not None:
-            inbox.frames.append(frame)
-            while len(inbox.frames) >= QUEUE_FRAMES:
-                await inbox.room.wait()
+            inbox.put(frame, size)
+            if inbox.unread > MAX_UNREAD_BYTES:
+                inbox.given_up = True
+                del self._inboxes[frame["id"]]
+                self._leave(frame["id"])
 
-    async def _next_frame(self) -> Frame:
+    async def _next_frame(self) -> tuple[Frame, int]:
         while (data := self._cut()) is None:
             await self._read_more()
         try:
-            return control.read_answer(data)
+            return control.read_answer(data), len(data)
         except QubixError as error:
             self._broken = error
             raise
@@ -259,6 +274,13 @@ async def _connected(path: Path) -> socket.socket:
             words = f"no qubix daemon answers at {path}; start one with `qubix up`"
             raise DaemonUnreachable(words) from error
         raise
+
+
+def unread(verb: str) -> str:
+    return (
+        f"{MAX_UNREAD_BYTES >> 20} MiB of what `{verb}` tells were not read, so it was ended; read it "
+        "faster, or over a connection on which nothing else is asked"
+    )
 
 
 def older(where: Path, version: str = "") -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol import control, control_watch
+from protocol.control_extend import ExtendArgs, ExtendView
 from protocol.control_market import MarketArgs, MarketView
 from protocol.control_wallet import PaymentView, SendArgs, WalletArgs, WalletView
 from qubix import client as clients
@@ -107,6 +108,21 @@ class Node:
     async def restart(self, lease: str) -> control.RunEvent:
         """End a job and begin it anew in its workspace. The meter runs on."""
         return await self._change("restart", control.RestartArgs(lease))
+
+    async def extend(
+        self,
+        lease: str,
+        seconds: int,
+        *,
+        order: str = "",
+        max_cost_qu: int | None = None,
+        check: bool = False,
+    ) -> ExtendView:
+        """Add time to a running job; comes back when its money is locked. With the same `order` it is added
+        once only, however often it is asked for; with `check` it is only said what it would take."""
+        args = ExtendArgs(lease, seconds, order or os.urandom(8).hex(), max_cost_qu, check)
+        view: ExtendView = await self.client.call("extend", args)
+        return view
 
     async def _change(self, verb: str, args: object) -> control.RunEvent:
         event: control.RunEvent = await self.client.call(verb, args)

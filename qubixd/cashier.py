@@ -6,13 +6,14 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from escrow_bridge.bridge import CloseOrder, RedeemOrder, RequestCloseOrder
+from escrow_bridge.bridge import CloseOrder, RedeemOrder, RequestCloseOrder, TopUpOrder
 from escrow_bridge.layout import EscrowView
 from escrow_bridge.sending import Save, saved_transaction
 from ledger import transactions
 from protocol import lease_model as m
 from protocol.errors import BalanceTooLow, ChainDisagrees, FundingFailed, VoucherInvalid
 from protocol.lease_model import Event
+from protocol.lease_state import LIVE
 from qubixd.escrows import objection_to, open_order, signed_transaction
 from qubixd.leases import Task
 
@@ -37,6 +38,19 @@ async def chain_open(performer: Performer, task: Task, effect: m.ChainOpen) -> E
     return m.ChainOpened(view.escrow_id, view.open_tick, view.deadline_tick, performer.now_ms())
 
 
+async def chain_top_up(performer: Performer, task: Task, effect: m.ChainTopUp) -> Event | None:
+    """Not begun when the job is over meanwhile; what has been sent is followed to its end."""
+    lease = task.lease
+    if lease.phase not in LIVE and not task.scratch:
+        return m.ChainTopUpFailed(effect.number, "the job is over", performer.now_ms())
+    order = TopUpOrder(lease.escrow_id, lease.open_tick, effect.before, effect.deposit, effect.deadline_tick)
+    try:
+        view = await performer.bridge.top_up(order, task.scratch, _saving(performer, task, "top_up"))
+    except (BalanceTooLow, FundingFailed) as error:
+        return m.ChainTopUpFailed(effect.number, str(error), performer.now_ms())
+    return m.ChainToppedUp(view.deposit, view.deadline_tick, performer.now_ms())
+
+
 async def chain_verify(performer: Performer, task: Task, effect: m.ChainVerify) -> Event | None:
     view = await _read_patiently(performer, effect)
     objection = objection_to(view, effect, task.lease)
@@ -57,8 +71,8 @@ async def _read_patiently(performer: Performer, claim: m.ChainVerify) -> EscrowV
 
 
 async def chain_close(performer: Performer, task: Task, effect: m.ChainClose) -> Event | None:
-    opened = task.lease.open_tick
-    order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature, opened)
+    known = (task.lease.open_tick, task.lease.held)
+    order = CloseOrder(effect.escrow_id, effect.cumulative, effect.signature, *known)
     settled = await performer.bridge.close(order, task.scratch, _saving(performer, task, "close"))
     if settled is None:
         return None  # it was gone before; the escrow's watcher tells how it ended
@@ -66,8 +80,8 @@ async def chain_close(performer: Performer, task: Task, effect: m.ChainClose) ->
 
 
 async def chain_redeem(performer: Performer, task: Task, effect: m.ChainRedeem) -> Event | None:
-    opened = task.lease.open_tick
-    order = RedeemOrder(effect.escrow_id, effect.cumulative, effect.signature, opened)
+    known = (task.lease.open_tick, task.lease.held)
+    order = RedeemOrder(effect.escrow_id, effect.cumulative, effect.signature, *known)
     try:
         await performer.bridge.redeem(order, task.scratch, _saving(performer, task, "redeem"))
     except (VoucherInvalid, BalanceTooLow) as error:

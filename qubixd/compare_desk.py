@@ -21,7 +21,7 @@ GOES_ON: Final = ACTIVE - {Phase.STOPPING, Phase.SETTLING}
 
 async def compare(node: Node, args: CompareArgs, emit: Emit) -> CompareView:
     job = jobspec.parse(args.job_yaml)
-    if not Path(args.base_dir).is_absolute():
+    if not Path(args.base_dir).is_absolute() or "\0" in args.base_dir:
         raise MessageInvalid("base_dir must be an absolute path")
     ours = [one for one in await node.all_leases() if one.role is Role.CALLER and one.name == job.name]
     going_on = sorted((one for one in ours if one.phase in GOES_ON), key=_begin, reverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from protocol.control_mirror import MirrorArgs, MirrorView
 from protocol.control_relay import RentRelayArgs
 from protocol.errors import (
     ConfigInvalid,
+    DiskFull,
     LeaseUnknown,
     MessageInvalid,
     QuoteDeclined,
@@ -31,6 +33,7 @@ from protocol.units import MAX_QU, Qu
 from qubixd import (
     compare_desk,
     doctor,
+    extend_desk,
     lease_desk,
     market_desk,
     meters_desk,
@@ -49,9 +52,12 @@ from qubixd.access import with_made
 from qubixd.control_socket import Emit, Verb, listen, serve_connection
 from qubixd.node import Node
 from qubixd.once import one_wish
+from qubixd.requests import Requests
 from qubixd.shop import set_open, set_price, set_schedule
 from qubixd.views import quote_view
 from qubixd.wire_libp2p import peer_id_of
+
+log = logging.getLogger("qubix.control")
 
 
 @asynccontextmanager
@@ -60,6 +66,7 @@ async def open_control(node: Node) -> AsyncIterator[Path]:
     path = node.config.control_socket
     listener = await listen(path, node.config.control_group)
     async with trio.open_nursery() as nursery:
+        await nursery.start(watch_desk.keep_notices, node)
         nursery.start_soon(trio.serve_listeners, partial(serve_connection, node, VERBS), [listener])
         try:
             yield path
@@ -130,13 +137,30 @@ async def run(node: Node, args: control.RunArgs, emit: Emit) -> control.RunEvent
     job = jobspec.parse(args.job_yaml)
     where, order = parse_filter(args.where), parse_sort(args.order_by)
     secrets = with_made(job, args.secrets)
-    if not Path(args.base_dir).is_absolute() or not Path(args.output_dir).is_absolute():
-        raise MessageInvalid("base_dir and output_dir must be absolute paths")
-    async with one_wish(node, args.output_dir) if args.once else contextlib.nullcontext() as before:
+    for folder in (args.base_dir, args.output_dir):
+        if not Path(folder).is_absolute() or "\0" in folder:  # it must be possible when the outputs come, too
+            raise MessageInvalid("base_dir and output_dir must be absolute paths")
+    if args.replaces:
+        await lease_desk.check_replaced(node, args.replaces, job.name)
+    others = control.RunEvent("quoting", "somebody else asks for this job just now; waiting for that", None)
+    async with one_wish(node, args, job.name, partial(emit, others)) as before:
         lease = before or await _hire(node, args, job, secrets, where, order, emit)
+        if before is None:
+            await _keep_request(node, lease, args)
+        if args.replaces:
+            await lease_desk.end_replaced(node, args.replaces)
     if args.detach:
         return lease_desk.run_event(node, lease)
     return await lease_desk.follow(node, lease, emit)
+
+
+async def _keep_request(node: Node, lease: Lease, args: control.RunArgs) -> None:
+    """So that the same can be rented again. What has been rented is rented, also where the disk is full."""
+    try:
+        with trio.CancelScope(shield=True):
+            await Requests(node.config.root, node.files.in_thread).keep(lease.lease_id, lease.name, args)
+    except (DiskFull, OSError) as error:
+        log.warning("the job file of lease %s is not kept: %s", lease.lease_id.hex()[:12], error)
 
 
 async def _hire(
@@ -261,14 +285,17 @@ VERBS: Final[dict[str, Verb]] = {
     "metrics": meters_desk.metrics,
     "access": lease_desk.access,
     "compare": compare_desk.compare,
+    "job_file": lease_desk.job_file,
     "tunnel": tunnel_desk.tunnel,
     "forward": tunnel_desk.forward,
     "stop": lease_desk.stop,
     "pause": lease_desk.pause,
     "resume": lease_desk.resume,
     "restart": lease_desk.restart,
+    "extend": extend_desk.extend,
     "wait": lease_desk.wait,
     "watch": watch_desk.watch,
+    "notices": watch_desk.notices,
     "relay": relay_desk.relays,
     "rent_relay": rent_relay,
     "wallet": wallet,

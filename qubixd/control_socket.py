@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,12 @@ from qubixd.wire import receive_frame
 log = logging.getLogger("qubix.control")
 
 MAX_REQUESTS_AT_ONCE: Final = 64
-"""Of one connection; more are read when some have been answered."""
+"""Of one connection."""
+MAX_REQUESTS_READ: Final = 128
+"""Those that wait for their turn included; further ones stay in the socket."""
+TURN_SECONDS: Final = 10.0
+"""A request waits no longer for its turn: streams may never end, and then nothing that is asked would be
+heard, not even that they are left."""
 MAX_UNIX_PATH_BYTES: Final = 100
 """The system's limit is 104 to 108."""
 Emit = Callable[[object], Awaitable[None]]
@@ -90,7 +95,7 @@ async def _refuse_if_alive(path: Path) -> None:
 async def serve_connection(node: Node, verbs: Mapping[str, Verb], stream: trio.SocketStream) -> None:
     """Requests of one front end, each to its answer, until it hangs up."""
     outgoing, written = trio.open_memory_channel[bytes](0)
-    connection = _Connection(node, verbs, stream, outgoing, trio.Semaphore(MAX_REQUESTS_AT_ONCE))
+    connection = _Connection(node, verbs, stream, outgoing)
     try:
         async with stream, trio.open_nursery() as nursery:
             nursery.start_soon(_write, stream, written)
@@ -99,10 +104,10 @@ async def serve_connection(node: Node, verbs: Mapping[str, Verb], stream: trio.S
                 if verb == "leave":  # served at once: it is what makes room for others
                     await connection.serve(data)
                     continue
-                await connection.free.acquire()
+                await connection.unread.acquire()
                 if verb == "connect":  # nothing more may be read: what follows is not for us
                     await connection.serve(data)
-                    connection.free.release()
+                    connection.unread.release()
                 else:
                     nursery.start_soon(connection.serve_beside, data)
             nursery.cancel_scope.cancel()
@@ -122,7 +127,9 @@ class _Connection:
     verbs: Mapping[str, Verb]
     stream: trio.SocketStream
     outgoing: trio.MemorySendChannel[bytes]
-    free: trio.Semaphore
+    unread: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(MAX_REQUESTS_READ))
+    """Requests that may still be read."""
+    free: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(MAX_REQUESTS_AT_ONCE))
     """Requests that may still be taken on beside those being served."""
     under_way: dict[int, trio.CancelScope] = field(default_factory=dict)
     """By request id."""
@@ -131,7 +138,7 @@ class _Connection:
         try:
             await self.serve(data)
         finally:
-            self.free.release()
+            self.unread.release()
 
     async def serve(self, data: bytes) -> None:
         """One request, to its answer."""
@@ -145,10 +152,10 @@ class _Connection:
             if isinstance(args, control.LeaveArgs):
                 return await self._leave(request_id, args)
             with trio.CancelScope() as self.under_way[request_id]:
-                answer = await self.verbs[request.verb](
-                    self.node, args, partial(self._send_event, request_id)
-                )
-                await self._send({"id": request_id, "ok": control.to_body(answer)})
+                async with self._turn():
+                    emit = partial(self._send_event, request_id)
+                    answer = await self.verbs[request.verb](self.node, args, emit)
+                    await self._send({"id": request_id, "ok": control.to_body(answer)})
         except QubixError as error:
             await self._send_error(request_id, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -159,6 +166,21 @@ class _Connection:
         finally:
             self.under_way.pop(request_id, None)
 
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """UsageError if it does not come."""
+        with trio.move_on_after(TURN_SECONDS) as waiting:
+            await self.free.acquire()
+        if waiting.cancelled_caught:
+            raise UsageError(
+                f"{MAX_REQUESTS_AT_ONCE} requests of this connection go on and none has ended; end one of "
+                "them, or open another connection"
+            )
+        try:
+            yield
+        finally:
+            self.free.release()
+
     async def _leave(self, request_id: int, args: control.LeaveArgs) -> None:
         """Nobody waits for that request any more. It may have ended meanwhile."""
         if scope := self.under_way.get(args.request):
@@ -167,7 +189,7 @@ class _Connection:
 
     async def _connect(self, request_id: int, args: ConnectArgs) -> None:
         """This connection becomes a tunnel: after the answer nothing of ours may travel on it."""
-        if self.free.value != MAX_REQUESTS_AT_ONCE - 1:
+        if self.unread.value != MAX_REQUESTS_READ - 1:
             raise UsageError("`connect` needs a connection on which nothing else is asked")
 
         async def answer(view: ConnectView) -> None:

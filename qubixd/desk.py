@@ -38,7 +38,7 @@ from protocol.messages import MAX_MESSAGE_BYTES, MAX_ORDER_BYTES, MAX_SEALED_BYT
 from protocol.relay_lease import RELAY_IMAGE, RELAY_WISH, is_relay
 from protocol.signing import NodeKey, Signed
 from protocol.units import LeaseId, PeerKey, UnixMs
-from qubixd import quotes
+from qubixd import extensions, quotes
 from qubixd.image_check import check_image
 from qubixd.jobfiles import MIB, TAR_SLACK_BYTES, JobFiles, decode_secrets, write_private
 from qubixd.leases import Clock, Leases
@@ -365,6 +365,8 @@ ANSWERS: Final[dict[type, Handler]] = {
     messages.Accept: Desk.accept,
     messages.Voucher: Desk.voucher,
     messages.Progress: Desk.progressed,
+    messages.Extend: extensions.extend,
+    messages.Extended: extensions.extended,
     messages.Funded: _happens(
         Role.PROVIDER, lambda said, now: m.ReceiveFunded(said.escrow_id, said.open_tick, now)
     ),

@@ -165,6 +165,10 @@ class Performer:
         await self.tell(task.lease, messages.Restart(task.lease.lease_id, effect.nonce))
         return None
 
+    async def send_extended(self, task: Task, effect: m.SendExtended) -> Event | None:
+        await self.tell(task.lease, messages.Extended(task.lease.lease_id, effect.signed_extension))
+        return None
+
     async def send_running(self, task: Task, effect: m.SendRunning) -> Event | None:
         age_ms = max(0, self.now_ms() - effect.started_at)
         await self.tell(task.lease, messages.Running(task.lease.lease_id, age_ms))
@@ -242,5 +246,7 @@ PERFORMERS: Final[dict[type[Effect], Do]] = {
     m.SendResume: Performer.send_resume,
     m.SendRestart: Performer.send_restart,
     m.RunRestart: job_effects.run_restart,
+    m.ChainTopUp: cashier.chain_top_up,
+    m.SendExtended: Performer.send_extended,
 }
 """Every effect has its performer; a missing one fails the test that compares both tables."""

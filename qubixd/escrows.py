@@ -8,7 +8,7 @@ from escrow_bridge.layout import EscrowView
 from escrow_bridge.qubic import parse_transaction, transaction_digest
 from ledger.transactions import SignedTransaction
 from protocol import lease_model as m
-from protocol.lease_state import Lease
+from protocol.lease_state import Lease, locked
 from protocol.units import Qu, Tick, UnixMs
 
 
@@ -55,12 +55,12 @@ def signed_transaction(raw: bytes, about: bytes, action: str, now: UnixMs) -> Si
 
 
 def seen_by(lease: Lease) -> EscrowView:
-    """The channel as this lease knows it opened, for a node that missed the rest."""
+    """The channel as this lease knows it, for a node that missed the rest."""
     return EscrowView(
         escrow_id=lease.escrow_id,
         caller=lease.terms.caller_id,
         provider=lease.terms.provider_id,
-        deposit=lease.terms.deposit,
+        deposit=locked(lease),
         paid=Qu(0),
         deadline_tick=lease.deadline_tick,
         close_tick=Tick(0),

@@ -9,14 +9,17 @@ from typing import Final
 
 from escrow_bridge import qubic
 from ledger import keystore
-from ledger.keystore import Secrets
-from protocol.errors import ConfigInvalid, PassphraseWrong, SeedInvalid
-from protocol.seeds import check_wallet_seed
+from ledger.keystore import Cost, Secrets
+from protocol.errors import ConfigInvalid, PassphraseWrong, QubixError, SeedInvalid
+from protocol.seeds import check_wallet_seed, trouble_in_passphrase
 from qubixd.config import Config
 from qubixd.jobfiles import write_private
 
 KEYSTORE: Final = "keystore"
+COST: Final = Cost()
 UNLOCK_FILE: Final = "passphrase"
+CHANGING_FILE: Final = "passphrase.changing"
+"""The node's own passphrase while it comes or goes: a node that dies then sees which by trying it."""
 MAX_SECRET_FILE_BYTES: Final = 4_096
 
 
@@ -26,6 +29,7 @@ def load_or_create(config: Config) -> Secrets:
     wanted = _seed_from(config.wallet_seed_file)
     if not path.exists():
         return make_with(config, wanted)
+    settle_passphrase(config.root)
     secrets = keystore.open_(path, _passphrase(config, create=False))
     if wanted and wanted != secrets.wallet_seed:
         raise ConfigInvalid(
@@ -42,6 +46,56 @@ def make_with(config: Config, seed: str, seed_file: str = "") -> Secrets:
     secrets = Secrets(os.urandom(32), seed)
     keystore.create(config.root / KEYSTORE, _passphrase(config, create=True), secrets)
     return secrets
+
+
+def change_passphrase(
+    config: Config, new: bytes | None, cost: Cost = COST, *, old: bytes | None = None
+) -> Secrets:
+    """Seal the keystore with another passphrase, or (None) with one of this node's own. `old` as typed,
+    else as for a start. PassphraseWrong, KeystoreBroken, DiskFull: then everything is as it was."""
+    root = config.root
+    settle_passphrase(root)
+    own, changing = root / UNLOCK_FILE, root / CHANGING_FILE
+    old = _passphrase(config, create=False) if old is None else old
+    try:
+        if new is None:
+            write_private(changing, os.urandom(32).hex().encode())
+        elif own.exists():
+            own.replace(changing)
+        keystore.flush_directory(root)
+        wanted = new if new is not None else changing.read_bytes()
+        secrets = keystore.replace(root / KEYSTORE, old, wanted, cost)
+    except QubixError:
+        settle_passphrase(root)
+        raise
+    if new is None:
+        changing.replace(own)
+    changing.unlink(missing_ok=True)
+    keystore.flush_directory(root)
+    return secrets
+
+
+def settle_passphrase(root: Path) -> None:
+    """Bring a change that was cut short to the end that the keystore has seen."""
+    changing = root / CHANGING_FILE
+    (root / f".{CHANGING_FILE}.part").unlink(missing_ok=True)  # of write_private
+    if not changing.exists():
+        return
+    try:
+        keystore.open_(root / KEYSTORE, _read(str(changing), PassphraseWrong, "passphrase").encode())
+    except PassphraseWrong:
+        changing.unlink()
+    else:
+        changing.replace(root / UNLOCK_FILE)
+    keystore.flush_directory(root)
+
+
+def passphrase_in(name: str) -> bytes:
+    """A new passphrase from a private file or a pipe. PassphraseWrong."""
+    text = _read(name, PassphraseWrong, "passphrase")
+    if trouble := trouble_in_passphrase(text):
+        raise PassphraseWrong(f"the new passphrase is not taken: {trouble}")
+    return text.encode()
 
 
 def _seed_from(name: str) -> str:

@@ -13,10 +13,12 @@ import trio
 from protocol import control, messages
 from protocol import lease_model as m
 from protocol.control_access import AccessArgs, AccessView
+from protocol.control_again import JobFileArgs, JobFileView
 from protocol.errors import LeaseUnknown, UsageError
 from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
 from qubixd.access import access_view, check_ours
 from qubixd.node import Node
+from qubixd.requests import Requests
 from qubixd.talk import LOGS_PROTOCOL, receive_signed, send_signed
 from qubixd.tunnels.local import path_view
 from qubixd.views import PHASE_WORDS, lease_view, words_of
@@ -95,18 +97,33 @@ async def stop(node: Node, args: control.StopArgs, emit: Emit) -> control.RunEve
     return run_event(node, await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms())))
 
 
+async def check_replaced(node: Node, lease_id: str, name: str) -> None:
+    """UsageError unless it is a job of that name which was rented here."""
+    lease = await find_lease(node, lease_id)
+    if lease.role is not Role.CALLER or lease.name != name or lease.lease_id.hex() != lease_id:
+        raise UsageError(f"lease {lease_id[:12]} is no job called {name}; nothing was rented")
+
+
+async def end_replaced(node: Node, lease_id: str) -> None:
+    """Another one is open in its place. Whoever asked for it may have left by now."""
+    with trio.CancelScope(shield=True):
+        lease = await find_lease(node, lease_id)
+        if lease.phase not in TERMINAL:
+            await node.leases.feed(lease.lease_id, m.ActionStop(node.parts.now_ms()))
+
+
 async def pause(node: Node, args: control.PauseArgs, emit: Emit) -> control.RunEvent:
-    lease = await _own(node, args.lease, "pause")
+    lease = await own_running(node, args.lease, "pause")
     return run_event(node, await node.leases.feed(lease.lease_id, m.ActionPause(node.parts.now_ms())))
 
 
 async def resume(node: Node, args: control.ResumeArgs, emit: Emit) -> control.RunEvent:
-    lease = await _own(node, args.lease, "resume")
+    lease = await own_running(node, args.lease, "resume")
     return run_event(node, await node.leases.feed(lease.lease_id, m.ActionResume(node.parts.now_ms())))
 
 
 async def restart(node: Node, args: control.RestartArgs, emit: Emit) -> control.RunEvent:
-    lease, nonce = await _own(node, args.lease, "restart"), os.urandom(8)
+    lease, nonce = await own_running(node, args.lease, "restart"), os.urandom(8)
     return run_event(
         node, await node.leases.feed(lease.lease_id, m.ActionRestart(nonce, node.parts.now_ms()))
     )
@@ -119,7 +136,14 @@ async def access(node: Node, args: AccessArgs, emit: Emit) -> AccessView:
     return access_view(lease, kept)
 
 
-async def _own(node: Node, prefix: str, what: str) -> Lease:
+async def job_file(node: Node, args: JobFileArgs, emit: Emit) -> JobFileView:
+    lease = await find_lease(node, args.lease)
+    if lease.role is not Role.CALLER:
+        raise UsageError("only who rented the machine has this job's file")
+    return await Requests(node.config.root, node.files.in_thread).get(lease.lease_id)
+
+
+async def own_running(node: Node, prefix: str, what: str) -> Lease:
     """A running job that this node rented. UsageError otherwise."""
     lease = await find_lease(node, prefix)
     if lease.role is Role.PROVIDER:

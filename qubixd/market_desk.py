@@ -53,6 +53,8 @@ MAX_SCORED: Final = 64
 SCORE_SECONDS: Final = 2.0
 """A list does not wait longer for scores; the next one shows them."""
 MAX_MEASURED: Final = 32
+MAX_FITTEST: Final = 10_000
+"""Offers in the order of fitness before a page."""
 PINGS_EACH: Final = 5
 MAX_QUOTES: Final = 24
 """Providers that `why --ask` asks."""
@@ -76,19 +78,21 @@ async def market(node: Node, args: MarketArgs, emit: Emit) -> MarketView:
     use = catalogue.use_case(args.use_case) if args.use_case else None
     if use and sort:
         raise UsageError("--for orders by fitness and --sort by what it names; give one of them")
-    if args.after and not sort:
-        raise UsageError("only a list with `sort` can be read page by page")
+    if args.after and not (sort or use):
+        raise UsageError("only a list with `sort` or `use_case` can be read page by page")
+    if use and args.after > MAX_FITTEST:
+        raise UsageError(f"of a use case the first {MAX_FITTEST:,} are told; narrow the list by a filter")
     wish = Wish("", 0, 0, 0, 0, args.disk_mib)
     await _learn(node, where, sort)
     if use:
-        best = await fittest(chooser.book, where, use, wish, args.limit, now)
+        best = await fittest(chooser.book, where, use, wish, args.after + args.limit, now)
         listed = [
             _Listed(
                 entry,
                 tuple(filter(None, (ranked.reasons, ranked.above_next))),
                 wish_for(entry.offer, wish, use).gpu_count,
             )
-            for entry, ranked in best.found
+            for entry, ranked in best.found[args.after :]
         ]
         total = best.total
     else:

@@ -19,7 +19,7 @@ from protocol.score import Counters, Proof, Score
 from protocol.units import PeerKey
 from qubixd import book_facts
 from qubixd.book_record import Sight
-from qubixd.receipts import opened
+from qubixd.receipt_door import opened
 from qubixd.wire_libp2p import peer_id_of
 
 _RTT: Final = book_facts.NUMBERS.index("rtt")

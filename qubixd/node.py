@@ -20,6 +20,7 @@ from protocol.images import LocalImage
 from protocol.lease_state import Lease, Role
 from protocol.units import Qu, Seconds, Tick, UnixMs
 from qubixd import prices
+from qubixd.arrivals import Arrivals
 from qubixd.book import OfferBook
 from qubixd.choosing import Chooser
 from qubixd.config import Config
@@ -81,6 +82,7 @@ class Node:
     mirror: Mirror
     tunnels: LocalTunnels
     """Those of this machine's front ends."""
+    arrivals: Arrivals
     stop_soon: Callable[[], None] = field(compare=False)
     consents: dict[str, trio.MemorySendChannel[bool]] = field(compare=False, default_factory=dict)
     """Quotes that wait for a person's answer, by token."""
@@ -215,6 +217,7 @@ async def run_node(
             Connections.build(parts, leases, files, reservations, addresses_of),
             mirror_of(config, parts, discovery, trust.receipts, watchers),
             LocalTunnels(),
+            Arrivals(parts.store, parts.chain, parts.wallet.public_key, parts.now_ms),
             stop_soon=asked_to_stop.set,
         )
         nursery.start_soon(_leave_when_asked, node, asked_to_stop, nursery.cancel_scope)
@@ -290,6 +293,7 @@ async def _start(node: Node, performer: Performer, nursery: trio.Nursery) -> Non
     elif node.office.relay is not None:
         nursery.start_soon(node.provider.watch_balance)
     await nursery.start(node.mirror.run)
+    nursery.start_soon(node.arrivals.run)
     nursery.start_soon(prices.run, node.offers, node.parts.store, node.parts.now_ms)
     nursery.start_soon(Leftovers(node.files, node.parts.store, node.parts.runner, node.parts.now_ms).run)
 

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from protocol.control_watch import NoticeView
 from protocol.lease_caller import quiet_ms
+from protocol.lease_job import longest
 from protocol.lease_state import BEFORE_RUNNING, FUNDED, LIVE, TERMINAL, Lease, Phase, Role
 from protocol.units import UnixMs, net_of
 
@@ -28,7 +29,7 @@ def notices_of(before: Lease | None, after: Lease, now: UnixMs) -> list[NoticeVi
     found = _caller(before, after) if after.role is Role.CALLER else _provider(before, after)
     return [
         NoticeView(code, severity, f"{after.name or 'a job'} {words}", after.lease_id.hex(), now)
-        for code, severity, words in (*found, *_ended(before, after))
+        for code, severity, words in (*found, *_extended(before, after), *_ended(before, after))
     ]
 
 
@@ -52,7 +53,7 @@ def _caller(before: Lease | None, after: Lease) -> Iterator[tuple[str, Severity,
     if before and before.phase in BEFORE_RUNNING and after.phase in LIVE:
         yield "lease.ready", "good", "is ready: the machine is yours and the job runs"
     if before and after.phase in LIVE and _used(before) < BUDGET_PERMILLE <= _used(after):
-        minutes = (after.terms.max_seconds - after.seconds) // 60
+        minutes = (longest(after.terms) - after.seconds) // 60
         yield "lease.budget", "warning", f"has used 80 % of its rented time ({minutes} min left)"
 
 
@@ -67,6 +68,12 @@ def _provider(before: Lease | None, after: Lease) -> Iterator[tuple[str, Severit
         yield "lease.peer_back", "good", "goes on: its caller pays again"
 
 
+def _extended(before: Lease | None, after: Lease) -> Iterator[tuple[str, Severity, str]]:
+    if before and after.terms.max_seconds != before.terms.max_seconds:
+        minutes = (longest(after.terms) - longest(before.terms)) // 60
+        yield "lease.extended", "good", f"has been given {minutes} min more"
+
+
 def _ended(before: Lease | None, after: Lease) -> Iterator[tuple[str, Severity, str]]:
     if after.phase in TERMINAL and (before is None or before.phase not in TERMINAL):
         severity, words = ENDS[after.phase]
@@ -76,4 +83,4 @@ def _ended(before: Lease | None, after: Lease) -> Iterator[tuple[str, Severity, 
 
 def _used(lease: Lease) -> int:
     """Permille of the rented time."""
-    return lease.seconds * 1_000 // max(1, lease.terms.max_seconds)
+    return lease.seconds * 1_000 // max(1, longest(lease.terms))

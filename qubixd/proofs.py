@@ -2,7 +2,8 @@
 
 Strongest is the contract's own ticket: it says what the escrow paid, for one to two epochs, and only of
 registered providers. Then the transactions in their ticks; included is not executed, so what rests on them
-is bounded by the contract's counters (protocol/score.py). Nodes forget ticks, and then nobody can tell.
+is bounded by the contract's counters (protocol/score.py), and by the deposit that the escrow was opened with:
+what was added to it later only a ticket bears out. Nodes forget ticks, and then nobody can tell.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Prover:
             if paid:
                 return Finding(Proof.TICKET, min(paid, receipt.cumulative), opened_ms)
         proof, paid = await self._in_ticks(checked, settlement, info)
-        return Finding(proof, min(paid, receipt.cumulative), opened_ms)
+        return Finding(proof, min(paid, receipt.cumulative, checked.opened_with), opened_ms)
 
     async def counters(self, wallet: QubicId, provider: PeerKey) -> Counters | None:
         """What the contract has counted for a registered provider; None too if the wallet is registered
@@ -117,13 +118,13 @@ class Prover:
 
 
 def _opens(one: Transaction, checked: Checked, index: int) -> bool:
-    """Whether a transaction opens the escrow of a receipt with the deposit of its terms."""
+    """Whether a transaction opens the escrow of a receipt with the deposit of its first terms."""
     terms = checked.terms
     if (one.source, one.destination) != (terms.caller_id, contract_id(index)):
         return False
     lease = terms.provider_id + checked.lease_id
     if one.input_type == Procedure.OPEN:
-        return one.amount >= terms.deposit and one.payload[: len(lease)] == lease
+        return one.amount >= checked.opened_with and one.payload[: len(lease)] == lease
     return one.input_type == Procedure.OPEN_MANY and lease in one.payload
 
 

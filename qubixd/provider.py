@@ -19,7 +19,7 @@ from ledger import journal
 from protocol.errors import ChainDisagrees, ChainUnreachable, EngineUnreachable
 from protocol.lease_state import Lease
 from protocol.messages import Offer
-from protocol.units import Qu, UnixMs
+from protocol.units import Qu, Tick, UnixMs
 from qubixd.cards import Cards
 from qubixd.config import Config
 from qubixd.earnings import Earnings
@@ -105,6 +105,7 @@ class Provider:
             cuda=parts.machine.cuda,
             internet=parts.internet,
             closes_at=self.shop.hours(now).closes_at,
+            tick=self.watchers.tick.tick if self.watchers.tick else Tick(0),
         )
 
     def relay_house(self) -> House:

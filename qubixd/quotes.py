@@ -28,7 +28,17 @@ from protocol.image_needs import Need
 from protocol.job_life import MAX_READY_SECONDS
 from protocol.lease_job import PROOF_PATIENCE_MS
 from protocol.messages import Capacity, Gpu, Offer, QuoteRequest, Terms, Wish
-from protocol.units import MAX_QU, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due, seconds_covered
+from protocol.units import (
+    MAX_QU,
+    PeerKey,
+    Qu,
+    QubicId,
+    Seconds,
+    Tick,
+    UnixMs,
+    amount_due,
+    seconds_covered,
+)
 
 METER: Final = "seconds"
 VALID_MS: Final = 60_000
@@ -74,6 +84,8 @@ class House:
     """Whether jobs here may reach the Internet."""
     closes_at: UnixMs = UnixMs(0)
     """When the schedule closes next; 0: it does not."""
+    tick: Tick = Tick(0)
+    """The newest tick seen."""
 
 
 def make_terms(house: House, request: QuoteRequest, caller: PeerKey, now: UnixMs) -> Terms:

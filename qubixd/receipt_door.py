@@ -14,9 +14,18 @@ from escrow_bridge import layout, qubic
 from protocol import signing
 from protocol.errors import MessageInvalid, SignatureInvalid, VoucherInvalid
 from protocol.faults import Outcome
-from protocol.messages import MAX_OFFER_BYTES, MAX_RECEIPT_BYTES, Receipt, Settlement, Terms
+from protocol.lease_extension import extended
+from protocol.messages import (
+    MAX_EXTENSION_BYTES,
+    MAX_OFFER_BYTES,
+    MAX_RECEIPT_BYTES,
+    Extension,
+    Receipt,
+    Settlement,
+    Terms,
+)
 from protocol.signing import Signed
-from protocol.units import LeaseId, UnixMs, amount_due
+from protocol.units import LeaseId, Qu, UnixMs, amount_due
 from qubixd.desk import lease_id_of
 
 CLOCKS_APART_MS: Final = 600_000
@@ -39,7 +48,10 @@ class Checked:
     lease_id: LeaseId
     receipt: Receipt
     terms: Terms
+    """With the time that was added."""
     raw: bytes
+    opened_with: Qu
+    """The deposit that the escrow was opened with; what is above was added later, if at all."""
 
     @property
     def failed(self) -> bool:
@@ -59,8 +71,9 @@ def check_receipt(signed: Signed, market: Market, now: UnixMs) -> Checked:
     receipt = signed.message
     if not isinstance(receipt, Receipt):
         raise MessageInvalid("this is not a receipt")
-    terms = _terms_of(receipt)
+    first = _terms_of(receipt)
     lease_id = lease_id_of(receipt.signed_terms)
+    terms = _with_extension(receipt, first, lease_id)
     if signed.signer != terms.caller:
         raise SignatureInvalid("the receipt is not signed by the caller of the lease")
     if terms.caller == terms.provider or terms.caller_id == terms.provider_id:
@@ -70,7 +83,16 @@ def check_receipt(signed: Signed, market: Market, now: UnixMs) -> Checked:
     _check_escrow(receipt, terms, lease_id)
     _check_money(receipt, terms)
     _check_time(receipt, terms, now)
-    return Checked(lease_id, receipt, terms, signed.raw)
+    return Checked(lease_id, receipt, terms, signed.raw, first.deposit)
+
+
+def opened(record: bytes) -> Checked:
+    """A receipt that has passed the door before."""
+    receipt: Receipt = signing.opened(record).message
+    first: Terms = signing.opened(receipt.signed_terms).message
+    more = signing.opened(receipt.extension).message if receipt.extension else None
+    terms = extended(first, more) if more else first
+    return Checked(lease_id_of(receipt.signed_terms), receipt, terms, record, first.deposit)
 
 
 def _terms_of(receipt: Receipt) -> Terms:
@@ -79,6 +101,16 @@ def _terms_of(receipt: Receipt) -> Terms:
     if not isinstance(terms, Terms) or signed.signer != terms.provider:
         raise SignatureInvalid("the terms in the receipt are not signed by the provider")
     return terms
+
+
+def _with_extension(receipt: Receipt, terms: Terms, lease_id: LeaseId) -> Terms:
+    if not receipt.extension:
+        return terms
+    signed = signing.verify(receipt.extension, MAX_EXTENSION_BYTES)
+    more = signed.message
+    if not isinstance(more, Extension) or signed.signer != terms.provider or more.lease_id != lease_id:
+        raise SignatureInvalid("the extension in the receipt is not signed by the provider for this lease")
+    return extended(terms, more)
 
 
 def _check_escrow(receipt: Receipt, terms: Terms, lease_id: LeaseId) -> None:

@@ -22,11 +22,10 @@ from ledger.receipts import FETCHED, ReceiptRow, SettlementRow
 from ledger.store import Store
 from protocol import messages, signing
 from protocol.errors import MessageInvalid, QubixError
-from protocol.messages import MAX_RECEIPT_BYTES, GetReceipts, Receipt, Settlement
+from protocol.messages import MAX_RECEIPT_BYTES, GetReceipts, Settlement
 from protocol.score import LEAST_PAID, Counters, Proof, Score
 from protocol.signing import NodeKey
 from protocol.units import PeerKey, Qu, QubicId, UnixMs
-from qubixd.desk import lease_id_of
 from qubixd.evidence import (
     FORMAT,
     CountersEntry,
@@ -43,7 +42,7 @@ from qubixd.evidence import (
 )
 from qubixd.leases import Clock
 from qubixd.proofs import Finding, Prover
-from qubixd.receipt_door import Checked, Market, check_receipt, verify
+from qubixd.receipt_door import Market, check_receipt, opened, verify
 from qubixd.receipt_shelf import MAX_ANSWER, receipt_row, settlement_row
 from qubixd.talk import send_signed
 from qubixd.wire import Stream, Wire, receive_frame
@@ -366,13 +365,6 @@ class Receipts:
         file = self._file(provider, tuple(entries))
         fields: dict[str, Any] = msgspec.to_builtins(file)
         return fields | {"peer_id": peer_id_of(provider), "score": score_fields(recompute(file))}
-
-
-def opened(record: bytes) -> Checked:
-    """A receipt that has passed the door before."""
-    receipt: Receipt = signing.opened(record).message
-    terms = signing.opened(receipt.signed_terms).message
-    return Checked(lease_id_of(receipt.signed_terms), receipt, terms, record)
 
 
 def _check_about(provider: PeerKey, about: frozenset[PeerKey]) -> None:

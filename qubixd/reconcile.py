@@ -21,7 +21,7 @@ from ledger.store import Store
 from protocol import lease_model as m
 from protocol.errors import QubixError
 from protocol.lease_model import Event
-from protocol.lease_state import TERMINAL, Lease, Phase, Role
+from protocol.lease_state import TERMINAL, Lease, Phase, Role, locked
 from protocol.units import LeaseId, Qu, UnixMs
 from qubixd.escrows import open_order, seen_by
 from qubixd.leases import Clock, Leases, decode_state
@@ -80,12 +80,8 @@ def judge(lease: Lease, chain: OnChain, now: UnixMs) -> list[Difference]:
         sentence = f"the lease has ended, its escrow is open with {view.deposit - view.paid} QU in it"
         return [differs(STILL_OPEN, sentence, view.deposit - view.paid)]
     found = []
-    if (view.deposit, view.deadline_tick) != (lease.terms.deposit, lease.deadline_tick):
-        sentence = (
-            f"the escrow holds {view.deposit} QU until tick {view.deadline_tick}, the ledger says "
-            f"{lease.terms.deposit} QU until tick {lease.deadline_tick}"
-        )
-        found.append(differs(DIFFERS, sentence, view.deposit - lease.terms.deposit))
+    if (view.deposit, view.deadline_tick) != (locked(lease), lease.deadline_tick):
+        found.append(_held_differently(lease, view, now))
     if view.paid > lease.promised:
         found.append(_above_promise(lease, view.paid))
     if view.close_tick and not _knows_of_closing(lease):
@@ -104,6 +100,18 @@ def _unknown(lease: Lease, view: EscrowView, now: UnixMs) -> Difference:
     return Difference(lease.lease_id, UNKNOWN, sentence, view.deposit, repair)
 
 
+def _held_differently(lease: Lease, view: EscrowView, now: UnixMs) -> Difference:
+    """More is a top-up that the ledger has not heard of yet."""
+    held = locked(lease)
+    sentence = (
+        f"the escrow holds {view.deposit} QU until tick {view.deadline_tick}, the ledger says "
+        f"{held} QU until tick {lease.deadline_tick}"
+    )
+    more = view.deposit > held and view.deadline_tick >= lease.deadline_tick
+    repair = m.ChainToppedUp(view.deposit, view.deadline_tick, now) if more else None
+    return Difference(lease.lease_id, DIFFERS, sentence, Qu(abs(view.deposit - held)), repair)
+
+
 def _gone(lease: Lease, ended: Settled | None, now: UnixMs) -> list[Difference]:
     known = lease.paid if lease.settled else lease.promised
     if lease.settled:
@@ -114,7 +122,7 @@ def _gone(lease: Lease, ended: Settled | None, now: UnixMs) -> list[Difference]:
     if lease.phase in TERMINAL:
         return []
     # Nobody can tell any more how it ended: the worst is written down.
-    end = ended or Settled(known, Qu(lease.terms.deposit - known), certain=False)
+    end = ended or Settled(known, Qu(locked(lease) - known), certain=False)
     how = f"{end.paid} QU of it paid" if ended else "how cannot be read any more"
     closed = m.ChainClosed(end.paid, end.refunded, now)
     gone = Difference(

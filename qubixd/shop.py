@@ -62,14 +62,17 @@ class Shop:
     _hours: Hours | None = field(default=None, repr=False)
     _before: Hours | None = field(default=None, repr=False)
     """What held a while before those."""
+    _of: tuple[Schedule | None, Qu] | None = field(default=None, repr=False)
+    """Both follow from this schedule and this usual price."""
 
     def hours(self, now: UnixMs) -> Hours:
         """What holds now; looked up anew when it has changed."""
-        known = self._hours
-        if known is None or not known.since <= now < known.until:
+        known, of = self._hours, (self.schedule, self.price_qu_per_hour)
+        if known is None or of != self._of or not known.since <= now < known.until:
             before = UnixMs(now - RISE_MS)
             self._before = hours_of(self.schedule, self.price_qu_per_hour, before)
             known = self._hours = hours_of(self.schedule, self.price_qu_per_hour, now)
+            self._of = of
         return known
 
     def quoted_price(self, now: UnixMs) -> Qu:
@@ -81,7 +84,6 @@ class Shop:
 
     def changed(self) -> None:
         """To be called when price or schedule have been."""
-        self._hours = None
         self.renewed.set()
         self.renewed = trio.Event()
 

@@ -21,6 +21,7 @@ from protocol.lease_state import TERMINAL, Lease
 from protocol.units import LeaseId, UnixMs
 from qubixd.jobfiles import JobFiles
 from qubixd.leases import decode_state
+from qubixd.requests import KEEP_MS, Requests
 from qubixd.runner import Runner
 from qubixd.runner.docker import DockerRunner
 from qubixd.runner.image_tidy import Policy
@@ -53,6 +54,8 @@ class Leftovers:
     async def tidy(self) -> None:
         # What is there before what it may belong to: a lease is written down before it has a container.
         jobs, folders = await self._jobs(), await self.files.folders()
+        requests = Requests(self.files.root, self.files.in_thread)
+        asked = await requests.known()
         ended: dict[LeaseId, Lease] = {}
         live: set[LeaseId] = set()
         for row in await journal.leases(self.store):
@@ -63,6 +66,9 @@ class Leftovers:
                 live.add(lease.lease_id)
         for lease in ended.values():
             await self._forget_files(lease)
+        for lease_id in asked - live:
+            if lease_id not in ended or self.now_ms() - ended[lease_id].ended_at > KEEP_MS:
+                await requests.forget(lease_id)
         unknown = folders - live - ended.keys()
         for lease_id in unknown & self.unknown:
             log.warning("removing the files of lease %s, which nobody knows", lease_id.hex()[:12])

@@ -9,7 +9,7 @@ from protocol.control import LeaseView, QuoteView
 from protocol.control_market import OfferView
 from protocol.control_wallet import WalletView
 from protocol.lease import max_loss, max_loss_intervals
-from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role
+from protocol.lease_state import LIVE, TERMINAL, Lease, Phase, Role, locked
 from protocol.messages import Progress, Terms
 from protocol.relay_lease import is_relay
 from protocol.units import PeerKey, Qu, Tick, UnixMs, fee_of, net_of, seconds_covered
@@ -66,7 +66,7 @@ def lease_view(lease: Lease, differences: Iterable[str] = (), told: Progress | N
         price_qu_per_hour=terms.price_qu_per_hour,
         interval_seconds=terms.interval_seconds,
         max_loss_qu=max_loss(lease.role, terms),
-        deposit=terms.deposit,
+        deposit=locked(lease),
         promised=lease.promised,
         paid=lease.paid,
         provider_received=net_of(lease.paid),
@@ -87,6 +87,7 @@ def lease_view(lease: Lease, differences: Iterable[str] = (), told: Progress | N
         detail="" if lease.phase in TERMINAL else words_of(lease, told),
         max_seconds=min(terms.max_seconds, seconds_covered(terms.price_qu_per_hour, terms.deposit)),
         started_at_ms=lease.started_at,
+        extending=lease.extending is not None,
     )
 
 
@@ -115,7 +116,7 @@ def wallet_view(identity: str, balance: Qu, tick: Tick, leases: Iterable[Lease])
         elif lease.phase in TERMINAL or lease.settled:
             spent += lease.paid
         elif lease.escrow_id:
-            escrowed += lease.terms.deposit - lease.promised
+            escrowed += locked(lease) - lease.promised
     return WalletView(identity, balance, escrowed, spent, earned, tick)
 
 
@@ -123,6 +124,7 @@ STARTING: Final = "starting the container"
 """A phase as job_effects names it."""
 FULL: Final = 1_000
 """Permille."""
+PROVING: Final = "proving the machine; the very first time a program is compiled for that"
 PHASE_WORDS: Final = {
     Phase.QUOTED: "the provider writes the acceptance down",
     Phase.FUNDING: "the deposit is being locked in the escrow",
@@ -141,10 +143,12 @@ def words_of(lease: Lease, told: Progress | None = None) -> str:
     """What happens in a lease's present phase. `told`: what its provider said last of preparing the job."""
     if lease.phase in LIVE and lease.frozen:
         return "the job is frozen; the machine stays reserved and the meter runs on"
+    if lease.phase in LIVE and lease.extending:
+        return f"{PHASE_WORDS[lease.phase]}; the money for more time is on its way"
     if lease.phase is not Phase.PROVISIONING:
         return PHASE_WORDS[lease.phase]
     if lease.prepared and not lease.proved:
-        return "proving the machine"
+        return PROVING
     if told is None:
         return PHASE_WORDS[lease.phase]
     if lease.prepared and told.phase == STARTING:  # that was before the proof

@@ -1,5 +1,5 @@
-"""`python -m qubixd.wallet new|import|export|draft|identity`: the keystore of a data directory, without a
-running daemon.
+"""`python -m qubixd.wallet new|import|export|draft|identity|passphrase`: the keystore of a data directory,
+without a running daemon.
 
 A program of its own, because the front end never makes keys. Seeds come from a private file or from
 standard input, and go to a new private file, to a pipe that was left open for them (`--to-fd`) or, when
@@ -20,9 +20,17 @@ from pathlib import Path
 
 from escrow_bridge.qubic import Wallet, generate_seed
 from protocol.errors import ConfigInvalid, QubixError, SeedInvalid, UsageError
-from protocol.seeds import check_wallet_seed
+from protocol.seeds import check_wallet_seed, trouble_in_passphrase
 from qubixd.config import Config
-from qubixd.identity import KEYSTORE, load_or_create, make_with
+from qubixd.identity import (
+    KEYSTORE,
+    UNLOCK_FILE,
+    change_passphrase,
+    load_or_create,
+    make_with,
+    passphrase_in,
+    settle_passphrase,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +93,36 @@ def draft(config: Config, options: argparse.Namespace) -> dict[str, str]:
     seed = generate_seed()
     _into_pipe(options.to_fd, seed)
     return {"identity": Wallet(seed).identity}
+
+
+def passphrase(config: Config, options: argparse.Namespace) -> dict[str, str]:
+    """The same keys, sealed with another passphrase. A daemon that runs goes on as it is."""
+    if options.no_passphrase and options.new_passphrase_file:
+        raise UsageError("--no-passphrase and --new-passphrase-file exclude each other")
+    if not (config.root / KEYSTORE).exists():
+        raise ConfigInvalid(f"there are no keys in {config.root}; `qubix wallet new` makes some")
+    settle_passphrase(config.root)
+    old = None
+    if not (config.passphrase_file or (config.root / UNLOCK_FILE).exists()) and sys.stdin.isatty():
+        old = getpass.getpass("The passphrase of these keys (not shown): ").encode()
+    new = None if options.no_passphrase else _new_passphrase(options.new_passphrase_file)
+    secrets = change_passphrase(config, new, old=old)
+    told = {"identity": Wallet(secrets.wallet_seed).identity, "keystore": str(config.root / KEYSTORE)}
+    return told | {"sealed by": "no passphrase of yours" if new is None else "the new passphrase"}
+
+
+def _new_passphrase(file: str) -> bytes:
+    """From a private file or a pipe, or typed twice at a terminal without showing."""
+    if file:
+        return passphrase_in(file)
+    if not sys.stdin.isatty():
+        raise UsageError("name the new passphrase with --new-passphrase-file FILE, or say --no-passphrase")
+    typed = getpass.getpass("The new passphrase (not shown): ")
+    if trouble := trouble_in_passphrase(typed):
+        raise UsageError(trouble)
+    if getpass.getpass("The new passphrase again: ") != typed:
+        raise UsageError("the two are not the same; nothing was changed")
+    return typed.encode()
 
 
 def identity(config: Config, options: argparse.Namespace) -> dict[str, str]:
@@ -153,11 +191,20 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--to", default="", help="export: a file that does not exist yet")
     parser.add_argument("--to-fd", type=int, metavar="N", help="export, draft: an inherited pipe")
     parser.add_argument("--show", action="store_true", help="export: show the seed on this terminal")
+    parser.add_argument("--new-passphrase-file", default="", help="passphrase: the new one, mode 0600")
+    parser.add_argument("--no-passphrase", action="store_true", help="passphrase: none any more")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)
 
 
-ACTIONS = {"new": new, "import": import_, "export": export, "draft": draft, "identity": identity}
+ACTIONS = {
+    "new": new,
+    "import": import_,
+    "export": export,
+    "draft": draft,
+    "identity": identity,
+    "passphrase": passphrase,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

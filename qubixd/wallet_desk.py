@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from escrow_bridge.qubic import identity_of, parse_identity
-from ledger import payments, transactions
+from ledger import arrivals, payments, transactions
+from ledger.arrivals import Arrival
 from ledger.payments import PaymentRow
 from ledger.store import Store
 from ledger.transactions import SignedTransaction
 from protocol import control_wallet
 from protocol.errors import BalanceTooLow, UsageError
 from protocol.lease_state import Lease, Role
-from protocol.units import MAX_QU, Qu, Tick, net_of
+from protocol.units import MAX_QU, Qu, Tick, UnixMs, net_of
 from qubixd.node import Node
 from qubixd.payments import SENT, action_of
 from qubixd.views import wallet_view
@@ -76,8 +77,42 @@ async def history(node: Node, args: control_wallet.HistoryArgs) -> control_walle
                 sentence=row.sentence,
             )
         )
+    entries += [_arrived(one) for one in await arrivals.newest(store, args.limit)]
     entries.sort(key=lambda entry: -entry.at_ms)
     return control_wallet.HistoryView(entries[: args.limit])
+
+
+def _arrived(one: Arrival) -> control_wallet.HistoryEntry:
+    """A transaction's id as the network shows it, or the ticks."""
+    name = identity_of(one.arrival_id).lower() if one.source else f"ticks-{one.first_tick}-{one.tick}"
+    qu = 0 if one.kind == "unchecked" else one.amount
+    return control_wallet.HistoryEntry(
+        "received",
+        name,
+        one.kind,
+        qu,
+        UnixMs(one.at_ms),
+        [],
+        amount=abs(one.amount),
+        sentence=_how_it_came(one),
+        sender=identity_of(one.source) if one.source else "",
+    )
+
+
+def _how_it_came(one: Arrival) -> str:
+    if one.kind == "received":
+        return f"transferred in tick {one.tick}"
+    if one.kind == "unchecked":
+        return (
+            f"a transfer in tick {one.tick}; whether its sender had the money cannot be told, as own jobs "
+            "or payments moved the balance at the same time"
+        )
+    if one.kind == "opening":
+        return f"was there when this wallet was first looked at, in tick {one.tick}"
+    ticks = f"between the ticks {one.first_tick} and {one.tick}"
+    if one.amount < 0:
+        return f"went {ticks}, and not by this node: does another program use the same seed?"
+    return f"came {ticks} from a contract, or in ticks that can no longer be read"
 
 
 def _effect_on_wallet(lease: Lease) -> int:

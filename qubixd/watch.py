@@ -21,7 +21,7 @@ from escrow_bridge.layout import EscrowView
 from escrow_bridge.pace import Pace
 from protocol import lease_model as m
 from protocol.errors import EngineUnreachable, JobMissing, QubixError
-from protocol.lease_state import TERMINAL, Lease, Role
+from protocol.lease_state import TERMINAL, Lease, Role, locked
 from protocol.relay_lease import is_relay
 from protocol.units import LeaseId, Qu, Tick, UnixMs
 from qubixd.escrows import seen_by
@@ -155,25 +155,32 @@ class Watchers:
                 if view is None:
                     break
                 seen = view
-                if view.close_tick:
-                    await self._leases.feed(lease.lease_id, m.ChainClosing(self._now_ms()))
+                await self._tell_of(lease, view)
         ended = await self._how_it_ended(lease, seen)
         event = m.ChainClosed(ended.paid, ended.refunded, self._now_ms())
         await self._leases.feed(lease.lease_id, event)
+
+    async def _tell_of(self, lease: Lease, view: EscrowView) -> None:
+        """What matters of a channel that is open; the machine passes over what it knows."""
+        now = self._now_ms()
+        await self._leases.feed(lease.lease_id, m.ChainToppedUp(view.deposit, view.deadline_tick, now))
+        if view.close_tick:
+            await self._leases.feed(lease.lease_id, m.ChainClosing(now))
 
     async def _how_it_ended(self, lease: Lease, seen: EscrowView) -> Settled:
         bridge = self._bridge
         ended = await bridge.waiting.patiently(lambda: bridge.reader.how_it_ended(seen), RETRY_S)
         if ended is not None:
             return ended
-        promised = max(seen.paid, (await self._leases.get(lease.lease_id)).promised)
+        lease = await self._leases.get(lease.lease_id)
+        promised = max(seen.paid, lease.promised)
         log.warning(
             "lease %s: the ticks in which its escrow ended can no longer be read; assuming the last "
             "voucher of %d QU was taken",
             lease.lease_id.hex()[:12],
             promised,
         )
-        return Settled(promised, Qu(lease.terms.deposit - promised), certain=False)
+        return Settled(promised, Qu(locked(lease) - promised), certain=False)
 
     async def _follow_ticks(self) -> None:
         async with aclosing(self._bridge.reader.ticks()) as ticks:

@@ -6,6 +6,7 @@ that a reader who was away for long gets the newest state and no more.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,24 +15,33 @@ from typing import Final, TypeVar
 
 import trio
 
+import ledger.notices
+from ledger.arrivals import Arrival
+from ledger.notices import NoticeRow
 from protocol import control
+from protocol.codec import convert
 from protocol.control_wallet import WalletView
 from protocol.control_watch import (
     EVENTS_A_SECOND,
     NOTICES_KEPT,
+    KeptNotice,
     MarketPulse,
+    NoticesArgs,
+    NoticesView,
     NoticeView,
     WatchArgs,
     WatchEvent,
 )
-from protocol.errors import ChainDisagrees, ChainUnreachable
+from protocol.errors import ChainDisagrees, ChainUnreachable, DiskFull, LedgerBroken
 from protocol.lease_state import TERMINAL, Lease
 from protocol.units import LeaseId, PeerKey, Tick, UnixMs
 from qubixd.lease_desk import shown
 from qubixd.market_desk import live_offers
 from qubixd.node import Node
-from qubixd.notices import is_quiet, notices_of, quiet_notice
+from qubixd.notices import Severity, is_quiet, notices_of, quiet_notice
 from qubixd.views import wallet_view
+
+log = logging.getLogger("qubix.watch")
 
 WALLET_SECONDS: Final = 5.0
 """How often the chain is asked for the balance; a lease that changes its phase asks at once."""
@@ -54,6 +64,37 @@ async def watch(node: Node, args: WatchArgs, emit: Emit) -> control.Done:
             nursery.start_soon(reader.look_around)
             nursery.start_soon(reader.tell_changes)
     return control.Done()
+
+
+async def keep_notices(node: Node, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Write notices down as somebody who always watches, until cancelled."""
+
+    async def keep(event: object) -> None:
+        if isinstance(event, WatchEvent) and (one := event.notice):
+            try:
+                await ledger.notices.note(
+                    node.parts.store, one.code, one.severity, one.sentence, one.lease_id, one.at_ms
+                )
+            except (DiskFull, LedgerBroken) as error:
+                log.warning("a notice is not kept: %s", error)
+
+    reader = _Reader(node, WatchArgs(leases=False, wallet=False), keep)
+    with reader.listening():
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.look_around)
+            nursery.start_soon(reader.tell_changes)
+
+
+async def notices(node: Node, args: NoticesArgs, emit: Emit) -> NoticesView:
+    rows = await ledger.notices.newest(node.parts.store, args.limit, args.after)
+    return NoticesView([KeptNotice(row.number, _view_of(row)) for row in rows])
+
+
+def _view_of(row: NoticeRow) -> NoticeView:
+    fields = {name: value for name, value in vars(row).items() if name != "number"}
+    view: NoticeView = convert(fields, NoticeView, "a notice")
+    return view
 
 
 @dataclass
@@ -93,6 +134,7 @@ class _Reader:
             _in(node.offers.book.on_change, self._market_changed),
             _in(node.waiting.on_change, self._chain_changed),
             _in(node.provider.on_change, self._shop_changed),
+            _in(node.arrivals.on_arrival, self._money_came),
         ):
             yield
 
@@ -132,6 +174,13 @@ class _Reader:
             self._notice(NoticeView("chain.behind", "warning", self._chain_says, "", self._now()))
         elif was and not self._chain_says:
             self._notice(NoticeView("chain.back", "good", "the chain goes on", "", self._now()))
+
+    def _money_came(self, one: Arrival) -> None:
+        self.money_moved.set()
+        if one.kind in ("received", "unexplained"):
+            severity: Severity = "good" if one.amount > 0 else "bad"
+            words = f"{one.amount:+,} QU in the wallet, not by a job or a payment of this node"
+            self._notice(NoticeView("wallet.received", severity, words, "", self._now()))
 
     def _shop_changed(self) -> None:
         was, self._shut = self._shut, self._why_shut()

@@ -242,4 +242,5 @@ def receipt_of(lease: Lease, wallet: Wallet) -> Receipt:
         cumulative=lease.promised,
         voucher=wallet.sign(digest) if lease.promised else b"",
         ended_at=lease.ended_at,
+        extension=lease.extension,
     )

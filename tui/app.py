@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from textual.app import App, SystemCommand
+from rich.text import Text
+from textual.app import App, ScreenError, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.events import Event, Key, Paste
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import ModalScreen, Screen
@@ -18,11 +21,12 @@ from textual.screen import ModalScreen, Screen
 from protocol.control_watch import NoticeView, WatchArgs, WatchEvent
 from tui.areas import AREAS, PAGES, load_screen
 from tui.client import Client
+from tui.key_turns import KeyTurns
 from tui.link import DaemonLink, LinkState
 from tui.messages import LeaseChanged, LinkChanged, MarketChanged, Noticed, Ticked, WalletChanged
 from tui.places import control_socket
-from tui.safe import safe_line
-from tui.screens.help import HelpScreen
+from tui.safe import safe_line, safe_text
+from tui.screens.help import HelpScreen, is_told
 from tui.screens.journey import Journey
 from tui.themes import THEMES, remember, remembered
 from tui.wallet_keys import has_keys
@@ -56,6 +60,7 @@ class QubixApp(App[int]):
         super().__init__()
         self.directory = directory
         self._met = False
+        self._turns = KeyTurns(self, super().on_event)
         self.link = DaemonLink(control_socket(directory), self._follow, self._link_changed)
         for one in THEMES.values():
             self.register_theme(one)
@@ -69,9 +74,17 @@ class QubixApp(App[int]):
         if AREAS:
             await self.switch_mode(AREAS[0].mode)
 
+    async def on_event(self, event: Event) -> None:
+        """What is typed goes one by one, so that none is lost to a field that is not marked yet."""
+        if isinstance(event, Key | Paste) and not event.is_forwarded:
+            await self._turns.take(event)
+        else:
+            await super().on_event(event)
+
     def tell(self, message: Message) -> None:
-        """Give a message to the screen that is shown."""
-        self.screen.post_message(message)
+        """Give a message to the screen that is shown. While the app begins or ends there is none."""
+        with suppress(ScreenError):
+            self.screen.post_message(message)
 
     def action_area(self, mode: str) -> None:
         """Go to an area; what was pushed above it stays there."""
@@ -111,7 +124,7 @@ class QubixApp(App[int]):
                 area.title, f"Go to this area (key {area.key})", partial(self.action_area, area.mode)
             )
         for one in screen.active_bindings.values():
-            if one.enabled and one.binding.description and one.node is not self:
+            if one.enabled and one.node is not self and is_told(one):
                 key, do = (
                     self.get_key_display(one.binding),
                     partial(self._do_in, one.node, one.binding.action),
@@ -127,11 +140,17 @@ class QubixApp(App[int]):
     async def _do_in(self, node: DOMNode, action: str) -> None:
         await self.run_action(action, default_namespace=node)
 
+    def _fatal_error(self) -> None:
+        """Textual's own shows what variables hold, a typed seed too, and words of strangers as they are."""
+        self._exit_renderables.append(Text(safe_text(traceback.format_exc())))
+        self._close_messages_no_wait()
+
     # --- the daemon ---------------------------------------------------------------------------
 
     def _link_changed(self, state: LinkState) -> None:
         first, self._met = not self._met, True
-        self.refresh_bindings()
+        with suppress(ScreenError):  # the app ends
+            self.refresh_bindings()
         self.tell(LinkChanged(state))
         if first and state == "down" and not has_keys(self.directory):
             self.push_screen(load_screen(PAGES["first_run"], directory=self.directory), self._started)
@@ -149,6 +168,8 @@ class QubixApp(App[int]):
     async def _follow(self, client: Client) -> None:
         async with aclosing(client.stream("watch", WatchArgs(market=True))) as events:
             async for event in events:
+                if not isinstance(event, WatchEvent):  # its answer: it watches no longer
+                    return
                 if message := message_of(event):
                     self.tell(message)
                 if event.notice:

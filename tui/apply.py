@@ -1,4 +1,7 @@
-"""`qubix apply`: what a job file says, made so. Asked again it does nothing more."""
+"""`qubix apply`: what a job file says, made so. Asked again it does nothing more.
+
+What runs otherwise is ended only once another machine is rented, unless its deposit is wanted back first.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from rich.text import Text
 
-from protocol.control import LeaseView, RunEvent, StopArgs, WaitArgs
+from protocol.control import LeaseView, RunArgs, RunEvent, StopArgs, WaitArgs
 from protocol.control_compare import CompareArgs, CompareView, FieldChange
-from protocol.errors import QuoteDeclined, UsageError
+from protocol.errors import BalanceTooLow, NoOffer, QuoteDeclined, UsageError
 from protocol.lease_state import TERMINAL
 from tui import consent, run, show
 from tui.client import Client
@@ -29,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--file", required=True, metavar="job.yaml", help="the job file")
     parser.add_argument("--diff", action="store_true", help="only say what would be done")
     parser.add_argument("--follow", action="store_true", help="stay until the job has ended")
+    parser.add_argument(
+        "--end-first", action="store_true", help="end what differs before another machine is sought"
+    )
     run.add_hiring(parser)
     parser.add_argument(
         "-y", "--yes", action="store_true", help="sign the quote, and end what differs, unasked"
@@ -46,11 +53,31 @@ async def apply(options: argparse.Namespace) -> int:
         _tell(options, job.name, action, view)
         if options.diff or action == NOTHING:
             return 0
-        args = run.request(options, text, job, folder)
-        if action == REPLACE:
-            await _consent(options)
-            await _end(client, options, view.leases[0])
+        args = replace(run.request(options, text, job, folder), sole=True)
+        if action == START:
+            return await run.hire(client, options, args)
+        _check_can_ask(options)
+        if not options.end_first:
+            return await _hire_then_end(client, options, args, view.leases[0])
+        if not options.yes and not await consent.answer("End it and start it anew?", usual=False):
+            raise QuoteDeclined("the job goes on as it was")
+        await _end(client, options, view.leases[0])
         return await run.hire(client, options, args)
+
+
+async def _hire_then_end(client: Client, options: argparse.Namespace, args: RunArgs, lease: LeaseView) -> int:
+    """The daemon ends the one once the other is open; without a machine for it, or a yes, all stays."""
+    short, place = show.short_id(lease.lease_id), safe_line(lease.output_dir, 200)
+    _say(options, f"Lease {short} is ended once another is open; what it leaves goes to {place}.")
+    args, question = replace(args, replaces=lease.lease_id), f"Rent it, and end lease {short} then?"
+    try:
+        return await run.hire(client, options, args, question=question, usual=False)
+    except (BalanceTooLow, NoOffer):
+        _say(
+            options, f"Lease {short} goes on as it was. Its deposit and its machine are free for another one"
+        )
+        _say(options, "with --end-first; then nothing runs until one is found.")
+        raise
 
 
 def _action(name: str, view: CompareView) -> str:
@@ -94,14 +121,15 @@ def changed_lines(changes: Sequence[FieldChange]) -> Iterator[str]:
         yield "and more"
 
 
-async def _consent(options: argparse.Namespace) -> None:
-    """UsageError where nobody can be asked, QuoteDeclined for a no."""
-    if options.yes:
-        return
-    if options.json or not consent.can_ask():
+def _check_can_ask(options: argparse.Namespace) -> None:
+    """UsageError where nobody can be asked and nobody has said yes."""
+    if not options.yes and (options.json or not consent.can_ask()):
         raise UsageError("the job would be ended and started anew; say --yes, or --diff only to look")
-    if not await consent.answer("End it and start it anew?", usual=False):
-        raise QuoteDeclined("the job goes on as it was")
+
+
+def _say(options: argparse.Namespace, words: str) -> None:
+    if not options.json:
+        show.console(sys.stderr).print(Text(words), soft_wrap=True)
 
 
 async def _end(client: Client, options: argparse.Namespace, lease: LeaseView) -> None:
@@ -109,10 +137,8 @@ async def _end(client: Client, options: argparse.Namespace, lease: LeaseView) ->
     event: RunEvent = await client.call("stop", StopArgs(lease.lease_id))
     if event.lease and event.lease.phase in TERMINAL:
         return
-    if not options.json:
-        short, place = show.short_id(lease.lease_id), safe_line(lease.output_dir, 200)
-        words = f"Ending lease {short}; its outputs go to {place}."
-        show.console(sys.stderr).print(Text(words), soft_wrap=True)
+    short, place = show.short_id(lease.lease_id), safe_line(lease.output_dir, 200)
+    _say(options, f"Ending lease {short}; its outputs go to {place}.")
     async with aclosing(client.stream("wait", WaitArgs(lease.lease_id))) as items:
         async for item in items:
             if options.json:

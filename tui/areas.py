@@ -36,6 +36,7 @@ PAGES: dict[str, str] = {
     "first_run": "tui.screens.first_run:FirstRunScreen",
     "start_node": "tui.screens.start_node:StartNodeScreen",
     "instance": "tui.screens.instances_page:InstancePage",
+    "instance_more": "tui.screens.instances_more:MoreScreen",
     "ssh_keys": "tui.screens.instances_keys:KeysPage",
     "launch": "tui.screens.launch:LaunchScreen",
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from protocol.errors import UsageError
+
 
 def amount(text: str) -> int:
     """A whole number of QU; `_` and `,` may group its digits."""
@@ -22,3 +24,13 @@ def count(text: str) -> int:
 
 def lease(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lease", metavar="LEASE", help="a lease, or the start of its id")
+
+
+def span(text: str) -> int:
+    """Seconds of "90m", "1h30m" or, without a unit, hours."""
+    from tui.screens.instances_model import parse_span  # what a screen needs is loaded only then
+
+    try:
+        return parse_span(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -72,11 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except QubixError as error:
         report(error, as_json="--json" in words)
         return error.exit_code
+    except FileNotFoundError:
+        if _is_somewhere():
+            raise
+        gone = UsageError("the folder you are in is not there any more; go to another and try again")
+        report(gone, as_json="--json" in words)
+        return gone.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
         return 1
+
+
+def _is_somewhere() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _dispatch(words: list[str]) -> int:
@@ -101,8 +114,18 @@ def _dispatch(words: list[str]) -> int:
 def parsed(words: Sequence[str]) -> argparse.Namespace:
     """What a command line says. UsageError."""
     ready, verb, command = prepared(words)
+    if verb and verb not in VERBS:
+        raise UsageError(_no_such_verb(verb))
     blank = argparse.Namespace(data_dir=None, json=False, command_words=command)
     return make_parser(verb).parse_args(ready, blank)
+
+
+def _no_such_verb(word: str) -> str:
+    from difflib import get_close_matches
+
+    meant = get_close_matches(word, VERBS, n=1)
+    perhaps = f"did you mean `qubix {meant[0]}`?" if meant else "`qubix --help` shows all of them"
+    return f"qubix has no verb {word[:40]!r}; {perhaps}"
 
 
 def report(error: QubixError, *, as_json: bool) -> None:

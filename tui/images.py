@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,10 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def images(options: argparse.Namespace) -> int:
+    if not options.names:
+        return _list(options)
     with closing(engine()) as client:
-        if not options.names:
-            present = here(client)
-            return verbs.tell(options, present, screen(present))
         names = list(TEMPLATES) if ALL in options.names else [template(name).name for name in options.names]
         if options.base and options.gpu:
             raise UsageError("--base is for the variants for CPUs; those for GPUs have bases of their own")
@@ -52,14 +51,32 @@ async def images(options: argparse.Namespace) -> int:
     return verbs.tell(options, built, Text("\n".join(built.values())))
 
 
-def screen(present: dict[str, bool]) -> Table:
+def _list(options: argparse.Namespace) -> int:
+    """For callers: they name an environment, and only the provider needs its image."""
+    try:
+        with closing(engine()) as client:
+            present = here(client)
+    except EngineUnreachable:
+        if options.json:
+            raise
+        verbs.tell(options, {}, screen({}))
+        _say(
+            "No Docker engine answers on this machine, so none of the images is here; providers have theirs."
+        )
+        return 0
+    return verbs.tell(options, present, screen(present))
+
+
+def screen(present: Mapping[str, bool]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("TEMPLATE", "WHAT", "LETS YOU IN", "FOR GPUS", "FOR CPUS"):
         table.add_column(head)
-    words = {True: "here", False: "not built"}
+    words = {True: "here", False: "not built", None: "-"}
     for one in TEMPLATES.values():
         needed = ", ".join(one.secrets) or "-"
-        table.add_row(one.name, one.title, needed, words[present[one.image]], words[present[one.cpu_image]])
+        table.add_row(
+            one.name, one.title, needed, *(words[present.get(image)] for image in (one.image, one.cpu_image))
+        )
     return table
 
 

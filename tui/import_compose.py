@@ -25,6 +25,7 @@ from tui.import_file import (
     read,
     scalar,
     sequence,
+    whole_command,
 )
 from tui.import_mounts import Mounts
 from tui.import_ports import Ports
@@ -173,10 +174,9 @@ class _Service:
     def _script(self, command: str, mounts: Mounts) -> str:
         """The command for a shell, in the folder that it expects."""
         words = [*self._words("entrypoint"), *self._words("command")]
+        if not command:
+            whole_command(words, f"{self.at}.command")
         said = command or shlex.join(mounts.moved(word) for word in words)
-        if not said:
-            why = "a job does not use the image's own command; give one with --command"
-            raise JobFileInvalid(f"{self.at}.command: is missing, and {why}")
         if words and not self.has.get("entrypoint") and not command:
             self.notes.assumed(
                 f"{self.at}.command", "is all that runs: the image's own entry point is not used"

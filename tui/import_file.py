@@ -7,7 +7,7 @@ Scalars stay the text that was written, so `22:22`, `no` and `1.10` mean what th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -24,9 +24,10 @@ NULL: Final = "tag:yaml.org,2002:null"
 MERGE: Final = "<<"
 NO_ANSWER: Final = "the variable {0} has no value here; give it one with --set {0}=VALUE"
 _VARIABLE: Final = re.compile(
-    r"\$(?:(?P<dollar>\$)|(?P<bare>[A-Za-z_]\w*)|{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<rest>[^}]*))?})",
+    r"\$(?:(?P<dollar>\$)|(?P<bare>[A-Za-z_]\w*)|{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<rest>[^}]{0,1000}))?})",
     re.ASCII,
 )
+"""What stands in for a value is bounded: many that never end would be read over and over."""
 _REFUSED: Final = ("LD_", "NVIDIA_", "GLIBC_TUNABLES", "GCONV_PATH")
 """Variables that a provider refuses."""
 
@@ -50,6 +51,18 @@ class Imported:
     """What the file was, for people."""
     draft: Draft
     notes: tuple[Note, ...]
+
+
+def whole_command(words: Sequence[str], where: str) -> None:
+    """A job has no entry point that a command could be appended to. JobFileInvalid."""
+    why = "a job does not use the image's own command; give one with --command"
+    if not words:
+        raise JobFileInvalid(f"{where}: is missing, and {why}")
+    if words[0].startswith("-"):
+        raise JobFileInvalid(
+            f"{where}: {words[0][:40]!r} is an option for the program that the image starts by itself, and "
+            f"{why}, the program's name first"
+        )
 
 
 class Notes:

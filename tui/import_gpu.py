@@ -13,11 +13,13 @@ SIZES: Final = f"{MEMORY} of memory, as the file names no limit; the job ends if
 NO_SIZES: Final = "1GB of memory, as the file names no limit; the job ends if it needs more"
 ANY_MODEL: Final = "GPUs of any model, as the file names none; `--gpu RTX4090:24GB` chooses"
 MAX_COUNT: Final = 16
+MOST_MIB: Final = 1e12
+MOST_DIGITS: Final = 9
 
 
 def size_of(mib: float) -> str:
-    """As a job file has it, rounded up."""
-    whole = max(1, math.ceil(mib))
+    """As a job file has it, rounded up; what no machine has is refused there."""
+    whole = max(1, math.ceil(min(mib, MOST_MIB)))
     return f"{whole // 1_024}GB" if whole % 1_024 == 0 else f"{whole}MB"
 
 
@@ -48,6 +50,6 @@ def _count(device: dict[str, Any], where: str, notes: Notes) -> int:
     if named:
         return len(named)
     if said.isascii() and said.isdigit():
-        return int(said)
+        return int(said[:MOST_DIGITS])
     notes.assumed(where, "one GPU, as `all` of another machine is not known")
     return 1

@@ -14,7 +14,18 @@ from protocol.errors import JobFileInvalid
 from protocol.job_draft import Draft
 from protocol.query import name_key
 from tui import import_gpu
-from tui.import_file import Imported, Notes, Variables, job_name, mapping, pairs, read, scalar, sequence
+from tui.import_file import (
+    Imported,
+    Notes,
+    Variables,
+    job_name,
+    mapping,
+    pairs,
+    read,
+    scalar,
+    sequence,
+    whole_command,
+)
 from tui.import_mounts import Mounts
 from tui.import_ports import Ports
 
@@ -133,9 +144,7 @@ class _Service:
                 words += [scalar(word, where) for word in value]
             else:
                 words += shlex.split(_balanced(scalar(value, where), where))
-        if not words:
-            why = "a job does not use the image's own command; give one with --command"
-            raise JobFileInvalid(f"{self.at}.command: is missing, and {why}")
+        whole_command(words, f"{self.at}.{'command' if self.has.get('command') or not words else 'args'}")
         return shlex.join(words)
 
     def _mounts(self) -> Mounts:
@@ -169,7 +178,7 @@ class _Service:
     def _cpus(self, resources: dict[str, Any], where: str) -> str:
         units = scalar(mapping(resources.get("cpu"), f"{where}.cpu").get("units"), f"{where}.cpu.units")
         if units.endswith("m") and units[:-1].isascii() and units[:-1].isdigit():
-            return f"{int(units[:-1]) / 1_000:g}"
+            return f"{float(units[:-1]) / 1_000:g}"
         return units
 
     def _memory(self, resources: dict[str, Any], where: str, *, with_gpu: bool) -> str:

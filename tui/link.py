@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -58,10 +60,10 @@ class DaemonLink:
         """Connect, again and again, until cancelled."""
         pause = FIRST_PAUSE_SECONDS
         while True:
+            since = math.inf
             try:
                 async with connect(self._socket) as client:
-                    self._client = client
-                    pause = FIRST_PAUSE_SECONDS
+                    self._client, since = client, time.monotonic()
                     self._turn("up")
                     await self._follow(client)
             except QubixError as error:
@@ -69,6 +71,8 @@ class DaemonLink:
             finally:
                 self._client = None
             self._turn("down")
+            if time.monotonic() - since > LONGEST_PAUSE_SECONDS:  # it was well, and may be so again soon
+                pause = FIRST_PAUSE_SECONDS
             await self._rest(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 

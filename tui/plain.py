@@ -45,7 +45,9 @@ class Plain:
 
     async def run(self) -> int:
         """Until the person quits or the input ends."""
-        self._say("qubix, line by line. Answer with a number and Enter; an empty line goes back.")
+        self._say(
+            "qubix, line by line. A number and Enter answers; an empty line goes back, from this menu out."
+        )
         areas: list[Choice] = [
             ("Market", self._market),
             ("Instances", self._instances),
@@ -67,7 +69,7 @@ class Plain:
         said = await self._ask(f"{question}?")
         if said in ("", "0"):
             return False
-        if not (said.isdecimal() and int(said) <= len(choices)):
+        if not (said.isdecimal() and len(said) <= 2 and int(said) <= len(choices)):
             self._say(f"{safe_line(said, 40)} is none of the numbers 0 to {len(choices)}.")
             return True
         try:
@@ -91,7 +93,10 @@ class Plain:
         from tui.cli import parsed
         from tui.verb_table import VERBS
 
-        options = parsed([verb, "--data-dir", str(self._directory), *words])
+        try:
+            options = parsed([verb, "--data-dir", str(self._directory), *words])
+        except SystemExit:  # an answer was --help, and that is what has been shown
+            return
         await VERBS[verb].load()(options)
 
     # --- areas --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from protocol import jobspec
 from protocol.control import ConfirmArgs, LeaseView, QuoteView, RunArgs, RunEvent
+from protocol.control_again import JobFileArgs, JobFileView
 from protocol.errors import DaemonUnreachable, FilesInvalid, JobFailed, JobFileInvalid, QubixError, UsageError
 from protocol.lease_state import TERMINAL
 from protocol.query import parse_filter, parse_sort
@@ -57,6 +59,7 @@ CHOICES: Final = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="job.yaml", nargs="?", help="the job file")
+    parser.add_argument("--again", metavar="LEASE", default="", help="the same as this lease, ended or not")
     add_hiring(parser)
     parser.add_argument("--detach", action="store_true", help="come back once the lease is open")
     parser.add_argument("-y", "--yes", action="store_true", help="sign the quote without asking")
@@ -95,6 +98,8 @@ def conditions(options: argparse.Namespace) -> str:
 
 
 async def run(options: argparse.Namespace) -> int:
+    if options.again:
+        return await _again(options)
     if options.dry_run:
         return _show_job(options)
     args = request(options, *asked_job(options))
@@ -102,8 +107,37 @@ async def run(options: argparse.Namespace) -> int:
         return await hire(client, options, args)
 
 
-async def hire(client: Client, options: argparse.Namespace, args: RunArgs) -> int:
-    """Rent a machine and follow the job; the exit code, or the error that ended it."""
+async def _again(options: argparse.Namespace) -> int:
+    """With what the daemon kept of that job; conditions said now count instead of those of then."""
+    words = [one for one in one_line.given(options) if one != "--dry-run"]
+    if options.job or words:
+        raise UsageError(f"--again has its own job file; leave {options.job or words[0]} out")
+    async with daemon_of(options) as client:
+        kept: JobFileView = await client.call("job_file", JobFileArgs(options.again))
+        if options.dry_run:
+            return _print_job(options, kept.job_yaml)
+        now = request(options, kept.job_yaml, jobspec.parse(kept.job_yaml), Path(kept.base_dir))
+        price = kept.max_price_qu_per_hour if options.max_price is None else options.max_price
+        args = replace(
+            now,
+            where=now.where or kept.where,
+            order_by=now.order_by or kept.order_by,
+            provider=now.provider or kept.provider,
+            max_price_qu_per_hour=price,
+        )
+        return await hire(client, options, args)
+
+
+async def hire(
+    client: Client,
+    options: argparse.Namespace,
+    args: RunArgs,
+    *,
+    question: str = "Rent it?",
+    usual: bool = True,
+) -> int:
+    """Rent a machine and follow the job; the exit code, or the error that ended it. `usual` is what nothing
+    typed means where the question is asked."""
     follower = Follower(options)
     try:
         async with aclosing(client.stream("run", args)) as items:
@@ -112,7 +146,7 @@ async def hire(client: Client, options: argparse.Namespace, args: RunArgs) -> in
                     await ssh_config.refresh(client, options)
                 follower.take(event)
                 if event.quote and args.ask:
-                    yes = await consent.answer()
+                    yes = await consent.answer(question, usual=usual)
                     await client.call("confirm", ConfirmArgs(event.quote.token, yes))
     except asyncio.CancelledError:
         return follower.interrupted()
@@ -171,6 +205,10 @@ def asked_job(options: argparse.Namespace) -> tuple[str, jobspec.Job, Path]:
 
 def _show_job(options: argparse.Namespace) -> int:
     text, _, _ = asked_job(options)
+    return _print_job(options, text)
+
+
+def _print_job(options: argparse.Namespace, text: str) -> int:
     if options.json:
         show.print_json({"job_yaml": text})
     else:
@@ -271,7 +309,10 @@ class Follower:
         elif self._detach:
             short = show.short_id(self.lease.lease_id)
             show.console(sys.stdout).print(
-                Text(f"Lease {short} is open; `qubix logs -f {short}` follows it.")
+                Text(
+                    f"Lease {short} is open; `qubix logs -f {short}` follows it, `qubix attach {short}` opens"
+                    f" a shell, `qubix stop {short}` ends it."
+                )
             )
         else:
             show.console(sys.stdout).print(show.lease_sheet(self.lease), soft_wrap=True)

@@ -11,15 +11,20 @@ import re
 from typing import Final
 
 _UNSAFE: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""C0 but newline and tab, DEL, C1, marks that hide or reorder text, lone surrogates."""
+"""C0 but newline and tab, DEL, C1, what hides or reorders text or takes no room itself, lone surrogates."""
+_MARKS: Final = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+_PILED: Final = re.compile(f"(?<={_MARKS}{{3}}){_MARKS}")
+"""No language writes more than three on a letter; many cover the lines above."""
 _BREAKS: Final = re.compile("[\n\t]")
 
 
 def safe_text(text: str) -> str:
     """`text` with every dangerous character written out (`\\x1b`); newlines and tabs stay."""
-    return _UNSAFE.sub(_visible, text)
+    safe = _UNSAFE.sub(_visible, text)
+    return safe if safe.isascii() else _PILED.sub(_visible, safe)
 
 
 def safe_line(text: str, max_chars: int = 500) -> str:
@@ -45,4 +50,6 @@ class SafeStream:
 
 def _visible(match: re.Match[str]) -> str:
     code = ord(match[0])
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -99,7 +99,7 @@ LINES: Final[Mapping[str, tuple[Shape, ...]]] = {
     "completion": ({"shell": str, "script": str},),
     "web": ({"url": str}, control.ANSWERS["mirror"]),
     **{verb: (control.ANSWERS[verb],) for verb in ("doctor", "provider", "market", "why", "deny")},
-    **{verb: (control.ANSWERS[verb],) for verb in ("stake", "directories", "ps")},
+    **{verb: (control.ANSWERS[verb],) for verb in ("stake", "directories", "ps", "extend", "notices")},
 }
 """Verb of the command -> what a line of its standard output may be, with `--json`; beside ERROR, which is
 the last line of any that fails."""

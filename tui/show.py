@@ -169,7 +169,7 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
             cell(lease.role),
             cell(lease.name, max_chars=20),
             _state(lease),
-            cell(duration(lease.seconds)),
+            cell(_time(lease)),
             cell(qu(lease.paid if lease.settled else lease.promised), "bold"),
             cell(qu(lease.deposit)),
             cell(short_peer(lease.peer_id), "dim"),
@@ -178,6 +178,12 @@ def leases_table(leases: Sequence[LeaseView]) -> Table:
     ]
     columns = ("lease", "role", "job", "state", "time", "used QU", "deposit QU", "with")
     return table(columns, rows, ("time", "used QU", "deposit QU"), {"job": 0, "with": 0})
+
+
+def _time(lease: LeaseView) -> str:
+    """Used, and while it goes on of how much."""
+    used = duration(lease.seconds)
+    return f"{used}/{duration(lease.max_seconds)}" if lease.max_seconds and not lease.ended_at_ms else used
 
 
 PATHS: Final = {
@@ -282,6 +288,13 @@ def payment_sheet(payment: PaymentView) -> Text:
     return sheet(pairs)
 
 
+def _signed_or_said(entry: HistoryEntry) -> str:
+    """The transactions for it; of what came by itself, all that is known."""
+    if entry.kind == "received":
+        return entry.sentence + (f", from {entry.sender}" if entry.sender else "")
+    return ", ".join(f"{one.action} {one.tick}" for one in entry.transactions)
+
+
 def history_table(entries: Sequence[HistoryEntry]) -> Table:
     rows = [
         (
@@ -290,7 +303,7 @@ def history_table(entries: Sequence[HistoryEntry]) -> Table:
             cell(short_id(entry.id), max_chars=ID_CHARS),
             cell(entry.state, phase_style(entry.state)),
             cell(f"{entry.qu:+,}" if entry.qu else "0", "bold"),
-            cell(", ".join(f"{one.action} {one.tick}" for one in entry.transactions), "dim", 80),
+            cell(_signed_or_said(entry), "dim", 80),
         )
         for entry in entries
     ]

@@ -87,6 +87,12 @@ VERBS: Final[dict[str, Verb]] = {
         "tui.market:why_arguments",
         "tui.market:why",
     ),
+    "notices": Verb(
+        "show what happened lately, also while nobody watched",
+        ("qubix notices", "qubix notices --limit 10", "qubix notices --after 57 --json"),
+        "tui.notices:add_arguments",
+        "tui.notices:notices",
+    ),
     "score": Verb(
         "show how a provider has done, and check it",
         (
@@ -124,6 +130,7 @@ VERBS: Final[dict[str, Verb]] = {
             "qubix run job.yaml --max-price 400000 --output results --detach",
             "qubix run job.yaml --region eu --min-reliability 95% --max-rtt 50ms",
             "qubix run job.yaml --filter 'cpus>=8 score>=0.3' --order-by price,-score",
+            "qubix run --again 3fa9c1",
         ),
         "tui.run:add_arguments",
         "tui.run:run",
@@ -134,13 +141,17 @@ VERBS: Final[dict[str, Verb]] = {
             "qubix apply -f job.yaml",
             "qubix apply -f job.yaml --diff",
             "qubix apply -f job.yaml --yes --json",
+            "qubix apply -f job.yaml --end-first",
         ),
         "tui.apply:add_arguments",
         "tui.apply:apply",
         "\n\nThe job's name says which job it is. What goes on as the file says is left alone, so that the\n"
-        "same command may be given again and again. What is otherwise is shown and asked before it is\n"
-        "ended: its workspace goes with it, and its outputs are brought first. Input files count, values\n"
-        "of secrets do not.",
+        "same command may be given again and again. What is otherwise is shown, another machine is asked\n"
+        "for, and with a yes to its quote the new job is opened; only then the old one is ended, so that\n"
+        "nobody is left with nothing. Until its end both are paid for, and both deposits are locked. With\n"
+        "--end-first the old one is ended before another machine is sought: its deposit and its machine\n"
+        "are free then. A workspace goes with its job, outputs are brought. Input files count, values of\n"
+        "secrets do not.",
     ),
     "import": Verb(
         "make a job file of a docker-compose file or an Akash SDL file",
@@ -181,6 +192,16 @@ VERBS: Final[dict[str, Verb]] = {
     "resume": Verb(
         "let a frozen job go on", ("qubix resume 3fa9c1",), "tui.verbs:lease_argument", "tui.verbs:resume"
     ),
+    "extend": Verb(
+        "add time to a running job, at its price and in its lease",
+        (
+            "qubix extend 3fa9c1 --hours 2",
+            "qubix extend 3fa9c1 --hours 90m --check",
+            "qubix extend 3fa9c1 --hours 2 --max-cost 800000 --yes --id evening --json",
+        ),
+        "tui.extend:add_arguments",
+        "tui.extend:extend",
+    ),
     "restart": Verb(
         "end a job and begin it anew in its workspace; the lease and its meter go on",
         ("qubix restart 3fa9c1",),
@@ -188,12 +209,13 @@ VERBS: Final[dict[str, Verb]] = {
         "tui.verbs:restart",
     ),
     "wallet": Verb(
-        "show the wallet and what is in escrow; make, import and export keys; send; look back",
+        "show the wallet and what is in escrow; make, import, export and seal keys; send; look back",
         (
             "qubix wallet",
             "qubix wallet new",
             "qubix wallet import --seed-file seed.txt",
             "qubix wallet export --to backup.txt",
+            "qubix wallet passphrase --new-passphrase-file new.txt",
             "qubix wallet send IDENTITY 1000 --id rent-may",
             "qubix wallet history",
         ),

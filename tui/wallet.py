@@ -10,13 +10,14 @@ import sys
 from rich.text import Text
 
 from protocol.control_wallet import HistoryArgs, HistoryView, SendArgs, WalletArgs, WalletView
-from protocol.errors import DaemonUnreachable, PaymentFailed, UsageError
+from protocol.errors import MoneyError, PaymentFailed, QubixError, UsageError
 from tui import show
 from tui.places import data_dir
 from tui.processes import module_command
 from tui.verbs import ask, ask_patiently, tell
 
-KEY_ACTIONS = ("new", "import", "export")
+KEY_ACTIONS = ("new", "import", "export", "passphrase")
+MOST_DIGITS = 18
 ACTIONS = ("balance", *KEY_ACTIONS, "send", "history")
 
 
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="file", metavar="FILE", help="export: a file that does not exist yet")
     parser.add_argument("--show", action="store_true", help="export: show the seed on this terminal")
     parser.add_argument("--passphrase-file", metavar="FILE", help="passphrase of the keystore")
+    parser.add_argument("--new-passphrase-file", metavar="FILE", help="passphrase: the new one, else typed")
+    parser.add_argument("--no-passphrase", action="store_true", help="passphrase: none from now on")
     parser.add_argument("--limit", type=int, default=50, metavar="N", help="history: the last N (50)")
 
 
@@ -48,10 +51,15 @@ async def wallet(options: argparse.Namespace) -> int:
 async def _keys(options: argparse.Namespace) -> int:
     """That program has the terminal for itself; what it says is the answer."""
     words = [options.action, "--data-dir", str(data_dir(options.data_dir))]
-    named = (("--seed-file", options.seed_file), ("--to", options.file))
-    for flag, value in (*named, ("--passphrase-file", options.passphrase_file)):
+    named = ("seed_file", "passphrase_file", "new_passphrase_file")
+    files = [
+        ("--to", options.file),
+        *((f"--{one.replace('_', '-')}", getattr(options, one)) for one in named),
+    ]
+    for flag, value in files:
         words += [flag, value] if value else []
-    words += [flag for flag in ("--show", "--json") if getattr(options, flag[2:])]
+    said = (("--show", options.show), ("--no-passphrase", options.no_passphrase), ("--json", options.json))
+    words += [flag for flag, given in said if given]
     process = await asyncio.create_subprocess_exec(*module_command("qubixd.wallet", *words))
     return await process.wait()
 
@@ -60,12 +68,14 @@ async def _send(options: argparse.Namespace) -> int:
     if options.to is None or options.amount is None:
         raise UsageError("say who gets how much: qubix wallet send IDENTITY QU")
     digits = options.amount.replace("_", "").replace(",", "")
-    if not (digits.isascii() and digits.isdigit() and int(digits) > 0):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS and int(digits) > 0):
         raise UsageError(f"{options.amount[:64]!r} is not a whole number of QU above 0")
     payment_id = options.id or os.urandom(8).hex()
     try:
         view = await ask_patiently(options, "send", SendArgs(payment_id, options.to, int(digits)))
-    except DaemonUnreachable:
+    except (UsageError, MoneyError):  # it was never begun
+        raise
+    except (QubixError, asyncio.CancelledError):
         show.console(sys.stderr).print(
             Text(f"Whether it was sent is not known here; ask again with --id {payment_id} to pay only once.")
         )
@@ -78,5 +88,5 @@ async def _send(options: argparse.Namespace) -> int:
 
 async def _history(options: argparse.Namespace) -> int:
     view: HistoryView = await ask(options, "history", HistoryArgs(options.limit))
-    empty = Text("Nothing was rented, served or sent with this wallet yet.")
+    empty = Text("Nothing was rented, served, sent or received with this wallet yet.")
     return tell(options, view, show.history_table(view.entries) if view.entries else empty)

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Final
 
 from protocol.errors import StartFailed, UsageError
+from protocol.seeds import MAX_PASSPHRASE_BYTES as MAX_PASSPHRASE_BYTES
 from protocol.seeds import check_wallet_seed
+from protocol.seeds import trouble_in_passphrase as trouble_in_passphrase
 from tui.client import error_of
 from tui.processes import module_command
 
 KEYSTORE: Final = "keystore"
-UNLOCK_FILE: Final = "passphrase"
-"""Lies beside the keystore where nobody chose a passphrase (qubixd/identity.py)."""
+UNLOCK_FILES: Final = ("passphrase", "passphrase.changing")
+"""One lies beside the keystore where nobody chose a passphrase (qubixd/identity.py)."""
 BACKUP_OPEN: Final = "seed-not-backed-up"
 """Lies there until somebody has shown that he has a copy."""
-MAX_PASSPHRASE_BYTES: Final = 1_024
 MAX_SEED_BYTES: Final = 256
 
 
@@ -41,7 +42,7 @@ def has_keys(directory: Path) -> bool:
 
 def wants_passphrase(directory: Path) -> bool:
     """Whether its owner has to type one before these keys can be used."""
-    return has_keys(directory) and not (directory / UNLOCK_FILE).exists()
+    return has_keys(directory) and not any((directory / name).exists() for name in UNLOCK_FILES)
 
 
 def remember_backup(directory: Path, *, done: bool) -> None:
@@ -54,19 +55,6 @@ def remember_backup(directory: Path, *, done: bool) -> None:
 
 def backup_open(directory: Path) -> bool:
     return (directory / BACKUP_OPEN).exists()
-
-
-def trouble_in_passphrase(passphrase: str) -> str:
-    """Why this is none, in a sentence; "" if it is one."""
-    if not passphrase:
-        return "No passphrase was typed. Type one, or go on without."
-    if not passphrase.isprintable() or len(passphrase.encode(errors="replace")) > MAX_PASSPHRASE_BYTES:
-        return (
-            f"A passphrase is one line of at most {MAX_PASSPHRASE_BYTES} bytes, without control characters."
-        )
-    if passphrase != passphrase.strip():
-        return "It begins or ends with a space that nobody would see. Leave that out."
-    return ""
 
 
 async def draft(directory: Path) -> OwnSeed:
@@ -92,8 +80,21 @@ async def export(directory: Path, passphrase: str = "") -> OwnSeed:
         return await _with_seed_back(directory, "export", words, descriptors)
 
 
+async def change_passphrase(directory: Path, old: str, new: str) -> None:
+    """Seal the keys of a directory anew; "" where there is no passphrase or shall be none any more.
+    PassphraseWrong, KeystoreBroken, DiskFull: then all is as it was."""
+    with (
+        passphrase_pipe(old) as (words, reading),
+        passphrase_pipe(new, "--new-passphrase-file") as (more, also),
+    ):
+        all_words = [*words, *(more or ["--no-passphrase"])]
+        await _ask(directory, "passphrase", all_words, descriptors=(*reading, *also))
+
+
 @contextmanager
-def passphrase_pipe(passphrase: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+def passphrase_pipe(
+    passphrase: str, option: str = "--passphrase-file"
+) -> Iterator[tuple[list[str], tuple[int, ...]]]:
     """Options and descriptors that hand a passphrase to a program of the daemon's; none for none."""
     if not passphrase:
         yield [], ()
@@ -104,7 +105,7 @@ def passphrase_pipe(passphrase: str) -> Iterator[tuple[list[str], tuple[int, ...
     try:
         os.write(writing, passphrase.encode())
         os.close(writing)
-        yield ["--passphrase-file", f"/dev/fd/{reading}"], (reading,)
+        yield [option, f"/dev/fd/{reading}"], (reading,)
     finally:
         os.close(reading)
 

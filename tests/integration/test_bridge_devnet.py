@@ -22,13 +22,14 @@ from escrow_bridge.node import open_node_chain
 from escrow_bridge.qubic import Wallet, contract_id
 from escrow_bridge.rpc import open_rpc_chain
 from protocol.units import LeaseId, Qu, fee_of, net_of
-from tests.support.chains import Store, wallet_of
+from tests.support.chains import Store, adding, wallet_of
 from tests.support.devnet_process import devnet_process
 from tests.support.signatures import IMPLEMENTATIONS, signing_with
 
 FUNDS = Qu(1_000_000)
 CALLER, PROVIDER = wallet_of(0), wallet_of(1)
 DEPOSIT = Qu(1_000)
+ADDED = Qu(300)
 TICK_SECONDS = 0.1
 WIDTH = {"node": 1, "nodes": 3}
 
@@ -87,14 +88,16 @@ def closing(escrow: EscrowView, cumulative: int) -> CloseOrder:
 
 
 async def test_every_ending_conserves_the_money(market: Market) -> None:
-    paid = [Qu(400), Qu(250), Qu(0)]
+    paid, added = [Qu(1_150), Qu(250), Qu(0)], [ADDED, Qu(0), Qu(0)]
     with trio.fail_after(100):
         opened = [await market.open(terms, deadline) for terms, deadline in ((1, 2_000), (2, 2_000), (3, 64))]
         assert await market.balances() == (FUNDS - 3 * DEPOSIT, FUNDS, 3 * DEPOSIT)
         async with trio.open_nursery() as nursery:
-            for ending, escrow, due in zip((by_provider, by_caller, by_expiry), opened, paid, strict=True):
+            endings = (by_provider, by_caller, by_expiry)
+            for ending, escrow, due, more in zip(endings, opened, paid, added, strict=True):
                 nursery.start_soon(ending, market, escrow)
-                nursery.start_soon(follow, market, escrow, Settled(due, Qu(DEPOSIT - due), certain=True))
+                settled = Settled(due, Qu(DEPOSIT + more - due), certain=True)
+                nursery.start_soon(follow, market, escrow, settled)
         fees = sum(fee_of(amount) for amount in paid)
         assert await market.balances() == (
             FUNDS - sum(paid),
@@ -118,11 +121,14 @@ async def follow(market: Market, escrow: EscrowView, ending: Settled) -> None:
 
 
 async def by_provider(market: Market, escrow: EscrowView) -> None:
+    """When the caller has added to the deposit, for more than it was at first."""
     provider = market.bridge(PROVIDER)
+    topped = await market.bridge(CALLER).top_up(adding(escrow, ADDED), b"", Store().save)
+    assert (topped.deposit, topped.deadline_tick) == (DEPOSIT + ADDED, escrow.deadline_tick + 100)
     view = await provider.redeem(voucher(escrow, 100), b"", Store().save)
     assert view is not None and view.paid == 100
-    settled = await provider.close(closing(escrow, 400), b"", Store().save)
-    assert settled == Settled(Qu(400), Qu(600), certain=True)
+    settled = await provider.close(closing(escrow, 1_150), b"", Store().save)
+    assert settled == Settled(Qu(1_150), Qu(150), certain=True)
 
 
 async def by_caller(market: Market, escrow: EscrowView) -> None:

@@ -71,6 +71,24 @@ def test_three_commands(town: RealTown, here: Path, capfd: pytest.CaptureFixture
     assert "".join(line.get("log", "") for line in said(capfd, "logs", lease)).startswith("hello\n")
 
 
+def test_a_job_that_is_given_more_time_runs_beyond_its_first_end(
+    town: RealTown, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    *_, rented = said(capfd, "run", "--detach", "--hours", "0.007", "--", "sh", "-c", "sleep 30; echo whole")
+    lease = until(town, rented["lease_id"], runs)
+    order = ("extend", lease.lease_id, "--hours", "10m", "--id", "more")
+    (checked,) = said(capfd, *order, "--check")
+    (added,) = said(capfd, *order, "--max-cost", str(checked["cost_qu"]))
+    (again,) = said(capfd, *order)
+    assert added["state"] == again["state"] == "extended"
+    assert added["max_seconds"] == again["max_seconds"] == lease.max_seconds + 600 == checked["max_seconds"]
+    ended = until(town, lease.lease_id, lambda one: one.phase in TERMINAL)
+    assert (ended.reason, ended.settled) == ("job.completed", True)
+    assert ended.seconds > lease.max_seconds and ended.paid > lease.deposit
+    assert ended.paid + ended.refunded == ended.deposit == checked["deposit"]
+    assert "".join(line.get("log", "") for line in said(capfd, "logs", lease.lease_id)) == "whole\n"
+
+
 def test_apply_is_asked_again_and_again(
     town: RealTown, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,7 +111,8 @@ def test_apply_is_asked_again_and_again(
     assert cli.main([*apply]) == 2, "nobody is there to be asked"
     *_, newer = said(capfd, *apply, "--yes", "--output", "second")
     assert newer["lease_id"] != lease["lease_id"]
-    assert (Path(lease["output_dir"]) / "seen.txt").read_text() == "one", "what it left came first"
+    until(town, lease["lease_id"], lambda one: one.phase in TERMINAL)
+    assert (Path(lease["output_dir"]) / "seen.txt").read_text() == "one"
     until(town, newer["lease_id"], runs)
     assert [one["lease_id"] for one in said(capfd, "ps")[0]["leases"]] == [newer["lease_id"]]
     assert cli.main(["stop", newer["lease_id"]]) == 0

@@ -59,6 +59,22 @@ async def test_leaving_makes_room_where_all_is_taken(tmp_path: Path, autojump_cl
         assert (await at.bob.ask("status")).peers == 1
 
 
+async def test_requests_that_never_end_leave_an_ear_for_others(tmp_path: Path, autojump_clock: Clock) -> None:
+    """What has waited long for its turn is told so; `leave` is heard meanwhile, also for what waits."""
+    quiet = {"leases": False, "wallet": False, "notices": False}
+    async with doors(tmp_path) as at:
+        asked = [await at.bob.send("watch", **quiet) for _ in range(MAX_REQUESTS_AT_ONCE)]
+        for _ in asked:
+            assert (await at.bob.receive())["event"]["kind"] == "present"
+        waits, goes = await at.bob.send("status"), await at.bob.send("shutdown")
+        await at.bob.ask("leave", request=goes)
+        told = await at.bob.receive()
+        assert told["id"] == waits and "64 requests of this connection go on" in told["error"]["message"]
+        waits = await at.bob.send("status")
+        await at.bob.ask("leave", request=asked[0])
+        assert (await at.bob.receive())["id"] == waits, "its turn has come"
+
+
 async def test_frames_stay_whole_when_a_request_is_left_while_it_speaks(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:

@@ -57,7 +57,7 @@ async def test_filter_sort_limit(tmp_path: Path, autojump_clock: Clock) -> None:
         view = await front.ask("market", filter="runner=elsewhere price<=4M region=eu")
         assert view.offers == [] and view.unmet == ["runner=elsewhere"]
         view = await front.ask("market", filter="region=us price<=3M")
-        assert view.offers == view.unmet == []
+        assert view.offers == [] and view.unmet == []
 
 
 async def test_what_is_told_of_an_offer(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -80,6 +80,11 @@ async def test_a_use_case_has_words_and_excludes_a_sort(tmp_path: Path, autojump
         assert view.offers == [] and view.use_case is not None and view.use_case.min_vram_gib > 0
         view = await front.ask("market", use_case="docker")
         assert view.offers and all(offer.reasons for offer in view.offers)
+        paged = [await front.ask("market", use_case="docker", limit=1, after=page) for page in range(4)]
+        assert [name for page in paged for name in names(page)] == names(view)
+        assert {page.total for page in paged} == {3}
+        with pytest.raises(Failed, match="the first 10,000"):
+            await front.ask("market", use_case="docker", after=10_001)
         with pytest.raises(Failed, match="give one of them"):
             await front.ask("market", use_case="docker", sort="price")
 

@@ -162,6 +162,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "no offer to change": ("offer", {"price_qu_per_hour": 5}, "config.invalid", "--provider"),
     "broken job": ("run", {"job_yaml": "name: 7: x"}, "job.invalid", "line 1"),
     "relative folder": ("run", {"base_dir": "here"}, "wire.message_invalid", "absolute"),
+    "impossible folder": ("run", {"output_dir": "/a\0b"}, "wire.message_invalid", "absolute"),
     "secrets nobody asked for": ("run", {"secrets": {"A": "b"}}, "job.invalid", "does not speak of A"),
     "missing input": (
         "run", {"job_yaml": job(extra="file_mounts: {a: ./missing}\n")}, "job.invalid", "does not exist",

@@ -26,7 +26,7 @@ def hostile_image(
     docker_engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     program = static_program(HOSTILE_SH, tmp_path_factory.mktemp("hostile") / "sh")
-    with image_of(docker_engine, "hostile", {"bin/sh": program.read_bytes()}) as image:
+    with image_of(docker_engine, "unending", {"bin/sh": program.read_bytes()}) as image:
         yield image
 
 

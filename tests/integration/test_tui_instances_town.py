@@ -41,6 +41,7 @@ def test_a_job_is_watched_paused_and_stopped(town: RealTown, tmp_path: Path) -> 
             await shows(pilot, "watched", "▶ running", "1 active")
             await look_into(pilot)
             await pause_and_go_on(pilot)
+            await more_time(pilot)
             await stop(pilot)
 
     asyncio.run(go())
@@ -78,6 +79,17 @@ async def pause_and_go_on(pilot: Pilot[Any]) -> None:
     await pilot.press("p")
     await shows(pilot, "‖ paused")
     await pilot.press("p")
+    await shows(pilot, "▶ running")
+
+
+async def more_time(pilot: Pilot[Any]) -> None:
+    await pilot.press("e")
+    await shows(pilot, "How much longer?", "of 1h00m")
+    await pilot.press("enter")
+    await shows(pilot, "Add it?", "2h00m", "The provider agrees")
+    await pilot.click("#add")
+    await shows(pilot, "Added.", "2h00m in all")
+    await pilot.click("#close")
     await shows(pilot, "▶ running")
 
 

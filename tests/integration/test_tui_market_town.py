@@ -60,7 +60,7 @@ def test_from_the_list_to_renting(town: RealTown) -> None:
             await pilot.press("m")
             await until(pilot, lambda: "ms round trip" in shown(pilot))
             await denied_and_forgiven(pilot)
-            await pilot.press("n")
+            await pilot.press("r")
             await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))
             await settled(pilot)
             assert "3,600,000" in shown(pilot)

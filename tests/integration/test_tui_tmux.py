@@ -41,13 +41,15 @@ class Terminal:
     def environment(self) -> dict[str, str]:
         homes = {"HOME": "h", "XDG_DATA_HOME": "d", "XDG_CONFIG_HOME": "c"}
         own = {name: str(self.root / folder) for name, folder in homes.items()}
+        # Contract and proof are compiled under a digest of all that goes into them: once for every test.
+        own["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         return {**os.environ, **own, "PYTHONPATH": str(ROOT), "DOCKER_HOST": f"unix://{self.root}/none"}
 
     def start(self) -> None:
         """`qubix`, with nothing else said."""
         home = self.root / "h"
         home.mkdir()
-        names = ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "PYTHONPATH", "DOCKER_HOST")
+        names = ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "PYTHONPATH", "DOCKER_HOST")
         given = [word for name in names for word in ("-e", f"{name}={self.environment[name]}")]
         size = ("-x", "80", "-y", "24")
         self.tmux("new-session", "-d", *size, *given, "-c", str(home), f"{sys.executable} -m tui.cli")
@@ -98,10 +100,10 @@ def first_run(terminal: Terminal) -> None:
     terminal.until("Go on without one")
     terminal.press("Enter")
     terminal.until("Start a practice provider")
-    terminal.press("Tab", "Enter")
-    terminal.until("A practice provider runs")
     terminal.press("Enter")
-    terminal.until("[1 Market]", "1 offer")
+    terminal.until("[1 Market]", "Press p to start a practice provider")
+    terminal.press("p")
+    terminal.until("1 offer", "practice")
 
 
 def launch(terminal: Terminal) -> None:

@@ -11,11 +11,12 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from protocol.control_wallet import HistoryView, SendArgs, WaitingEvent
-from protocol.errors import BalanceTooLow, DaemonUnreachable, QubixError, UsageError
+from protocol.errors import BalanceTooLow, DaemonUnreachable, MessageInvalid, QubixError, UsageError
 from tests.support import tui_wallet
 from tests.support.tui_pilot import running_app, settled, text_of, until
 from tests.support.tui_wallet import EMPTY, OTHER
 from tui import wallet_keys
+from tui.screens.passphrase import PassphraseScreen
 from tui.screens.seed_steps import CheckSeedStep
 from tui.screens.wallet_backup import BackupScreen
 from tui.screens.wallet_move import SendScreen
@@ -95,7 +96,7 @@ def test_a_payment_is_looked_over_and_sent_once() -> None:
         await pilot.press("enter")
         await shows(pilot, "cannot be taken back")
         await pilot.press("tab", "enter")
-        await shows(pilot, "Sent.", "carried out in tick")
+        await shows(pilot, "Sent.", "Carried out in tick")
         await pilot.press("enter")
         await shows(pilot, "998,765,432 QU")
 
@@ -135,12 +136,14 @@ def test_what_is_wrong_is_said_in_the_form_and_nothing_is_sent() -> None:
     assert [(one.amount, one.check) for one in sent] == [(5, True), (6, True)]
 
 
-def test_a_daemon_that_goes_away_while_it_pays_is_asked_again_with_the_same_number() -> None:
+@pytest.mark.parametrize("lost", [DaemonUnreachable("it ended"), MessageInvalid("this is no answer")])
+def test_a_daemon_that_goes_away_while_it_pays_is_asked_again_with_the_same_number(lost: QubixError) -> None:
+    """Or one that says what nobody understands: nothing is known of the payment either."""
     asked: list[Any] = []
 
     def pay(args: SendArgs) -> Any:
         tries = [one for one in asked if isinstance(one, SendArgs) and not one.check]
-        return DaemonUnreachable("it ended") if len(tries) == 1 else tui_wallet.paid(args)
+        return lost if len(tries) == 1 else tui_wallet.paid(args)
 
     async def flow(pilot: Pilot[int]) -> None:
         await shows(pilot, "998,765,432 QU")
@@ -164,6 +167,37 @@ def test_a_terminal_of_nothing_and_back() -> None:
             for key in ("d", "escape", "enter", "escape", "s", "escape"):
                 await pilot.press(key)
         await shows(pilot, "998,765,432 QU", "stable-diffusion")
+
+    drive(flow)
+
+
+@pytest.mark.parametrize("passphrase", ["", "long enough a phrase"])
+def test_the_keys_are_sealed_with_another_passphrase(passphrase: str) -> None:
+    async def flow(pilot: Pilot[int]) -> None:
+        directory = pilot.app.directory  # type: ignore[attr-defined]  # QubixApp's
+        await wallet_keys.keep(directory, "q" * 55, passphrase)
+        pilot.app.screen.reload()  # type: ignore[attr-defined]  # AreaScreen's
+        await shows(pilot, "998,765,432 QU")
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(pilot.app.screen, PassphraseScreen))
+        if passphrase:
+            await shows(pilot, "Type the present one")
+            await pilot.press(*"wrong", "enter")
+            await shows(pilot, "does not open")
+            pilot.app.screen.query_one("#passphrase", Input).value = passphrase
+            await pilot.press("enter")
+        await until(pilot, lambda: bool(pilot.app.screen.query("#second")))
+        await shows(pilot, "The new passphrase")
+        for name, typed in (("#first", "another phrase"), ("#second", "another phrasE")):
+            pilot.app.screen.query_one(name, Input).value = typed
+        pilot.app.screen.query_one("#second", Input).focus()
+        await pilot.press("enter")
+        await shows(pilot, "The two are not the same")
+        pilot.app.screen.query_one("#second", Input).value = "another phrase"
+        await pilot.press("enter")
+        await shows(pilot, "998,765,432 QU")
+        assert (await wallet_keys.export(directory, "another phrase")).letters == "q" * 55
+        assert wallet_keys.wants_passphrase(directory)
 
     drive(flow)
 

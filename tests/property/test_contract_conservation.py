@@ -6,6 +6,7 @@ accepted: deposits less refunds, and 95 % of what the caller signed for.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from hypothesis import settings
@@ -37,6 +38,8 @@ who = st.integers(0, 2)
 amounts = st.one_of(st.integers(1, 100), st.integers(0, 10_000), st.integers(1, PURSE // 8))
 mostly = st.sampled_from([True, True, True, True, False])
 """Whether a call is made by the one who may: else sequences of refusals would be all one gets."""
+off_by = st.sampled_from([0, 0, 0, 0, -1, 1])
+"""By how much a caller who tops up is wrong about the deposit."""
 tolls = st.sampled_from([0, 99, 100, 100, 100, 150])
 """Attached to a redeem: the bond for its signature, a little too little, or too much."""
 
@@ -127,15 +130,18 @@ class Escrow(RuleBasedStateMachine):
         self.all.append(channel)
         return channel
 
-    @rule(channel=channels, right=mostly, by=who, amount=amounts)
-    def top_up(self, channel: Expected, right: bool, by: int, amount: int) -> None:
-        source = channel.caller if right else self.wallets[by]
+    @rule(channel=channels, right=mostly, by=who, amount=amounts, off=off_by, later=st.integers(-1, 100))
+    def top_up(self, channel: Expected, right: bool, by: int, amount: int, off: int, later: int) -> None:
+        source, deadline = channel.caller if right else self.wallets[by], channel.deadline + later
         amount = min(amount, self.purse(source))
-        code = self.desk.code(source, TOP_UP, channel.escrow, amount)
+        payload = channel.escrow + struct.pack("<qI4x", channel.deposit + off, deadline)
+        code = self.desk.code(source, TOP_UP, payload, amount)
         in_time = not channel.close_tick and self.desk.host.tick < channel.deadline
-        allowed = channel.open and source is channel.caller and in_time and amount > 0
+        fits = amount > 0 and off == 0 and later >= 0
+        allowed = channel.open and source is channel.caller and in_time and fits
         assert (code == Code.OK) == allowed
-        channel.deposit += amount if allowed else 0
+        if allowed:
+            channel.deposit, channel.deadline = channel.deposit + amount, deadline
 
     @rule(channel=channels, right=mostly, signer=who, by=who, share=st.integers(-1, 21), toll=tolls)
     def redeem(self, channel: Expected, right: bool, signer: int, by: int, share: int, toll: int) -> None:
@@ -230,7 +236,8 @@ class Escrow(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened, all deposits come back by themselves."""
-        self.pass_ticks(LONGEST_DEADLINE + 2 * SWEEP)
+        last = max((channel.deadline for channel in self.all), default=self.desk.host.tick)
+        self.advance_to(max(last, self.desk.host.tick) + 2 * SWEEP)
         assert not any(channel.open for channel in self.all)
         info = self.desk.info()
         assert (info.open_balance, info.opened) == (0, info.closed)

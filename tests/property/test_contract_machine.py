@@ -76,6 +76,19 @@ MUTATIONS: Final = {
         "|| state.get().tickets.contains(locals.ticketKey.key) ?",
         "?",
     ),
+    "a top-up that is taken twice": (
+        "input.deposit != locals.channel.deposit",
+        "input.deposit > locals.channel.deposit",
+    ),
+    "a top-up that buys no time": ("locals.channel.deadlineTick = input.deadlineTick;", ""),
+    "a deadline that comes nearer": (
+        "input.deadlineTick < locals.channel.deadlineTick",
+        "input.deadlineTick + 1 < locals.channel.deadlineTick",
+    ),
+    "a tick more than the longest time": (
+        "|| input.deadlineTick > qpi.tick() + QUBIX_MAX_DEADLINE_TICKS",
+        "|| input.deadlineTick > qpi.tick() + QUBIX_MAX_DEADLINE_TICKS + 1",
+    ),
     "no royalty": ("QUBIX_ROYALTY_PERCENT = 2", "QUBIX_ROYALTY_PERCENT = 0"),
 }
 

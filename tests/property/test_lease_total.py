@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from protocol import lease_model as m
 from protocol.lease import step
 from protocol.lease_caller import METER_SLACK_MS
+from protocol.lease_extension import extended
+from protocol.lease_job import longest
 from protocol.lease_model import EVENTS, Event
 from protocol.lease_provider import REDEEM_EVERY_MS
-from protocol.lease_state import LIVE, STATES, TERMINAL, Lease, Phase, Role
-from protocol.messages import Terms
-from protocol.units import EscrowId, Qu, Seconds, UnixMs, amount_due
-from tests.support.lease_plan import START_MS, make_terms
+from protocol.lease_state import LIVE, STATES, TERMINAL, Lease, Phase, Role, locked
+from protocol.messages import Extension, Terms
+from protocol.units import EscrowId, Qu, Seconds, Tick, UnixMs, amount_due
+from tests.support.lease_plan import LEASE, START_MS, make_terms
 from tests.support.lease_play import TERMS, new_caller, new_provider, running_provider
 from tests.support.lease_world import FREE_TO_REPEAT
 from tests.support.values import any_value
@@ -43,6 +45,17 @@ seconds = st.integers(0, 400).map(Seconds)
 amounts = st.one_of(st.integers(0, TERMS.deposit), st.just(TERMS.deposit + 1)).map(Qu)
 
 
+extensions = st.builds(
+    Extension,
+    lease_id=st.just(LEASE),
+    number=st.integers(1, 4),
+    max_seconds=st.sampled_from([30, 61, 90, 600]).map(Seconds),
+    deposit=st.sampled_from([60_000, 61_000, 90_000, 600_000]).map(Qu),
+    deadline_ticks=st.sampled_from([100, 3_000, 3_100, 4_000]),
+    valid_until=instants,
+)
+
+
 def likely_event(kind: type) -> st.SearchStrategy[Any]:
     """Events with numbers near those that matter, so that they get somewhere."""
     near = {
@@ -53,6 +66,9 @@ def likely_event(kind: type) -> st.SearchStrategy[Any]:
         "cumulative": amounts,
         "paid": amounts,
         "age_ms": st.integers(0, 100_000),
+        "extension": extensions,
+        "deposit": st.sampled_from([0, 60_000, 61_000, 90_000, 700_000]).map(Qu),
+        "deadline_tick": st.sampled_from([0, 4_000, 4_100, 5_000]).map(Tick),
     }
     return any_value(kind).flatmap(
         lambda event: st.fixed_dictionaries({name: near[name] for name in vars(event) if name in near}).map(
@@ -71,17 +87,33 @@ stories = st.lists(st.one_of(any_event, *(likely_event(kind) for kind in EVENTS.
 
 
 def check_step(before: Lease, event: Event, after: Lease, effects: tuple[m.Effect, ...]) -> None:
-    terms = before.terms
+    terms = after.terms
     assert before.promised <= after.promised <= terms.deposit
     assert before.seconds <= after.seconds <= terms.max_seconds
     assert amount_due(terms.price_qu_per_hour, after.seconds) <= terms.deposit
-    assert (after.lease_id, after.role, after.terms) == (before.lease_id, before.role, before.terms)
+    assert (after.lease_id, after.role) == (before.lease_id, before.role)
+    check_terms(before, event, after)
     if before.phase in TERMINAL:
         assert (after, effects) == (before, ()), "an ended lease changed"
     if after.phase in TERMINAL:
         assert after.reason and not after.timer_at
     for effect in effects:
         check_effect(before, event, after, effect)
+
+
+def check_terms(before: Lease, event: Event, after: Lease) -> None:
+    """They change only for time that was agreed on while the job runs, once its money is locked."""
+    assert locked(before) <= locked(after)
+    assert not before.escrow_id or before.deadline_tick <= after.deadline_tick
+    if after.terms == before.terms:
+        return
+    assert isinstance(event, m.ChainToppedUp | m.ReceiveExtended) and before.phase in LIVE
+    more = event.extension if isinstance(event, m.ReceiveExtended) else before.extending
+    assert more is not None and after.terms == extended(before.terms, more)
+    assert before.extensions <= more.number == after.extensions
+    assert longest(before.terms) < longest(after.terms) == after.terms.max_seconds
+    assert before.terms.deposit < after.terms.deposit <= locked(after)
+    assert after.open_tick + after.terms.deadline_ticks <= after.deadline_tick
 
 
 def check_effect(before: Lease, event: Event, after: Lease, effect: m.Effect) -> None:
@@ -95,6 +127,11 @@ def check_effect(before: Lease, event: Event, after: Lease, effect: m.Effect) ->
             assert cumulative <= amount_due(after.terms.price_qu_per_hour, Seconds(watched))
             assert not before.settled
             assert after.proved or not after.terms.proof, "signed for a machine that nobody has proved"
+        case m.ChainTopUp(number, locked_before, deposit, _):
+            assert type(event) is m.ActionExtend and not before.extending
+            assert number > before.extensions and locked_before == locked(before) < deposit
+        case m.SendExtended(signed):
+            assert before.extending and after.terms != before.terms and signed == after.extension
         case m.ChainRequestClose(_):
             assert after.closing and not before.closing
         case m.ChainClose(_, cumulative, signature):

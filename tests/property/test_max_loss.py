@@ -20,6 +20,7 @@ from protocol import lease, lease_provider
 from protocol.lease import max_loss, max_loss_if_gone
 from protocol.lease_model import ChainRedeem, Effect
 from protocol.lease_state import Role
+from protocol.messages import Terms
 from protocol.units import Qu, Seconds, amount_due
 from tests.support.lease_plan import Job, Plan, make_terms
 from tests.support.lease_world import LeaseWorld
@@ -63,6 +64,8 @@ stories = st.lists(
         st.tuples(st.just("resume")),
         st.tuples(st.just("restart"), st.integers(0, 2)),
         st.tuples(st.just("restart_engine")),
+        st.tuples(st.just("extend"), st.sampled_from([30, 200])),
+        st.tuples(st.just("lose_top_up")),
     ),
     max_size=12,
 )
@@ -81,10 +84,15 @@ class Measured(LeaseWorld):
 
     @property
     def worth(self) -> Qu:
-        """What was really done, at the agreed price."""
-        terms = self.plan.terms
+        """What was really done, at the agreed price, as far as the provider knew that it was agreed."""
+        terms = self.terms(Role.PROVIDER)
         ran_ms = self.work.active_ms if self.work else 0
         return Qu(min(amount_due(terms.price_qu_per_hour, Seconds(ran_ms // 1_000)), terms.deposit))
+
+    def terms(self, role: Role) -> Terms:
+        """As that side was shown them last."""
+        lease = self._side(role).lease
+        return lease.terms if lease else self.plan.terms
 
     def die(self, role: Role) -> None:
         self.take_down(role, FOR_EVER_MS)
@@ -137,7 +145,7 @@ def test_nobody_loses_more_than_was_shown(
         world.die(role)
         dead.add(role)
         play(world, story, dead)
-    for _ in range(2 * 1_500):  # until the deadline of any escrow
+    for _ in range(2 * 6_000):  # until the deadline of any escrow
         world.step()
         if world.is_over():
             break
@@ -145,9 +153,10 @@ def test_nobody_loses_more_than_was_shown(
 
 
 def check_losses(world: Measured) -> None:
-    terms, paid = world.plan.terms, world.escrow.paid if world.escrow else Qu(0)
+    paid = world.escrow.paid if world.escrow else Qu(0)
+    terms = world.terms(Role.PROVIDER)
     assert world.escrow is None or world.escrow.gone, "money is locked for good"
-    assert paid - world.worth <= max_loss(Role.CALLER, terms)
+    assert paid - world.worth <= max_loss(Role.CALLER, world.terms(Role.CALLER))
     if world.worth_at_death is None:
         assert world.worth - paid <= max_loss(Role.PROVIDER, terms)
     else:

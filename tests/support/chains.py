@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import trio
 
 from escrow_bridge import layout
-from escrow_bridge.bridge import Bridge, CloseOrder, OpenOrder, RedeemOrder
+from escrow_bridge.bridge import Bridge, CloseOrder, OpenOrder, RedeemOrder, TopUpOrder
 from escrow_bridge.devnet.__main__ import CONTRACT_INDEX, build_engine
 from escrow_bridge.devnet.engine import Rules
 from escrow_bridge.devnet.local import LocalChain
 from escrow_bridge.layout import EscrowView
 from escrow_bridge.qubic import Wallet, contract_id
-from protocol.units import EscrowId, LeaseId, Qu
+from protocol.units import EscrowId, LeaseId, Qu, Tick
 
 TICK_SECONDS = 1.0
 FUNDS = Qu(1_000_000)
@@ -86,6 +86,12 @@ class World:
         while True:
             await trio.sleep(TICK_SECONDS)
             await self.chain.advance()
+
+
+def adding(escrow: EscrowView, amount: int, ticks: int = 100) -> TopUpOrder:
+    """So much more for a channel as it was seen, until so many ticks later."""
+    deposit, deadline = Qu(escrow.deposit + amount), Tick(escrow.deadline_tick + ticks)
+    return TopUpOrder(escrow.escrow_id, escrow.as_of or escrow.open_tick, escrow.deposit, deposit, deadline)
 
 
 def make_world(rules: Rules | None = None, provider_funds: Qu = FUNDS) -> World:

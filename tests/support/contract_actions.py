@@ -12,8 +12,9 @@ from escrow_bridge.devnet.host import contract_id
 from escrow_bridge.layout import LeaseOrder, Procedure
 from escrow_bridge.layout_registry import Receipt
 from protocol.units import EscrowId, LeaseId, Qu, Tick
-from tests.support.contract_invariants import a_valid_voucher_is_paid_in_time
-from tests.support.contract_model import Span, Wish
+from tests.support.contract_invariants import a_copy_adds_nothing, a_valid_voucher_is_paid_in_time
+from tests.support.contract_model import LONGEST_LEASE
+from tests.support.contract_records import Span, Wish
 from tests.support.contract_world import INDEX, KEYS, WALLETS, World
 from tests.support.escrow import Code
 
@@ -108,9 +109,28 @@ def open_many(world: World) -> Codes:
 
 
 def top_up(world: World) -> Codes:
+    """And sometimes the same a second time, as a copy of a transaction would."""
     escrow = world.an_escrow()
     by, amount = world.the_one(escrow, 0), world.amount(5_000)
-    return world.call(by, Procedure.TOP_UP, escrow, amount), world.model.top_up(by, escrow, amount)
+    before, deadline = more_of(world, escrow)
+    payload = layout.top_up_input(EscrowId(escrow), Qu(before), Tick(deadline))
+    codes = (
+        world.call(by, Procedure.TOP_UP, payload, amount),
+        world.model.top_up(by, escrow, amount, before, deadline),
+    )
+    if codes == (Code.OK, Code.OK) and world.chance(3):
+        a_copy_adds_nothing(world.call(by, Procedure.TOP_UP, payload, amount))
+    return codes
+
+
+def more_of(world: World, escrow: bytes) -> tuple[int, int]:
+    """What a caller says that the deposit is, and the deadline it wants; mostly right."""
+    channel = world.model.channels.get(escrow)
+    deposit, old, now = (channel.deposit, channel.deadline, world.host.tick) if channel else (500, 0, 0)
+    wrong = world.random.choice((-1, 1, -deposit)) if world.chance(6) else 0
+    later = max(0, old + world.random.choice((-1, -1, 0, 1, 200, 200)))
+    edges = (now + LONGEST_LEASE, now + LONGEST_LEASE + 1, now + LONGEST_LEASE + 1, 0)
+    return deposit + wrong, world.random.choice(edges) if world.chance(3) else later
 
 
 def redeem(world: World) -> Codes:
@@ -265,7 +285,7 @@ def pass_to_an_edge(world: World) -> Codes:
 
 
 def pass_months(world: World) -> Codes:
-    """Ends all leases and disputes."""
+    """Ends all disputes, and all leases but those that were given the longest time."""
     world.leap(world.host.tick + 600_000 + world.random.randrange(32))
     return Code.OK, Code.OK
 
@@ -286,7 +306,7 @@ ACTIONS: Final[dict[Action, int]] = {
     open_one: 10,
     open_many: 4,
     reopen: 2,
-    top_up: 4,
+    top_up: 6,
     redeem: 14,
     redeem_many: 4,
     claim: 8,

@@ -107,11 +107,13 @@ def eight_with_a_twin(guild: Guild, number: int) -> Call:
 
 
 def topping_up(guild: Guild, number: int) -> Call:
-    return guild.caller, a_channel(guild, number), 1
+    until = Tick(guild.host.tick + 2 * DEADLINE)
+    return guild.caller, layout.top_up_input(EscrowId(a_channel(guild, number)), Qu(DEPOSIT), until), 1
 
 
-def topping_up_nothing(guild: Guild, number: int) -> Call:
-    return guild.caller, a_channel(guild, number), 0
+def topping_up_too_long(guild: Guild, number: int) -> Call:
+    until = Tick(guild.host.tick + layout.MAX_DEADLINE_TICKS + 1)
+    return guild.caller, layout.top_up_input(EscrowId(a_channel(guild, number)), Qu(DEPOSIT), until), 1
 
 
 def voucher(guild: Guild, number: int) -> Call:
@@ -289,7 +291,7 @@ CASES: Final = (
     Case(Procedure.OPEN, Code.OK, opening),
     Case(Procedure.OPEN, Code.ALREADY_OPEN, opening_again),
     Case(Procedure.TOP_UP, Code.OK, topping_up),
-    Case(Procedure.TOP_UP, Code.BAD_DEPOSIT, topping_up_nothing),
+    Case(Procedure.TOP_UP, Code.BAD_DEADLINE, topping_up_too_long),
     Case(Procedure.REDEEM, Code.OK, voucher),
     Case(Procedure.REDEEM, Code.NEEDS_BOND, voucher_without_bond),
     Case(Procedure.REDEEM, Code.BAD_SIGNATURE, voucher_of_another, True),

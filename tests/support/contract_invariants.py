@@ -1,23 +1,19 @@
 """What must hold of the escrow contract whatever anybody does, each by a name of its own.
 
-The first four are the promises of the contract. The last two say that it also does what its model does.
+The first five are the promises of the contract. The last two say that it also does what its model does.
 """
 
 from __future__ import annotations
-
-from typing import Final
 
 from escrow_bridge import layout
 from escrow_bridge import layout_registry as registry
 from escrow_bridge.devnet.host import contract_id
 from escrow_bridge.layout import Function, Procedure
 from protocol.units import EscrowId
-from tests.support.contract_model import BURNED, CONTRACT, Channel
+from tests.support.contract_model import BURNED, CONTRACT, LONGEST_LEASE
+from tests.support.contract_records import Channel
 from tests.support.contract_world import FUNDS, INDEX, KEYS, RECENT, WALLETS, World
 from tests.support.escrow import Code, net
-
-LONGEST_TICKS: Final = 600_000
-"""Longer than any lease of a world; and how long a dispute lasts."""
 
 
 def every_qu_is_conserved(world: World) -> None:
@@ -45,6 +41,11 @@ def a_valid_voucher_is_paid_in_time(channel: Channel, cumulative: int, code: Cod
     assert got == due, f"a valid voucher paid {got} QU, not {due}"
 
 
+def a_copy_adds_nothing(code: Code) -> None:
+    """A top-up whose transaction comes a second time; that its money came back is seen by the balances."""
+    assert code == Code.CHANGED, f"a copy of a top-up was taken: {code!r}"
+
+
 def refunds_are_reachable(world: World) -> None:
     """From here on nobody but leaving providers acts, half of the time the reserve is empty too: deposits
     and bonds come back by themselves, stakes to those who leave, and but for a rest of fees nothing stays."""
@@ -53,8 +54,8 @@ def refunds_are_reachable(world: World) -> None:
         assert code == world.model.leave(name)
     if world.chance(2):
         world.host.set_reserve(INDEX, 0)
-    world.leap(world.host.tick + LONGEST_TICKS)
-    world.leap((world.host.tick + 2 * LONGEST_TICKS) // 16 * 16)
+    world.leap(world.host.tick + LONGEST_LEASE)
+    world.leap((world.host.tick + 2 * LONGEST_LEASE) // 16 * 16)
     for _ in range(3):
         world.change_epoch()
     info = world.info()

@@ -7,9 +7,9 @@ must give; balances and records are then what they must be. Written from contrac
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Final
 
+from tests.support.contract_records import Case, Channel, Provider, Span, Ticket, Wish
 from tests.support.escrow import Code, burned, fee, net
 
 CONTRACT: Final = "contract"
@@ -17,72 +17,7 @@ BURNED: Final = "burned"
 BOND, STAKE, ENOUGH, DISPUTE_BOND = 100, 1_000_000, 10_000, 100_000
 DISPUTE_TICKS, SWEEP, TICKETS, PURCHASES, DISPUTES = 600_000, 16, 1_024, 1_024, 64
 PLACES, CROWD, SHARES = 4_096, 256, 676
-
-
-@dataclass
-class Channel:
-    caller: str
-    provider: str
-    deposit: int
-    deadline: int
-    challenge: int
-    burn: int
-    paid: int = 0
-    close_tick: int = 0
-
-    @property
-    def last_tick(self) -> int:
-        return self.close_tick or self.deadline
-
-
-@dataclass
-class Provider:
-    stake: int
-    since: int
-    exit_epoch: int = 0
-    volume: int = 0
-    completed: int = 0
-    disputed: int = 0
-    failed: int = 0
-    stars: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Ticket:
-    amount: int
-    epoch: int
-    rated: bool = False
-    disputed: bool = False
-
-
-@dataclass
-class Case:
-    caller: str
-    provider: str
-    until: int
-    verdicts: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Span:
-    """A receipt: who signed it, for which lease, and when."""
-
-    escrow: bytes
-    start: int
-    end: int
-    signer: str
-
-
-@dataclass(frozen=True)
-class Wish:
-    """One lease as OpenMany is asked for it; ticks count from now."""
-
-    escrow: bytes
-    provider: str
-    deposit: int
-    deadline: int
-    challenge: int
-    burn: int
+LONGEST_LEASE: Final = 8_000_000
 
 
 class Model:
@@ -161,12 +96,21 @@ class Model:
             return Code.CLOSING
         return Code.TOO_LATE if self.tick >= channel.deadline else Code.OK
 
-    def top_up(self, by: str, escrow: bytes, amount: int) -> Code:
-        code = self._objection_to(by, escrow) or (Code.BAD_DEPOSIT if amount < 1 else Code.OK)
-        if code == Code.OK:
-            self.channels[escrow].deposit += amount
-            self._move(by, CONTRACT, amount)
-        return code
+    def top_up(self, by: str, escrow: bytes, amount: int, before: int, deadline: int) -> Code:
+        """`before`: what the deposit is said to be; `deadline`: the tick it is to move to."""
+        code = self._objection_to(by, escrow)
+        if code != Code.OK:
+            return code
+        channel = self.channels[escrow]
+        if channel.deposit != before:
+            return Code.CHANGED
+        if amount < 1:
+            return Code.BAD_DEPOSIT
+        if not channel.deadline <= deadline <= self.tick + LONGEST_LEASE:
+            return Code.BAD_DEADLINE
+        channel.deposit, channel.deadline = before + amount, deadline
+        self._move(by, CONTRACT, amount)
+        return Code.OK
 
     def redeem(self, by: str, escrow: bytes, cumulative: int, signer: str, bond: int) -> Code:
         channel = self.channels.get(escrow)

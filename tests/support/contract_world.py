@@ -16,7 +16,8 @@ from escrow_bridge.devnet.host import QUBIX_HEADER, Host, contract_id
 from escrow_bridge.layout import Function, Procedure
 from escrow_bridge.qubic import Wallet
 from protocol.units import EscrowId, Qu, QubicId
-from tests.support.contract_model import Model, Span
+from tests.support.contract_model import Model
+from tests.support.contract_records import Span
 from tests.support.escrow import Code
 from tests.support.guild import ARBITER_SEEDS
 

@@ -62,6 +62,7 @@ class Code(enum.IntEnum):
     NOT_ARBITER = 28
     UNKNOWN_DISPUTE = 29
     BAD_VERDICT = 30
+    CHANGED = 31
 
 
 @dataclass(frozen=True)

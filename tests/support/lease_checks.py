@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from protocol import lease_model as m
 from protocol.lease_caller import METER_SLACK_MS
 from protocol.lease_model import Effect
-from protocol.lease_state import TERMINAL, Lease, Phase
+from protocol.lease_state import LIVE, TERMINAL, Lease, Phase
 from protocol.units import Qu, Seconds, amount_due, fee_of, net_of
 from tests.support.lease_plan import Side
 
@@ -22,6 +22,10 @@ def check_step(
         assert after == before and not effects, "an ended lease changed"
     assert before.promised <= after.promised <= after.terms.deposit
     assert after.seconds >= before.seconds
+    assert world.escrow is None or after.terms.deposit <= world.escrow.deposit, "agreed on what is not locked"
+    if after.terms != before.terms:
+        ordered = world.top_ups.ordered
+        assert before.phase in LIVE and after.terms.deposit <= ordered, "more time that nobody agreed on"
     if after.phase in TERMINAL:
         assert after.reason and after.ended_at and not after.timer_at
         if after.escrow_id and side is world.caller:
@@ -50,6 +54,8 @@ def check(world: LeaseWorld) -> None:
     assert held <= promised, "the provider holds a voucher that nobody signed"
     if world.escrow:
         assert world.escrow.paid <= held
+        most = max(world.plan.terms.deposit, world.top_ups.ordered)
+        assert world.escrow.deposit <= most, "more was locked than was ever agreed on"
         if world.escrow.gone:
             paid = world.escrow.paid
             assert world.escrow.deposit == paid + world.escrow.refunded

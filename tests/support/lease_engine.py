@@ -8,7 +8,7 @@ from protocol import lease_model as m
 from protocol.lease_model import Effect, Event
 from protocol.lease_state import LIVE, Phase
 from protocol.units import UnixMs
-from tests.support.lease_plan import STEP_MS, Job, Side
+from tests.support.lease_plan import STEP_MS, Job, Plan, Side
 
 if TYPE_CHECKING:
     from tests.support.lease_world import LeaseWorld
@@ -111,3 +111,26 @@ def _fetch(world: LeaseWorld, now: UnixMs) -> tuple[bool, Event | None]:
         return True, m.RunFetched("net.refused", "the provider has no outputs of this lease", now)
     world.fetched = True
     return True, m.RunFetched("", "", now)
+
+
+def takes_ms(plan: Plan, effect: Effect) -> int:
+    """How long an effect that is no message takes."""
+    match effect:
+        case m.RunPull():
+            return plan.pull_ms
+        case m.RunStart():
+            return plan.start_ms
+        case m.RunGo():
+            return plan.ready_ms
+        case m.RunProve():
+            return plan.proof_ms
+        case m.RunRestart():
+            return plan.start_ms
+        case m.RunStop() | m.RunDiscard():
+            return plan.stop_ms
+        case m.RunCollect():
+            return plan.collect_ms
+        case m.SendInputs():
+            return plan.upload_ms
+        case _:
+            return 0

@@ -8,7 +8,7 @@ from typing import Any, Final
 from protocol import lease_model as m
 from protocol.lease_model import Effect, Event
 from protocol.lease_state import Lease, Role
-from protocol.messages import Terms, Wish
+from protocol.messages import Terms, Wish, decode
 from protocol.units import EscrowId, LeaseId, PeerKey, Qu, QubicId, Seconds, UnixMs, amount_due
 
 START_MS: Final = 1_700_000_000_000
@@ -107,6 +107,12 @@ class Escrow:
         if tick >= self.last_tick():
             self.settle(Qu(0))
 
+    def top_up(self, tick: int, before: Qu, deposit: Qu, deadline: int) -> None:
+        """A transaction that brings the difference. One that comes late or again finds another deposit."""
+        if not self.gone and not self.close_tick and tick < self.deadline and self.deposit == before:
+            assert deadline >= self.deadline
+            self.deposit, self.deadline = deposit, deadline
+
     def settle(self, cumulative: Qu) -> None:
         if self.gone:
             return
@@ -181,6 +187,8 @@ def event_of(effect: Effect, now: UnixMs, sent_at: int) -> Event:
             return m.ReceiveMeter(seconds, now)
         case m.SendVoucher(_, cumulative):
             return m.ReceiveVoucher(cumulative, b"signature of %d" % cumulative, now)
+        case m.SendExtended(signed):
+            return m.ReceiveExtended(decode(signed), now)
         case m.SendStop(reason):
             return m.ReceiveStop(reason, now)
         case m.SendExited(code, reason, sentence, seconds, sha256, size):

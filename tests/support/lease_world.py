@@ -18,7 +18,7 @@ from protocol.lease_model import REPLACEABLE, Effect, Event, lane_of
 from protocol.lease_state import TERMINAL, Lease, Phase, Role
 from protocol.units import Qu, Tick, UnixMs
 from tests.support.lease_checks import check, check_effect, check_step
-from tests.support.lease_engine import engine_step, run
+from tests.support.lease_engine import engine_step, run, takes_ms
 from tests.support.lease_plan import (
     ESCROW,
     LEASE,
@@ -33,6 +33,7 @@ from tests.support.lease_plan import (
     Side,
     event_of,
 )
+from tests.support.lease_top_up import TopUps, agreed
 
 FREE_TO_REPEAT: Final = (m.ChainVerify,)
 """Effects that an event may ask for again when it comes twice: reading does no harm."""
@@ -51,6 +52,7 @@ class LeaseWorld:
         self.open_at_tick = 0
         self.close_at: list[tuple[int, Qu | None]] = []
         """(tick, cumulative) of a provider's close, (tick, None) of a caller's request."""
+        self.top_ups = TopUps()
         self.job: Job | None = None
         self.job_began_at = 0
         self.jobs_started = 0
@@ -85,6 +87,13 @@ class LeaseWorld:
 
     def restart(self, number: int) -> None:
         self._person(m.ActionRestart(number.to_bytes(8, "big"), self.clock(self.caller)))
+
+    def extend(self, seconds: int) -> None:
+        if event := agreed(self, seconds):
+            self._person(event)
+
+    def lose_top_up(self) -> None:
+        self.top_ups.lost += 1
 
     def prove_again(self, code: str) -> None:
         """The caller's daemon has challenged the machine again."""
@@ -161,7 +170,7 @@ class LeaseWorld:
         if side.lease and side.lease.phase not in TERMINAL:
             self._feed(side, m.ClockPassed(self.clock(side)))
             self._watch(side)
-        for lane in ("upload", "send", "chain", "run", "go", "prove"):
+        for lane in ("upload", "send", "chain", "top-up", "run", "go", "prove"):
             if side.up:
                 self._lane(side, lane)
 
@@ -174,6 +183,8 @@ class LeaseWorld:
         assert self.escrow
         if side.role is Role.PROVIDER:
             self._feed(side, m.TickPassed(Tick(self._tick()), now))
+        if not self.escrow.gone:
+            self._feed(side, m.ChainToppedUp(self.escrow.deposit, Tick(self.escrow.deadline), now))
         if self.escrow.gone:
             self._feed(side, m.ChainClosed(self.escrow.paid, self.escrow.refunded, now))
         elif self.escrow.close_tick:
@@ -238,35 +249,17 @@ class LeaseWorld:
         side.outbox.pop(doing.seq, None)
 
     def _takes_ms(self, effect: Effect) -> int:
-        match effect:
-            case m.RunPull():
-                return self.plan.pull_ms
-            case m.RunStart():
-                return self.plan.start_ms
-            case m.RunGo():
-                return self.plan.ready_ms
-            case m.RunProve():
-                return self.plan.proof_ms
-            case m.RunRestart():
-                return self.plan.start_ms
-            case m.RunStop() | m.RunDiscard():
-                return self.plan.stop_ms
-            case m.RunCollect():
-                return self.plan.collect_ms
-            case m.SendInputs():
-                return self.plan.upload_ms
-            case _ if lane_of(effect) == "send":
-                self.messages += 1
-                return self.plan.delays_ms[self.messages % len(self.plan.delays_ms)]
-            case _:
-                return 0
+        if lane_of(effect) != "send":
+            return takes_ms(self.plan, effect)
+        self.messages += 1
+        return self.plan.delays_ms[self.messages % len(self.plan.delays_ms)]
 
     def _do(self, side: Side, doing: Doing) -> tuple[bool, Event | None]:
         effect = doing.effect
         match lane_of(effect):
             case "send" | "upload":
                 return self._send(side, effect, doing.began_at)
-            case "chain":
+            case "chain" | "top-up":
                 return self._chain(side, effect)
             case _:
                 return run(self, side, effect)
@@ -350,6 +343,8 @@ class LeaseWorld:
                 if not self.escrow.gone and self._tick() < self.escrow.last_tick():
                     self.escrow.paid = max(self.escrow.paid, cumulative)
                 return True, None
+            case m.ChainTopUp():
+                return self.top_ups.perform(self, effect, now)
             case m.ChainRequestClose(escrow_id):
                 assert escrow_id == ESCROW, "asked to close an escrow that it does not know"
                 finished, _ = self._order(now, None)
@@ -380,6 +375,7 @@ class LeaseWorld:
         if self.escrow:
             due = [cumulative for at, cumulative in self.close_at if at <= tick]
             self.close_at = [order for order in self.close_at if order[0] > tick]
+            self.top_ups.run(self, tick)
             self.escrow.run(tick, due, self.plan.terms.challenge_ticks)
 
     def clock(self, side: Side) -> UnixMs:

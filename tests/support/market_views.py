@@ -117,8 +117,10 @@ def market(args: MarketArgs, count: int = MANY) -> MarketView:
     use = None
     if args.use_case:
         use = UseCaseView("sdxl", "Stable Diffusion XL", 12, 24, "jupyter", "Pictures.")
-        page = [offer(n, reasons=["fast memory", "worth its price"]) for n in range(30)]
-        return MarketView(page, 30, count, 8, "speed for the price", use)
+        why = ["fast memory", "worth its price"]
+        fitting = [offer(n, reasons=why) for n in range(count if "gpus>=0" in args.filter else 30)]
+        page = fitting[args.after : args.after + args.limit]
+        return MarketView(page, len(fitting), count, 8, "speed for the price", use)
     return MarketView(page, len(shown), count, 8, args.sort, use)
 
 

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 from textual.screen import Screen
 
@@ -39,6 +41,24 @@ from tui.app import QubixApp
 PATIENCE_SECONDS: Final = 30.0
 Answers = dict[str, Any]
 """Verb -> its answer, a QubixError it answers with, or a function of the arguments that gives either."""
+
+
+def _parsed_once(parse: Callable[..., list[RuleSet]]) -> Callable[..., list[RuleSet]]:
+    """The same rules for the same text and colours: each app of a test would parse some forty sheets anew,
+    and all of them once more with each change of its colours."""
+    known: dict[tuple[Any, ...], list[RuleSet]] = {}
+
+    def parsed(sheet: Stylesheet, *arguments: Any, **named: Any) -> list[RuleSet]:
+        key = (arguments, tuple(sorted(named.items())), tuple(sorted(sheet._variables.items())))
+        if key not in known:
+            known[key] = parse(sheet, *arguments, **named)
+        return known[key]
+
+    return parsed
+
+
+RuleSet.__hash__ = object.__hash__  # type: ignore[method-assign]  # the same, a million times without Python
+Stylesheet._parse_rules = _parsed_once(Stylesheet._parse_rules)  # type: ignore[method-assign]  # Textual's own
 
 
 @asynccontextmanager
@@ -102,11 +122,15 @@ def _error(message: str, code: str, exit_code: int) -> dict[str, Any]:
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], Any]) -> None:
-    """Wait until it holds. AssertionError with the screen's text if it never does."""
+    """Wait until it holds. AssertionError with the screen's text if it never does.
+
+    `pilot.pause` asks each widget whether it is done, and draws: too dear for looking again and again.
+    """
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not condition():
-                await pilot.pause(0.02)
+                await asyncio.sleep(0.03)
+            await pilot.pause(0)
     except TimeoutError:
         raise AssertionError(f"this never came; the screen says:\n{text_of(pilot.app.screen)}") from None
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
@@ -29,7 +30,7 @@ from tui.themes import THEMES
 
 FOLDER: Final = Path(__file__).parents[1] / "snapshots"
 STILL: Final = 5
-"""So many looks in a row must show the same."""
+"""For so many looks nothing may be drawn."""
 LOADING: Final = "Asking the daemon"
 SIZES: Final = ((80, 24), (120, 40), (200, 60))
 
@@ -53,6 +54,7 @@ GROUPS: Final[dict[str, tuple[Scene, ...]]] = {
         Scene("instances"),
         Scene("instance", ("enter",), ("escape",)),
         Scene("instance-logs", ("l",), ("escape",)),
+        Scene("instance-more", ("down", "e"), ("escape",)),
     ),
     "wallet": (
         Scene("wallet"),
@@ -125,33 +127,49 @@ async def _press(pilot: Pilot[int], keys: tuple[str, ...]) -> None:
 
 
 async def _take(pilot: Pilot[int], name: str, made: dict[str, str]) -> None:
-    """Every size, every theme, and back to the first."""
+    """Every size, every theme, and back to the first size."""
+    app = pilot.app
     for width, height in SIZES:
         await pilot.resize_terminal(width, height)
-        await _still(pilot)
-        for theme in THEMES:
-            pilot.app.theme = THEMES[theme].name
-            await _still(pilot)
-            made[f"{name}-{width}x{height}-{theme}.svg"] = svg_of(pilot.app.screen)
+        for theme in sorted(
+            THEMES, key=lambda one: THEMES[one].name != app.theme
+        ):  # the one that is shown first
+            app.theme = THEMES[theme].name
+            made[f"{name}-{width}x{height}-{theme}.svg"] = await _still(pilot)
     await pilot.resize_terminal(*SIZES[0])
 
 
-async def _still(pilot: Pilot[Any]) -> None:
-    """Wait until nothing is loaded and nothing on the screen changes any more."""
+async def _still(pilot: Pilot[Any]) -> str:
+    """The picture, once nothing is loaded and nothing else has been drawn for a while."""
     for field in (*pilot.app.screen.query(Input), *pilot.app.screen.query(TextArea)):
         field.cursor_blink = False
-    same, last = 0, ""
-    while same < STILL:
-        await pilot.pause(0.03)
-        now = svg_of(pilot.app.screen)  # with its colours: some screens follow a new theme a moment later
-        busy = LOADING in now or _loads(pilot)
-        same = same + 1 if now == last and not busy else 0
-        last = now
+    quiet, last = 0, ""
+    with drawings(pilot.app) as drawn:
+        while quiet < STILL:
+            drawn.clear()
+            await asyncio.sleep(0.03)  # some screens follow a new theme a moment later
+            if quiet == STILL - 1:
+                await pilot.pause(0)
+            now = svg_of(pilot.app.screen) if drawn else last
+            quiet = 0 if now != last or _loads(pilot) else quiet + 1
+            last = now
+        pilot.app.screen.refresh()  # what a modal screen shows from below it may be old
+        await pilot.pause(0)
+    picture = svg_of(pilot.app.screen)
+    return await _still(pilot) if LOADING in picture else picture
+
+
+@contextmanager
+def drawings(app: App[Any]) -> Iterator[list[object]]:
+    """What a terminal would have been sent meanwhile: looking at the screen again and again is dear."""
+    seen: list[object] = []
+    with patch.object(app, "_display", lambda _, drawing: seen.append(drawing) if drawing else None):
+        yield seen
 
 
 def _loads(pilot: Pilot[Any]) -> bool:
-    screen = pilot.app.screen
-    return isinstance(screen, AreaScreen) and screen.is_asking
+    """Whether it, or what shines through from below it, is being asked for."""
+    return any(isinstance(screen, AreaScreen) and screen.is_asking for screen in pilot.app.screen_stack)
 
 
 def main(groups: list[str]) -> None:

@@ -18,7 +18,7 @@ from escrow_bridge.sending import Save
 from escrow_bridge.transfer import TransferOrder, Transferred
 from protocol.errors import BalanceTooLow
 from protocol.units import LeaseId, Qu, Tick, net_of
-from tests.support.chains import FUNDS, TICK_SECONDS, Crash, World, wallet_of
+from tests.support.chains import FUNDS, TICK_SECONDS, Crash, World, adding, wallet_of
 from tests.support.many_leases import ManyLeases, sent_by
 from tests.support.mortal import Disk, Life, Twins, heal
 
@@ -75,8 +75,17 @@ async def ask_back(world: World, escrow: EscrowView) -> tuple[Wallet, Do, Callab
     return world.caller, do, lambda: world.locked == escrow.deposit
 
 
+async def add(world: World, escrow: EscrowView) -> tuple[Wallet, Do, Callable[[], bool]]:
+    order = adding(escrow, 500)
+    return (
+        world.caller,
+        lambda b, s, save: b.top_up(order, s, save),
+        lambda: world.locked == 1_500 and world.balance(world.caller) == FUNDS - 1_500,
+    )
+
+
 Case = Callable[[World, EscrowView], Awaitable[tuple[Wallet, Do, Callable[[], bool]]]]
-ORDERS: tuple[Case, ...] = (pay, lock, redeem, close, ask_back)
+ORDERS: tuple[Case, ...] = (pay, lock, redeem, close, ask_back, add)
 
 
 def losing_the_first() -> Callable[[Transaction], bool]:

@@ -17,6 +17,8 @@ import pytest
 from protocol import control, control_market, control_wallet
 from protocol.control import LogsArgs, PsArgs, StopArgs
 from protocol.control_market import DenyArgs, MarketArgs, OfferArgs, ScoreArgs, StakeArgs, WhyArgs
+from protocol.control_watch import KeptNotice, NoticesView, NoticeView
+from protocol.errors import UsageError
 from tests.support import provider_views, views
 from tests.support.control_server import Reply, control_server
 from tests.support.views import HOSTILE
@@ -46,6 +48,7 @@ def daemon(verb: str, args: Any) -> Iterator[Reply]:
         "ps": control.PsView([views.lease(), hostile_lease]),
         "stop": control.RunEvent("stopping", "you stopped it", views.lease(phase="stopping")),
         **dict.fromkeys(("pause", "resume", "restart"), control.RunEvent("running", "", hostile_lease)),
+        "notices": NoticesView([KeptNotice(9, NoticeView("lease.ended", "bad", HOSTILE, "ab" * 32, 1))]),
         "logs": control.Done(),
         "shutdown": control.Done(),
     }
@@ -63,7 +66,7 @@ WALLET = [["wallet"], ["wallet", "history"], ["wallet", "send", "A" * 60, "1_000
 MARKET = [["market"], ["why"], ["score", "alice"], ["deny", "list"], ["stake"], ["directories"]]
 PROVIDER = [["offer"], ["provider"], ["provider", "pause"], ["provider", "resume"]]
 LEASES = [["ps"], ["ps", "-a"], *([verb, "3fa9"] for verb in ("stop", "pause", "resume", "restart"))]
-ASKING = [["status"], *WALLET, *MARKET, *PROVIDER, *LEASES, ["down"]]
+ASKING = [["status"], ["notices"], *WALLET, *MARKET, *PROVIDER, *LEASES, ["down"]]
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
@@ -300,6 +303,7 @@ def make(directory: Path) -> Path:
         ["send", "A" * 60],
         ["send", "A" * 60, "-1"],
         ["send", "A" * 60, "0"],
+        ["send", "A" * 60, "9" * 5_000],
         ["history", "x"],
         ["x"],
     ],
@@ -321,6 +325,24 @@ def test_a_payment_that_failed_is_an_error(tmp_path: Path, capfd: pytest.Capture
     out, err = capfd.readouterr()
     assert err == "error: the wallet holds 0 QU [wallet.payment_failed]\n"
     assert json.loads(out)["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ({"error": {"code": "wallet.balance_too_low", "message": "too little", "exit_code": 6}}, True),
+        ({"error": {"code": "error", "message": "something went wrong", "exit_code": 1}}, False),
+        ({"ok": {"payment_id": 5}}, False),
+        (b"\0\0\0\1x", False),
+        (b"", False),
+    ],
+)
+def test_who_cannot_know_whether_it_was_paid_is_told_how_to_ask_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], answer: Any, known: bool
+) -> None:
+    with control_server(tmp_path / "control.sock", lambda verb, args: iter([answer])):
+        assert cli.main(["--data-dir", str(tmp_path), "wallet", "send", "A" * 60, "1", "--id", "x7"])
+    assert ("ask again with --id x7" in " ".join(capfd.readouterr().err.split())) is not known
 
 
 def test_who_pays_reads_why_it_takes_long(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -359,3 +381,10 @@ def test_stop_says_whether_it_is_over(
     with control_server(tmp_path / "control.sock", answer):
         assert cli.main(["stop", "3fa9", "--data-dir", str(tmp_path)]) == 0
     assert said in capfd.readouterr().out
+
+
+def test_a_mistyped_verb_is_answered_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runn", "job.yaml"]) == UsageError.exit_code
+    assert "did you mean `qubix run`?" in capsys.readouterr().err
+    assert cli.main(["zzzzzz"]) == UsageError.exit_code
+    assert "`qubix --help` shows all" in capsys.readouterr().err

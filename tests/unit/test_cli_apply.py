@@ -15,17 +15,24 @@ import pytest
 from protocol import control
 from protocol.control import RunArgs, StopArgs, WaitArgs
 from protocol.control_compare import CompareArgs, CompareView, FieldChange
+from protocol.errors import BalanceTooLow, NoOffer, QubixError, QuoteDeclined
 from tests.support import views
 from tests.support.control_server import Reply, control_server
 from tests.support.views import HOSTILE, LEASE_ID
 from tui import cli
 
 RUNNING = views.lease(phase="running", settled=False, exit_code=None)
+RUN_ID = 2
+"""Of the request that follows `hello` and `compare`."""
 CHANGES = [
     FieldChange("resources.gpu", "", "A100:0MB:1"),
     FieldChange("run", "one\ntwo\nthree", "one\n2\nthree"),
     FieldChange("envs", HOSTILE, "A=1"),
 ]
+
+
+def refused(error: QubixError) -> dict[str, Any]:
+    return {"code": error.code, "message": str(error), "exit_code": error.exit_code}
 
 
 class Daemon:
@@ -34,6 +41,7 @@ class Daemon:
     def __init__(self, *leases: control.LeaseView, changes: list[FieldChange] | None = None) -> None:
         self.view = CompareView(list(leases), changes or [])
         self.said: list[str] = []
+        self.hired: QubixError | None = None
 
     def __call__(self, verb: str, args: Any) -> Iterator[Reply]:
         self.said.append(verb)
@@ -44,8 +52,19 @@ class Daemon:
         elif verb == "wait":
             yield {"event": views.event(views.lease(phase="settling", settled=False))}
             yield {"ok": views.event(views.lease())}
+        elif verb == "confirm":
+            yield {"ok": {}}
+            yield {
+                "id": RUN_ID,
+                **(self.opened() if args.accept else {"error": refused(QuoteDeclined("no"))}),
+            }
+        elif verb == "run" and self.hired:
+            yield {"error": refused(self.hired)}
         elif verb == "run":
-            yield {"ok": views.event(views.lease(phase="funding", settled=False, exit_code=None))}
+            yield {"event": views.quoted()} if args.ask and args.replaces else self.opened()
+
+    def opened(self) -> dict[str, Any]:
+        return {"ok": views.event(views.lease(phase="funding", settled=False, exit_code=None))}
 
 
 @pytest.fixture
@@ -70,6 +89,7 @@ def test_what_does_not_run_is_started(job: Path, capsys: pytest.CaptureFixture[s
     assert (code, daemon.said[:2]) == (0, ["compare", "run"])
     assert received[0] == CompareArgs(job.read_text(), str(job.parent))
     assert (started.job_yaml, started.base_dir, started.detach) == (job.read_text(), str(job.parent), True)
+    assert started.sole, "two at the same time get the same lease"
     assert "wordcount does not run; it is started." in capsys.readouterr().out
 
 
@@ -108,9 +128,28 @@ def test_a_diff_starts_nothing(job: Path, capsys: pytest.CaptureFixture[str]) ->
     assert daemon.said == ["compare"] and "would be started" in capsys.readouterr().out
 
 
-def test_what_differs_is_ended_and_only_then_started_anew(job: Path) -> None:
+def test_what_differs_goes_on_until_another_is_rented(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
     daemon = Daemon(RUNNING, changes=CHANGES)
     code, received = applied(job, daemon, "--yes")
+    assert (code, [one for one in daemon.said if one != "ps"]) == (0, ["compare", "run"])
+    (wanted,) = (one for one in received if isinstance(one, RunArgs))
+    assert (wanted.replaces, wanted.sole, wanted.ask) == (LEASE_ID, True, False)
+    assert "is ended once another is open" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [NoOffer("nobody"), BalanceTooLow("too little")])
+def test_where_nothing_is_found_the_other_way_is_named(
+    job: Path, error: QubixError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon(RUNNING, changes=CHANGES)
+    daemon.hired = error
+    assert applied(job, daemon, "--yes")[0] == error.exit_code
+    assert daemon.said == ["compare", "run"] and "--end-first" in capsys.readouterr().err
+
+
+def test_ended_first_it_is_only_then_started_anew(job: Path) -> None:
+    daemon = Daemon(RUNNING, changes=CHANGES)
+    code, received = applied(job, daemon, "--yes", "--end-first")
     assert (code, daemon.said[:4]) == (0, ["compare", "stop", "wait", "run"])
     assert received[1:3] == [StopArgs(LEASE_ID), WaitArgs(LEASE_ID)]
 
@@ -143,22 +182,29 @@ def test_two_of_a_name_are_not_chosen_between(job: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("typed", "exit_code", "asked"),
-    [("y", 0, ["compare", "stop", "wait", "run"]), ("", 4, ["compare"]), ("n", 4, ["compare"])],
+    ("words", "typed", "exit_code", "asked"),
+    [
+        (["--end-first"], "y", 0, ["compare", "stop", "wait", "run"]),
+        (["--end-first"], "", 4, ["compare"]),
+        (["--end-first"], "n", 4, ["compare"]),
+        ([], "y", 0, ["compare", "run", "confirm"]),
+        ([], "", 4, ["compare", "run", "confirm"]),
+    ],
 )
 def test_a_person_is_asked_before_a_job_is_ended(
-    job: Path, typed: str, exit_code: int, asked: list[str]
+    job: Path, words: list[str], typed: str, exit_code: int, asked: list[str]
 ) -> None:
-    """Nothing typed means no: here something would be lost."""
+    """Nothing typed means no: here something would be lost. Without --end-first there is a quote by then."""
     daemon = Daemon(RUNNING, changes=CHANGES)
     ours, theirs = os.openpty()
     with control_server(job.parent.parent / "control.sock", daemon):
-        command = [sys.executable, "-m", "tui.cli", "apply", "-f", "job.yaml"]
+        command = [sys.executable, "-m", "tui.cli", "apply", "-f", "job.yaml", *words]
         with subprocess.Popen(command, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE) as process:
             os.close(theirs)
             told = b""
             while b"[y/N]" not in told:
                 told += os.read(ours, 4_096)
+            assert (b"You can lose at most" in told) != bool(words)
             os.write(ours, f"{typed}\n".encode())
             process.communicate(timeout=60)
     os.close(ours)

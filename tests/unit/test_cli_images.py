@@ -46,6 +46,16 @@ def test_without_an_engine_it_says_so(
     assert json.loads(capsys.readouterr().out)["error"]["code"] == EngineUnreachable.code
 
 
+def test_a_person_sees_the_list_without_an_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    assert cli.main(["images"]) == 0
+    said = capsys.readouterr()
+    assert all(name in said.out for name in TEMPLATES) and "not built" not in said.out
+    assert "No Docker engine answers" in said.err
+
+
 @pytest.mark.docker
 @pytest.mark.parametrize("words", [["jupiter"], ["base", "--gpu", "--base", "debian:12"]])
 def test_words_that_make_no_sense(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

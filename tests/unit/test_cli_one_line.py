@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ def job(words: str, *command: str) -> jobspec.Job:
 
 def ended(verb: str, args: Any) -> Iterator[Reply]:
     yield {"ok": views.event(views.lease())}
+
+
+def test_a_folder_that_was_deleted_meanwhile(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "gone").mkdir()
+    os.chdir(here / "gone")
+    (here / "gone").rmdir()
+    assert cli.main(["run", "--dry-run", "--", "ls"]) == 2
+    assert "the folder you are in is not there any more" in capsys.readouterr().err
 
 
 def test_a_gpu_some_hours_and_a_command(here: Path) -> None:

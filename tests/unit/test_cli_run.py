@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from protocol import control
 from protocol.control import RunArgs
+from protocol.control_again import JobFileArgs, JobFileView
 from qubixd import config
 from tests.support import views
 from tests.support.control_server import Reply, control_server
@@ -315,3 +317,39 @@ def test_a_template_s_key_is_yours_and_its_tokens_are_left_to_the_daemon(
     used = job.parent.parent / "ssh" / "keys" / "qubix.pub"
     assert first == {"TOKEN": "s3cret", "SSH_PUBLIC_KEY": used.read_text().strip()}
     assert second == {"TOKEN": "s3cret", "SSH_PUBLIC_KEY": "ssh-ed25519 AAAA mine", "PASSWORD": "my own"}
+
+
+KEPT = JobFileView(LEASE_ID, "wordcount", JOB, "/somewhere", "region=eu", "price", "ali", 7)
+
+
+def keeps(verb: str, args: Any) -> Iterator[Reply]:
+    if verb == "job_file":
+        return iter([{"ok": control.to_body(KEPT)}])
+    return ends_as()(verb, args)
+
+
+def test_the_same_again_is_asked_as_before_unless_something_else_is_said(job: Path) -> None:
+    with serve(job, keeps) as received:
+        assert cli.main(["run", "--again", "3fa9c1"]) == 0
+        assert cli.main(["run", "--again", "3fa9c1", "--provider", "bob", "--max-price", "9"]) == 0
+    assert received[0] == JobFileArgs("3fa9c1")
+    first, second = (one for one in received if isinstance(one, RunArgs))
+    assert (first.job_yaml, first.base_dir, first.secrets) == (JOB, "/somewhere", {"TOKEN": "s3cret"})
+    assert (first.where, first.order_by, first.provider, first.max_price_qu_per_hour) == (
+        "region=eu",
+        "price",
+        "ali",
+        7,
+    )
+    assert (second.where, second.provider, second.max_price_qu_per_hour) == ("region=eu", "bob", 9)
+
+
+def test_the_kept_file_can_be_looked_at_and_takes_no_other_beside_it(
+    job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(job, keeps) as received:
+        assert cli.main(["run", "--again", "3fa9c1", "--dry-run"]) == 0
+        assert capsys.readouterr().out == JOB
+        for words in (["job.yaml"], ["--hours", "2"], ["--", "true"]):
+            assert cli.main(["run", "--again", "3fa9c1", *words]) == 2
+    assert received == [JobFileArgs("3fa9c1")]

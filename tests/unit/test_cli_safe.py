@@ -44,6 +44,9 @@ def test_bytes_cut_anywhere_give_the_same_text(data: bytes, cut: int) -> None:
         (b"a\r\nb\tc\n", "a\nb\tc\n"),
         (b"50%\r100%\n", "50%\\x0d100%\n"),
         (b"\xff", "\ufffd"),
+        ("al\u00adice".encode(), "al\\xadice"),
+        ("bob\U000e0041".encode(), "bob\\U000e0041"),
+        (("e" + "\u0301" * 5).encode(), "e\u0301\u0301\u0301\\u0301\\u0301"),
     ],
 )
 def test_escapes_become_visible(data: bytes, shown: str) -> None:

@@ -58,6 +58,7 @@ REFUSALS: dict[str, Refusal] = {
     "open for a past deadline": lambda desk, _: (OPEN, desk.provider.public_key + bytes(40)),
     "top up another's": lambda _, escrow: (TOP_UP, escrow),
     "top up nothing": lambda _, escrow: (TOP_UP, NULL_ID),
+    "top up without saying what is there": lambda _, escrow: (TOP_UP, escrow + bytes(16)),
     "redeem nothing": lambda _, escrow: (REDEEM, NULL_ID),
     "redeem without signature": lambda _, escrow: (REDEEM, escrow + amount(5)),
     "redeem too much": lambda _, escrow: (REDEEM, escrow + amount(10_001)),

@@ -1,4 +1,4 @@
-"""The escrow contract: opening a channel and adding to it."""
+"""The escrow contract: opening a channel."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from tests.support.escrow import (
     MAX_DEPOSIT,
     MIN_CHALLENGE,
     MIN_DEADLINE,
-    REQUEST_CLOSE,
-    TOP_UP,
     Channel,
     Code,
     Desk,
@@ -154,49 +152,3 @@ def test_a_crowd_makes_places_dear_and_a_full_map_refuses(desk: Desk) -> None:
     assert desk.info().closed == CAPACITY, "one sweep refunds a full map"
     assert desk.balances() == (0, 0, 0, 0)
     assert desk.open(1)[0] == Code.OK
-
-
-def top_up(desk: Desk, escrow: bytes, amount: int) -> Code:
-    return desk.code(desk.caller, TOP_UP, escrow, amount)
-
-
-def test_a_top_up_raises_the_deposit_and_nothing_else(desk: Desk) -> None:
-    escrow = desk.opened(100)
-    before = desk.channel(escrow)
-    desk.tick_to(FIRST_TICK + 5)
-    assert top_up(desk, escrow, 50) == Code.OK
-    after = desk.channel(escrow)
-    assert before and after
-    assert (after.deposit, after.deadline_tick) == (150, before.deadline_tick)
-    assert desk.redeem(escrow, 150) == Code.OK
-    desk.check()
-
-
-def test_a_top_up_is_the_callers(desk: Desk) -> None:
-    escrow = desk.opened(100)
-    for wallet in (desk.provider, desk.stranger):
-        assert desk.code(wallet, TOP_UP, escrow, 50) == Code.NOT_CALLER
-    assert desk.code(desk.caller, TOP_UP, TERMS, 50) == Code.UNKNOWN_ESCROW
-    assert desk.balances() == (-100, 0, 0, 100)
-
-
-@pytest.mark.parametrize(
-    ("amount", "expected"),
-    [(0, Code.BAD_DEPOSIT), (1, Code.OK), (MAX_DEPOSIT - 100, Code.OK), (MAX_DEPOSIT - 99, Code.BAD_DEPOSIT)],
-)
-def test_a_deposit_never_exceeds_what_one_transfer_can_refund(
-    desk: Desk, amount: int, expected: Code
-) -> None:
-    desk.host.credit(desk.caller.public_key, MAX_DEPOSIT)
-    escrow = desk.opened(100)
-    assert top_up(desk, escrow, amount) == expected
-    desk.check()
-
-
-def test_no_top_up_while_closing_or_after_the_deadline(desk: Desk) -> None:
-    closing, expiring = desk.opened(100, deadline=100), desk.open(100, deadline=33, terms=TERMS)[1]
-    assert desk.code(desk.caller, REQUEST_CLOSE, closing) == Code.OK
-    assert top_up(desk, closing, 50) == Code.CLOSING
-    desk.tick_to(FIRST_TICK + 33)
-    assert top_up(desk, expiring, 50) == Code.TOO_LATE
-    assert desk.balances() == (-100, 0, 0, 100), "the closing one was refunded meanwhile"

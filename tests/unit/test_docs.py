@@ -19,7 +19,7 @@ from protocol.errors import JobFileInvalid, QubixError
 from protocol.lease import max_loss, max_loss_if_gone, step
 from protocol.lease_model import EVENTS
 from protocol.lease_state import TERMINAL, Lease, Phase, Role
-from protocol.units import MAX_QU, Qu, Seconds
+from protocol.units import MAX_QU, Qu, Seconds, UnixMs
 from qubixd import directory, discovery, liveness, offers, quotes, sync, talk
 from qubixd.config import Config
 from qubixd.desk import ANSWERS
@@ -31,7 +31,7 @@ from qubixd.proof.run import PROOF_PROTOCOL
 from qubixd.relay import RELAY_PROTOCOL, RELAYED_PROTOCOL
 from qubixd.wire_libp2p import exchange
 from qubixd.words import RECEIPTS_PROTOCOL
-from tests.support.lease_plan import ESCROW, START_MS, make_terms
+from tests.support.lease_plan import ESCROW, LEASE, START_MS, make_terms
 from tests.support.lease_play import TERMS, at, funded, new_caller, new_provider, opened, voucher
 
 ROOT: Final = Path(__file__).parents[2]
@@ -182,6 +182,11 @@ VALUES: Final[dict[str, tuple[Any, ...]]] = {
     "exit_code": (-1, 0, 1),
     "outputs_sha256": (bytes(32),),
     "outputs_bytes": (0, 5),
+    "extension": (messages.Extension(LEASE, 1, Seconds(90), Qu(90_000), 3_100, UnixMs(0)),),
+    "signed": (b"signed",),
+    "order": ("one", "two"),
+    "number": (1,),
+    "deposit": (TERMS.deposit, 90_000),
     "paid": (1,),
     "refunded": (1,),
 }

@@ -24,6 +24,7 @@ AGAIN = [
     "tests/unit/test_contract_redeem.py",
     "tests/unit/test_contract_registry.py",
     "tests/unit/test_contract_slash.py",
+    "tests/unit/test_contract_top_up.py",
     "tests/property/test_contract_machine.py::test_the_contract_does_what_the_model_says",
     "tests/unit/test_host_calls.py",
     "tests/unit/test_host_hashmap.py",

@@ -208,6 +208,16 @@ def test_variables_of_the_file(text: str, given: dict[str, str], value: str) -> 
     assert job_of(from_compose(yaml.safe_dump({"services": {"one": whole}}), given)).envs == {"X": value}
 
 
+def test_numbers_that_no_machine_has() -> None:
+    """Of thousands of digits: Python itself refuses to read such."""
+    many = "9" * 5_000
+    assert job_of(compose({"gpus": many})).wish.gpu_count == 16
+    with pytest.raises(JobFileInvalid, match="memory"):
+        job_of(compose({"mem_limit": many}))
+    with pytest.raises(JobFileInvalid, match="cpus"):
+        job_of(from_sdl(SDL.replace("7500m", f"{many}m")))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -216,6 +226,7 @@ def test_variables_of_the_file(text: str, given: dict[str, str], value: str) -> 
         ("a: [1", "line 1"),
         ("services: {}", "there is none"),
         ("services: {a: {image: x}}", "services.a.command: is missing"),
+        ("services: {a: {image: x, command: [--port, '1']}}", "the program's name first"),
         ("services: {a: {command: x}}", "services.a.image: is missing"),
         ("services: {a: {build: .}, b: {build: .}}", "--service one of a, b"),
         ("services: {a: {image: 'x:${TAG}', command: y}}", "--set TAG=VALUE"),

@@ -103,6 +103,16 @@ def number(value: int) -> bytes:
             },
         ),
         (
+            "TopUp_input",
+            layout.top_up_input(ESCROW, Qu(1_000), Tick(10_000_400)),
+            {
+                "escrow": ESCROW,
+                "deposit": number(1_000),
+                "deadlineTick": number(10_000_400),
+                "unused": number(0),
+            },
+        ),
+        (
             "RedeemMany_input",
             layout.redeem_many_input([PAY] * 9),
             {"vouchers": PAY * 8, "ninth": PAY, "count": number(9), "unused": number(0)},
@@ -117,7 +127,7 @@ def number(value: int) -> bytes:
         ),
         *(
             (struct, layout.escrow_input(ESCROW), {"escrow": ESCROW})
-            for struct in ("TopUp_input", "RequestClose_input", "Finalize_input", "GetEscrow_input")
+            for struct in ("RequestClose_input", "Finalize_input", "GetEscrow_input")
         ),
         (
             "GetEscrow_output",
@@ -234,6 +244,13 @@ def test_voucher_input_is_read_as_the_contract_reads_it() -> None:
     assert layout.parse_pay_input(full + b"cut") == (ESCROW, 9, bytes(64))
     assert layout.parse_pay_input(full[:33]) == (ESCROW, 9, bytes(64))
     assert layout.parse_pay_input(b"") == (bytes(32), 0, bytes(64))
+
+
+def test_top_up_input_is_read_as_the_contract_reads_it() -> None:
+    full = layout.top_up_input(ESCROW, Qu(9), Tick(300))
+    assert layout.parse_top_up_input(full + b"cut") == (ESCROW, 9, 300)
+    assert layout.parse_top_up_input(full[:41]) == (ESCROW, 9, 300 % 256)
+    assert layout.parse_top_up_input(b"") == (bytes(32), 0, 0)
 
 
 def test_wrong_sizes_are_not_packed() -> None:

@@ -17,6 +17,7 @@ from tui.screens.market_chart import BOTH, OWN, chart, prices_over
 from tui.screens.market_model import (
     COLUMNS,
     GAP,
+    MAX_FITTEST,
     PAGE,
     SORTS,
     Names,
@@ -84,6 +85,15 @@ def test_the_fittest_come_at_once() -> None:
     assert offers.get(29) is not None
     offers.grow_old()
     assert filled(offers, 0, 50) == [0]
+
+
+def test_the_fittest_are_read_page_by_page_too() -> None:
+    offers = Offers(Search("gpus>=0", use_case="sdxl"))
+    assert filled(offers, 0, 50, 5_000) == [0, 1]
+    assert filled(offers, 240, 250, 5_000) == [2, 3]
+    last = offers.get(250)
+    assert last is not None and offers.row_of(last.peer_id) == 250
+    assert offers.total == MAX_FITTEST and "the first 2,000 are listed" in summary(offers)
 
 
 def test_an_offer_is_found_where_it_has_gone() -> None:

@@ -18,6 +18,7 @@ from protocol import control_wallet
 from protocol.control_wallet import HistoryArgs, PaymentView, SendArgs, WaitingEvent
 from protocol.errors import BalanceTooLow, UsageError
 from protocol.units import MAX_QU, QubicId
+from qubixd.arrivals import LOOK_SECONDS
 from qubixd.control import history, send
 from tests.support.many_leases import losing
 from tests.support.rental import due, rental
@@ -36,7 +37,16 @@ async def pay(person: Person, amount: int, payment_id: str = "p1", identity: str
 
 
 async def listed(person: Person) -> list[control_wallet.HistoryEntry]:
-    return (await history(person.up, HistoryArgs(), nobody)).entries
+    """What the node did itself."""
+    entries = (await history(person.up, HistoryArgs(), nobody)).entries
+    return [one for one in entries if one.kind != "received"]
+
+
+async def came(person: Person) -> list[tuple[str, int]]:
+    """What came by itself, after two more looks."""
+    await trio.sleep(3 * LOOK_SECONDS)
+    entries = (await history(person.up, HistoryArgs(), nobody)).entries
+    return [(one.state, one.qu) for one in entries if one.kind == "received"]
 
 
 @asynccontextmanager
@@ -179,6 +189,8 @@ async def test_all_of_the_wallet_beside_a_deposit_is_not_covered(
         assert [one.action for one in kinds["caller"].transactions] == ["open"]
         (served,) = await listed(one.alice)
         assert served.qu > 0 and {one.action for one in served.transactions} == {"close"}
+        for person in (one.bob, one.alice):
+            assert await came(person) == [("opening", one.world.funds)], "no escrow's end is money from afar"
 
 
 async def test_a_payment_is_checked_without_a_trace(tmp_path: Path, autojump_clock: Clock) -> None:

@@ -12,9 +12,9 @@ from escrow_bridge.layout import Procedure
 from ledger import receipts
 from ledger.store import Store
 from protocol.errors import ChainUnreachable
-from protocol.messages import Settlement
+from protocol.messages import Extension, Settlement
 from protocol.score import LEAST_PAID, Counters, Proof
-from protocol.units import Qu, Tick, UnixMs
+from protocol.units import Qu, Seconds, Tick, UnixMs
 from qubixd.proofs import Finding
 from qubixd.receipt_door import check_receipt, verify
 from qubixd.receipts import ARRIVALS_EVERY_S, ARRIVALS_WAIT_MS
@@ -112,6 +112,35 @@ async def test_a_voucher_cashed_with_others_counts(town: Town) -> None:
         settled = Deal(alice, bob, deal.signed_terms, deal.said, Settlement(deal.lease_id, *where))
         assert await found(town, settled) == await found(town, settled)
         assert (await found(town, settled)).proof is Proof.SEEN
+
+
+def topped_up(town: Town, alice: Party, bob: Party) -> Deal:
+    """Opened for 50,005 QU, and 100,000 are paid in the end."""
+    deal = town.deal(alice, bob, paid=PAID, closes=False)
+    escrow = deal.said.escrow_id
+    deadline = Tick(deal.said.open_tick + 5_000)
+    town.send(bob, Procedure.TOP_UP, layout.top_up_input(escrow, Qu(PAID + 5), deadline), 60_000)
+    signed = voucher(bob, escrow, 2 * PAID)
+    payload = layout.pay_input(escrow, Qu(2 * PAID), signed)
+    where = town.send(alice, Procedure.CLOSE, payload, layout.SIGNATURE_BOND)
+    town.pass_ticks(20)
+    more = Extension(deal.lease_id, 1, Seconds(90_000), Qu(PAID + 60_005), 5_000, town.now)
+    said = deal.saying(
+        cumulative=Qu(2 * PAID), seconds=Seconds(100), voucher=signed, extension=alice.key.sign(more)
+    ).said
+    return Deal(alice, bob, deal.signed_terms, said, Settlement(deal.lease_id, *where))
+
+
+async def test_what_was_added_to_the_deposit_only_a_ticket_bears_out(town: Town) -> None:
+    alice, bob = parties(town, registered=True)
+    finding = await found(town, topped_up(town, alice, bob))
+    assert (finding.proof, finding.paid) == (Proof.TICKET, 2 * PAID)
+
+
+async def test_without_a_ticket_no_more_is_believed_than_the_opening_locked(town: Town) -> None:
+    alice, bob = parties(town, registered=False)
+    finding = await found(town, topped_up(town, alice, bob))
+    assert (finding.proof, finding.paid) == (Proof.SEEN, PAID + 5)
 
 
 async def test_a_complaint_needs_the_deposit_and_no_settlement(town: Town) -> None:

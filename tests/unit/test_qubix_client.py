@@ -16,8 +16,9 @@ import pytest
 
 from protocol import control
 from protocol.control import LeaveArgs, LogChunk, LogsArgs, PsArgs, PsView, RunArgs
-from protocol.errors import DaemonUnreachable, VersionMismatch
-from qubix.client import QUEUE_FRAMES, Client, connect
+from protocol.control_prices import PricesArgs
+from protocol.errors import DaemonUnreachable, StreamBroken, UsageError, VersionMismatch
+from qubix.client import Client, connect
 from tests.support.control_server import HELLO, Reply, control_server
 
 Loop = Literal["trio", "asyncio"]
@@ -110,19 +111,49 @@ def test_an_answer_does_not_wait_for_those_who_hear_nothing(tmp_path: Path, loop
         talk(loop, tmp_path / "control.sock", say)
 
 
-def test_a_slow_reader_holds_up_others_until_it_reads_and_loses_nothing(tmp_path: Path, loop: Loop) -> None:
+def test_a_slow_reader_holds_nobody_up_and_loses_nothing(tmp_path: Path, loop: Loop) -> None:
+    """Whoever asks something about each piece waits, himself, for what is behind them all."""
+
     async def slow(client: Client) -> tuple[int, Any]:
         async with aclosing(client.stream("logs", LogsArgs("abcd", follow=True))) as items:
             await anext(items)
-            with anyio.move_on_after(0.2) as waited:
-                await client.call("ps", PsArgs())
-            assert waited.cancelled_caught, "its answer is behind more than is kept"
-            read = 1 + sum([1 async for item in items if isinstance(item, LogChunk)])
-        return read, await client.call("ps", PsArgs())
+            view = await client.call("ps", PsArgs())
+            return 1 + sum([1 async for item in items if isinstance(item, LogChunk)]), view
 
-    assert QUEUE_FRAMES < 10_000
     with control_server(tmp_path / "s", answers):
         assert talk(loop, tmp_path / "s", slow) == (10_000, PsView([]))
+
+
+def test_what_nobody_reads_is_given_up(tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qubix.client.MAX_UNREAD_BYTES", 1_000)
+    left: list[Any] = []
+
+    async def slow(client: Client) -> list[Any]:
+        read: list[Any] = []
+        async with aclosing(client.stream("logs", LogsArgs("abcd", follow=True))) as items:
+            read.append(await anext(items))
+            assert await client.call("ps", PsArgs()) == PsView([])
+            with pytest.raises(StreamBroken, match="of what `logs` tells were not read"):
+                async for item in items:
+                    read.append(item)
+        assert await client.call("ps", PsArgs()) == PsView([]), "nothing else has come to harm"
+        return read
+
+    with control_server(tmp_path / "s", answers, left_requests=left):
+        read = talk(loop, tmp_path / "s", slow)
+    assert read == [LogChunk(b"x")] * len(read) and 10 < len(read) < 200
+    assert left == [LeaveArgs(1)]
+
+
+@pytest.mark.parametrize("args", [LogsArgs("\udcff"), PricesArgs(since_s=2**70)])
+def test_what_cannot_be_said_is_told_at_once(tmp_path: Path, loop: Loop, args: Any) -> None:
+    async def say(client: Client) -> Any:
+        with pytest.raises(UsageError, match="not UTF-8"):
+            await client.call("logs", args)
+        return await client.call("ps", PsArgs())
+
+    with control_server(tmp_path / "s", answers):
+        assert talk(loop, tmp_path / "s", say) == PsView([])
 
 
 def test_a_cancelled_request_leaves_the_connection_whole(tmp_path: Path, loop: Loop) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from protocol.errors import MessageInvalid, MessageTooLarge, QubixError, SignatureInvalid, VoucherInvalid
-from protocol.messages import MAX_RECEIPT_BYTES, Ack
+from protocol.messages import MAX_RECEIPT_BYTES, Ack, Extension
 from protocol.units import Qu, Seconds, Tick, UnixMs
-from qubixd.receipt_door import CLOCKS_APART_MS, MAX_AGE_MS, Market, check_receipt, verify
-from tests.support.receipt_deals import MARKET, Deal, Town, voucher
+from qubixd.receipt_door import CLOCKS_APART_MS, MAX_AGE_MS, Market, check_receipt, opened, verify
+from tests.support.receipt_deals import MARKET, Deal, Party, Town, voucher
 
 TOWN = Town()
 ALICE, BOB, EVE = (TOWN.party(name) for name in ("alice", "bob", "eve"))
@@ -125,3 +125,36 @@ def test_size_and_kind() -> None:
 def test_a_lease_that_paid_nothing_may_be_complained_of() -> None:
     nothing: Deal = TOWN.deal(ALICE, BOB, paid=0, outcome="failed", closes=False)
     assert check_receipt(verify(nothing.receipt), MARKET, TOWN.now).failed
+
+
+def extended(signer: Party = ALICE, **changes: Any) -> Deal:
+    """A lease whose second half was added while it ran."""
+    values = {"lease_id": DEAL.lease_id, "number": 1, "max_seconds": 90_000, "deposit": 100_000}
+    more = Extension(**{**values, "deadline_ticks": 5_000, "valid_until": TOWN.now, **changes})
+    escrow = DEAL.said.escrow_id
+    return DEAL.saying(
+        cumulative=Qu(100_000),
+        seconds=Seconds(100),
+        voucher=voucher(BOB, escrow, 100_000),
+        extension=signer.key.sign(more),
+    )
+
+
+def test_what_was_added_and_paid_counts_with_the_extension_and_not_without() -> None:
+    checked = check_receipt(verify(extended().receipt), MARKET, TOWN.now)
+    assert (checked.terms.deposit, checked.terms.max_seconds, checked.opened_with) == (
+        100_000,
+        90_000,
+        50_005,
+    )
+    assert opened(extended().receipt) == checked
+    refused(extended().saying(extension=b"").receipt, VoucherInvalid, "more was paid than was due or locked")
+    refused(extended(deposit=99_999).receipt, VoucherInvalid, "more was paid than was due or locked")
+    refused(extended(max_seconds=99).receipt, MessageInvalid, "do not fit its terms")
+
+
+def test_the_extension_is_the_providers_for_this_lease() -> None:
+    for wrong in (extended(EVE), extended(BOB), extended(lease_id=bytes(32))):
+        refused(wrong.receipt, SignatureInvalid, "for this lease")
+    refused(DEAL.saying(extension=ALICE.key.sign(Ack())).receipt, SignatureInvalid, "for this lease")
+    refused(DEAL.saying(extension=b"nonsense").receipt, QubixError, "envelope")

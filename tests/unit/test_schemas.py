@@ -108,6 +108,7 @@ COMMANDS = [
     ["restart", "abcd"],
     ["wallet"],
     ["wallet", "history"],
+    ["notices"],
     ["wallet", "send", "A" * 60, "5"],
     ["relay"],
     ["keys"],

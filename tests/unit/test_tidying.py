@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import trio.testing
 
+from protocol.control import RunArgs
+from protocol.control_again import JobFileArgs
+from protocol.errors import NotFound, UsageError
 from protocol.lease_state import Phase
 from protocol.units import LeaseId, UnixMs
+from qubixd.control import run
+from qubixd.lease_desk import job_file
+from qubixd.requests import KEEP_MS
 from qubixd.runner.image_tidy import Policy
 from qubixd.tidying import EVERY_SECONDS, KEEP_FILES_MS, LATE_MS, Leftovers, Tidying
 from tests.support.rental import rental
@@ -117,3 +125,29 @@ async def test_images_are_looked_at_every_ten_minutes(autojump_clock: Clock) -> 
     times = [now for _, now in keeper.asked]
     assert [policy for policy, _ in keeper.asked] == [policy] * 3
     assert times[2] - times[0] == 2 * EVERY_SECONDS * 1_000
+
+
+async def test_what_a_job_was_asked_for_with_is_kept_for_a_month(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with rental(tmp_path) as one:
+
+        async def take(event: object) -> None: ...
+
+        text = job(seconds=5, extra="secrets: [TOKEN]\n")
+        args = RunArgs(text, str(tmp_path), str(tmp_path / "out"), {"TOKEN": "s3cret"}, 10**9, detach=True)
+        lease = (await run(one.bob.up, args, take)).lease
+        assert lease is not None
+        (kept,) = (one.bob.up.config.root / "requests").iterdir()
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600 and b"s3cret" not in kept.read_bytes()
+        view = await job_file(one.bob.up, JobFileArgs(lease.lease_id[:8]), take)
+        assert (view.name, view.job_yaml, view.base_dir) == ("test", text, str(tmp_path))
+        assert view.max_price_qu_per_hour == 10**9
+        await one.world.until_ended(LeaseId(bytes.fromhex(lease.lease_id)), one.bob, one.alice)
+        with pytest.raises(UsageError):
+            await job_file(one.alice.up, JobFileArgs(lease.lease_id), take)
+        await leftovers(one.bob, KEEP_MS - 3_600_000).tidy()
+        assert kept.exists()
+        await leftovers(one.bob, KEEP_MS + 3_600_000).tidy()
+        with pytest.raises(NotFound, match="is not kept here"):
+            await job_file(one.bob.up, JobFileArgs(lease.lease_id), take)

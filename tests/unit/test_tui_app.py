@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 from textual.app import ComposeResult
 from textual.color import Color
 from textual.widgets import Static
 
-from protocol.control import StatusArgs, StatusView
+from protocol.control import Done, StatusArgs, StatusView
 from protocol.control_watch import NoticeView, WatchEvent
 from protocol.errors import ConfigInvalid
 from tests.support import tui_views
@@ -18,6 +19,7 @@ from tests.support.control_server import control_server
 from tests.support.tui_pilot import Answers, canned, running_app, settled, short_folder, text_of, until
 from tests.support.views import HOSTILE
 from tui.app import QubixApp
+from tui.messages import Ticked
 from tui.screens.area import AreaScreen
 from tui.screens.first_run import FirstRunScreen
 from tui.themes import THEMES
@@ -80,6 +82,50 @@ def test_a_terminal_resized_to_nothing_comes_back() -> None:
             assert "tick 12345" in text_of(pilot.app.screen)
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("keys", [["ctrl+p"], ["slash"]])
+def test_a_list_of_choices_in_a_terminal_resized_to_nothing(keys: list[str]) -> None:
+    async def go() -> None:
+        async with running_app(area="market") as pilot:
+            await pilot.press(*keys)
+            for size in ((4, 4), (1, 1), (80, 24)):
+                await pilot.resize_terminal(*size)
+                await settled(pilot)
+            assert "1 Market" in text_of(pilot.app.screen)
+
+    asyncio.run(go())
+
+
+def test_a_daemon_that_ends_the_subscription_is_asked_again() -> None:
+    async def go() -> None:
+        async with running_app(answers={"watch": Done()}) as pilot:
+            link = cast(QubixApp, pilot.app).link
+            await until(pilot, lambda: link.state == "down")
+            await until(pilot, lambda: link.state == "up")
+
+    asyncio.run(go())
+
+
+def test_what_is_told_of_a_bug_holds_no_seed_and_nothing_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        typed = "".join(["seedletters"] * 5)
+        raise ValueError("\x1b]0;owned\x07" if typed else "")
+
+    async def go() -> None:
+        async with running_app() as pilot:
+            pilot.app.call_later(fail)
+            await pilot.pause()
+
+    with pytest.raises(ValueError, match="owned"):
+        asyncio.run(go())
+    told = "".join(capsys.readouterr())
+    assert "in fail" in told and "owned" in told
+    assert "seedlettersseed" not in told and not set("\x1b\x07") & set(told)
+
+
+def test_a_message_while_there_is_no_screen_yet_is_no_trouble(tmp_path: Path) -> None:
+    QubixApp(tmp_path).tell(Ticked())
 
 
 def test_what_happens_elsewhere_comes_as_a_toast() -> None:

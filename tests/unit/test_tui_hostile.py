@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,20 @@ from tui.areas import AREAS
 
 POISON = "\x1b]0;owned\x07\x9b31m\u202e[bold red]x[/]\r"
 WORDS = frozenset(
-    ("name", "region", "sentence", "detail", "title", "why", "model", "cpu_model", "driver", "image", "job")
+    (
+        "name",
+        "region",
+        "sentence",
+        "detail",
+        "title",
+        "why",
+        "model",
+        "cpu_model",
+        "driver",
+        "image",
+        "job",
+        "day",
+    )
 )
 """Fields that hold what somebody has written; others are words that the front end knows."""
 
@@ -37,7 +51,11 @@ def _after(answer: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize("area", [area.mode for area in AREAS])
-def test_nothing_that_others_wrote_reaches_the_terminal_raw(area: str) -> None:
+def test_nothing_that_others_wrote_reaches_the_terminal_raw(
+    area: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # one of the keys writes a file where it is
+
     async def go() -> None:
         answers, events = poisoned(tui_views.ANSWERS), poisoned(tui_views.EVENTS)
         async with running_app((160, 50), answers=answers, events=events, area=area) as pilot:

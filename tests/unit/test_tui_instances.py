@@ -329,6 +329,10 @@ def test_the_calculator_answers_and_refuses() -> None:
         await pilot.press("enter", "b")
         await until(pilot, lambda: "648,000 QU in all" in shown(pilot))
         field = pilot.app.screen.query_one("#bill-time", Input)
+        await pilot.press("g", "b")  # letters are keys of the page until somebody goes into a field
+        assert field.value == "1h"
+        await pilot.press("tab")
+        assert field.has_focus
         answers = {"30m": "468,000 QU in all", "9d": "720,000 QU in all", "soon": "! 'soon' is no time"}
         for typed, answer in answers.items():
             field.value = typed

@@ -12,6 +12,7 @@ from textual.widgets import Input, Select
 
 from protocol import jobspec
 from protocol.control import RunEvent
+from protocol.control_again import JobFileView
 from protocol.control_market import MarketArgs, MarketView
 from protocol.errors import NoOffer
 from tests.support import views
@@ -21,6 +22,7 @@ from tests.support.views import HOSTILE
 from tui.screens import launch
 
 Play = Callable[[Pilot[int]], Awaitable[None]]
+JOB_FILE = "name: train\nresources: {image: a}\nrun: ./train  # kept to the letter\n"
 RENTED = RunEvent("quoted", "the provider writes the acceptance down", LEASE)
 
 
@@ -55,6 +57,31 @@ async def to_settings(pilot: Pilot[int], use: str = "llama-8b") -> None:
 async def to_price(pilot: Pilot[int], use: str = "llama-8b") -> None:
     await to_settings(pilot, use)
     await pilot.press("ctrl+n")
+
+
+def test_the_same_again_is_a_new_price_for_the_kept_file_and_nothing_before_a_yes(tmp_path: Path) -> None:
+    kept = JobFileView("ab" * 32, "train", JOB_FILE, str(tmp_path), "region=eu", "price", "12D3KooWx", 9)
+    daemon = FakeDaemon([list(QUOTED), list(QUOTED), [*QUOTED, RENTED]])
+
+    async def steps(pilot: Pilot[int]) -> None:
+        await shows(pilot, "What do you want to do?")
+        await pilot.press("escape")
+        for answer in ("n", "escape"):
+            pilot.app.open_page("launch", again=kept)  # type: ignore[attr-defined]  # QubixApp's
+            await shows(pilot, "signed offer", "You can lose at most 6,667 QU")
+            await pilot.press(answer)
+            await gone(pilot, "signed offer")
+        assert daemon.answered == [], "nothing is signed without a yes"
+        pilot.app.open_page("launch", again=kept)  # type: ignore[attr-defined]  # QubixApp's
+        await shows(pilot, "llama-8b")
+
+    play(daemon, steps)
+    first, second, third = daemon.wishes
+    assert {one.job_yaml for one in daemon.wishes} == {JOB_FILE}
+    assert (first.base_dir, first.where, first.order_by) == (str(tmp_path), "region=eu", "price")
+    assert (first.provider, first.max_price_qu_per_hour) == ("12D3KooWx", 9)
+    assert first.ask and first.once and "train-" in first.output_dir
+    assert third.output_dir and second.ask
 
 
 def test_four_steps_to_a_price_by_keyboard_alone_and_back() -> None:
@@ -254,6 +281,24 @@ def test_yes_is_said_once_however_often_the_key_is_pressed() -> None:
 
     play(daemon, steps)
     assert len(daemon.answered) == 1
+
+
+def test_enter_that_was_meant_for_the_page_before_rents_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = FakeDaemon([list(QUOTED)])
+
+    async def steps(pilot: Pilot[int]) -> None:
+        monkeypatch.setattr("tui.screens.launch_price.GLANCE_SECONDS", 1e6)
+        await to_price(pilot)
+        await shows(pilot, "signed offer")
+        await pilot.press("enter")
+        yes = pilot.app.screen.query_one("#price-yes")
+        await until(pilot, lambda: not yes.has_class("-active"))  # it has been pressed, and may be again
+        assert daemon.answered == []
+        monkeypatch.setattr("tui.screens.launch_price.GLANCE_SECONDS", 0)
+        await pilot.press("enter")
+        await until(pilot, lambda: daemon.answered)
+
+    play(daemon, steps)
 
 
 def test_what_strangers_say_never_reaches_the_terminal_raw() -> None:

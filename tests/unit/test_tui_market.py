@@ -333,13 +333,38 @@ def test_an_offer_that_ends_while_it_is_looked_at_stays_with_a_word() -> None:
 # --- when there is nothing, or evil -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("peers", "word"), [(3, "fills by itself"), (0, "--bootstrap")])
-def test_an_empty_market_is_designed(peers: int, word: str) -> None:
+@pytest.mark.parametrize(("peers", "words"), [(3, "fills by itself"), (0, "--bootstrap"), (0, "(key 5)")])
+def test_an_empty_market_is_designed(peers: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUBIX_CHAIN", "node://127.0.0.1:1")
+
     async def flow(pilot: Pilot[int]) -> None:
         await until(pilot, lambda: "No machine is for rent here yet" in shown(pilot))
-        assert word in " ".join(shown(pilot).split())
+        assert words in " ".join(shown(pilot).split())
+        assert "Practice provider" not in shown(pilot) and "Rent" not in shown(pilot).split()
 
     drive(flow, size=(80, 24), answers={"market": MarketView([], 0, 0, peers)})
+
+
+def test_an_empty_market_of_the_private_network_offers_a_practice_provider() -> None:
+    async def flow(pilot: Pilot[int]) -> None:
+        await until(pilot, lambda: "Press p to start a practice provider" in " ".join(shown(pilot).split()))
+        assert "p Practice provider" in shown(pilot)
+
+    drive(flow, size=(80, 24), answers={"market": MarketView([], 0, 0, 0)})
+
+
+def test_n_is_a_new_job_and_r_rents_the_marked_offer() -> None:
+    async def flow(pilot: Pilot[int]) -> None:
+        await pilot.press("n")
+        await until(pilot, lambda: "[1 What for]" in shown(pilot))
+        await pilot.press("escape", "r")
+        await until(pilot, lambda: "[3 Settings]" in shown(pilot))
+        await pilot.press("escape", "escape", "escape")
+        await opened(pilot)
+        await pilot.press("r")
+        await until(pilot, lambda: "[3 Settings]" in shown(pilot))
+
+    drive(flow, answers={"market": market_views.small_market})
 
 
 def test_a_daemon_that_refuses_is_quoted() -> None:

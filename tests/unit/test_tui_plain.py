@@ -8,7 +8,7 @@ from pathlib import Path
 
 from protocol.control import PsView
 from protocol.control_market import MarketView
-from tests.support import tui_views, views
+from tests.support import tui_views, tui_wallet, views
 from tests.support.control_server import control_server
 from tests.support.tui_pilot import Answers, canned, short_folder
 from tui.plain import Plain
@@ -47,6 +47,11 @@ def test_a_lease_and_what_can_be_done_with_it() -> None:
 def test_what_is_no_number_of_the_menu_is_asked_again() -> None:
     said = said_after(["99", "\x1b[2J", "0"], {})
     assert said.count("is none of the numbers") == 2 and "\x1b" not in said
+
+
+def test_an_answer_that_is_a_word_of_the_command_line_does_not_end_it() -> None:
+    said = said_after(["3", "2", "--help", "5", "yes", "9" * 5_000, "0"], {"wallet": tui_wallet.WALLET})
+    assert said.count("Where to?") == 3 and "is none of the numbers" in said
 
 
 def test_without_a_daemon_it_says_what_to_choose(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Center, Horizontal, Middle, Vertical
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 from textual.worker import Worker
 
 from protocol.errors import QubixError
@@ -35,6 +35,7 @@ from tui.areas import AREAS, Area
 from tui.link import DaemonLink
 from tui.messages import LinkChanged
 from tui.safe import safe_line, safe_text
+from tui.screens.key_line import KeyLine
 
 if TYPE_CHECKING:
     from tui.app import QubixApp
@@ -148,7 +149,7 @@ class AreaScreen(Screen[Any]):
             yield Static("", id="state-mark", markup=False)
             yield Static("", id="state-sentence", markup=False)
             yield Static("", id="state-hint", markup=False)
-        yield Footer()
+        yield KeyLine()
 
     @on(events.Mount)
     def _follow_colours(self) -> None:
@@ -157,9 +158,10 @@ class AreaScreen(Screen[Any]):
 
     @on(events.Resize)
     def _resized(self) -> None:
-        footer = self.query_one(Footer)
-        footer.compact = self.compact
-        footer.show_command_palette = not self.compact
+        keys = self.query_one(KeyLine)
+        keys.compact = self.compact
+        keys.show_command_palette = not self.compact
+        keys.refresh(recompose=True)
 
     @on(events.ScreenResume)
     def _shown(self) -> None:
@@ -204,7 +206,7 @@ class AreaScreen(Screen[Any]):
         self._say(
             ""
             if state != "down"
-            else f"The daemon is away; it is tried again, F2 starts it. {safe_line(self.link.why)}"
+            else f"The daemon is away; it is tried again, F2 starts it. {_sentence(safe_line(self.link.why))}"
         )
         if not self.loaded and state == "up":
             self.show_state("loading", "Asking the daemon.")
@@ -218,3 +220,7 @@ class AreaScreen(Screen[Any]):
         banner = self.query_one("#banner", Static)
         banner.update(words)
         banner.display = bool(words)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}." if words else ""

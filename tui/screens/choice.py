@@ -11,10 +11,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from tui.safe import safe_line, safe_text
+from tui.screens.key_line import CalmFooter
 
 LINE_CHARS = 160
 
@@ -42,7 +43,7 @@ class Choice(ModalScreen[str | None]):
             )
             if self._hint:
                 yield Static(Text(safe_text(self._hint), "dim"))
-        yield Footer()
+        yield CalmFooter()
 
     def on_mount(self) -> None:
         ids = [name for name, _, _ in self._lines]

@@ -10,9 +10,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Button, Footer, Static
+from textual.widgets import Button, Static
 
 from tui.safe import safe_text
+from tui.screens.key_line import CalmFooter
 
 
 class Confirm(ModalScreen[bool]):
@@ -39,7 +40,7 @@ class Confirm(ModalScreen[bool]):
             with Horizontal():
                 yield Button(Text(no), id="no", variant="primary")
                 yield Button(Text(yes), id="yes", variant="error")
-        yield Footer()
+        yield CalmFooter()
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:

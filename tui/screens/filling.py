@@ -53,9 +53,14 @@ def fill(table: DataTable[Text], columns: Sequence[Column], rows: Sequence[Row],
 
 def _update(table: DataTable[Text], cells: dict[str, list[Text]]) -> None:
     for key, row in cells.items():
-        if table.get_row(key) != row:
+        if _looks(table.get_row(key)) != _looks(row):
             for column, cell in zip(table.ordered_columns, row, strict=True):
                 table.update_cell(key, column.key, cell)
+
+
+def _looks(row: Sequence[Text]) -> list[tuple[Text, object]]:
+    """Texts are equal whatever their own style is; new colours are in it."""
+    return [(cell, cell.style) for cell in row]
 
 
 def _marked(table: DataTable[Text]) -> str:

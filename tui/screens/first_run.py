@@ -6,24 +6,20 @@ before can be done again: Escape goes back, to the very first screen and out.
 
 from __future__ import annotations
 
-from typing import Final
-
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal
-from textual.widgets import Button, Input, Label
+from textual.widgets import Button
 
 from protocol.errors import QubixError
 from tui import practice, show, wallet_keys
 from tui.safe import safe_line
 from tui.screens.journey import Journey, Step, Words
+from tui.screens.passphrase import WHY, ChoosePassphraseStep
 from tui.screens.seed_steps import ShowSeedStep, TypeSeedStep
 from tui.screens.start_node import StartStep, chain_words, place_words
 from tui.starting import Started
 from tui.wallet_keys import OwnSeed
-
-GOOD_PASSPHRASE_CHARS: Final = 12
 
 
 class FirstRunScreen(Journey):
@@ -41,7 +37,9 @@ class FirstRunScreen(Journey):
 
     def seed_shown(self, seed: OwnSeed, *, checked: bool) -> None:
         self.backed_up = checked
-        self.go(ChoosePassphraseStep(seed))
+        where = place_words(self.directory / wallet_keys.KEYSTORE)
+        words = (f"Your keys will lie in {where}, sealed.", *WHY)
+        self.go(ChoosePassphraseStep(words, lambda passphrase: self.start(seed, passphrase)))
 
     def start(self, seed: OwnSeed, passphrase: str) -> None:
         self.go(StartStep(self.started, seed=seed.letters, passphrase=passphrase))
@@ -95,72 +93,6 @@ class WelcomeStep(Step):
     @on(Button.Pressed, "#quit")
     def _quit(self) -> None:
         self.journey.dismiss(False)
-
-
-class ChoosePassphraseStep(Step):
-    """One, or none."""
-
-    TITLE = "A passphrase, if you want one"
-    BUTTONS = (("none", "Go on without one"), ("use", "Use this passphrase"))
-
-    def __init__(self, seed: OwnSeed) -> None:
-        super().__init__()
-        self._seed = seed
-
-    def compose_step(self) -> ComposeResult:
-        yield Words(
-            f"Your keys will lie in {place_words(self.journey.directory / wallet_keys.KEYSTORE)}, sealed."
-        )
-        yield Words(
-            "Without a passphrase the daemon opens them by itself: right for a machine that is yours alone. "
-            "Whoever can read your files could take the money."
-        )
-        yield Words(
-            "With one, they are of no use to a thief. You type it whenever the daemon starts. If you forget "
-            "it, only your seed brings the money back."
-        )
-        for name, label in (("first", "Passphrase"), ("second", "Again")):
-            with Horizontal(classes="row"):
-                yield Label(label, classes="name")
-                yield Input(id=name, password=True, max_length=wallet_keys.MAX_PASSPHRASE_BYTES)
-        yield Words(id="strength", classes="quiet")
-
-    def take_focus(self) -> None:
-        self.query_one("#none", Button).focus()
-
-    @on(Input.Changed)
-    def _typed(self) -> None:
-        self.say("")
-        length = len(self.query_one("#first", Input).value)
-        short = 0 < length < GOOD_PASSPHRASE_CHARS
-        words = f"{length} characters; {GOOD_PASSPHRASE_CHARS} or more are hard to guess." if short else ""
-        self.query_one("#strength", Words).update(words)
-
-    @on(Button.Pressed, "#none")
-    def _none(self) -> None:
-        if self.query_one("#first", Input).value or self.query_one("#second", Input).value:
-            self.say("You have typed a passphrase. Use it, or empty both fields to go on without one.")
-            return
-        self._start("")
-
-    @on(Input.Submitted, "#first")
-    def _to_second(self) -> None:
-        self.query_one("#second", Input).focus()
-
-    @on(Input.Submitted, "#second")
-    @on(Button.Pressed, "#use")
-    def _use(self) -> None:
-        first, second = (self.query_one(name, Input).value for name in ("#first", "#second"))
-        trouble = wallet_keys.trouble_in_passphrase(first)
-        if not trouble and first != second:
-            trouble = "The two are not the same; type the second one again."
-        self.say(trouble)
-        if not trouble:
-            self._start(first)
-
-    def _start(self, passphrase: str) -> None:
-        assert isinstance(self.screen, FirstRunScreen)
-        self.screen.start(self._seed, passphrase)
 
 
 class ReadyStep(Step):

@@ -45,7 +45,7 @@ class InstancesScreen(LeaseActions):
     HELP = (
         "Your instances: a rented machine and the job on it, each with its state, how much of the rented "
         "time is used and what it has cost so far. Mark one and press Enter for graphs, logs, the ways to "
-        "connect and the bill; t opens a shell in it at once. n begins a new job."
+        "connect and the bill; t opens a shell in it at once. n begins a new job, g the same as an ended one."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Open", priority=True),

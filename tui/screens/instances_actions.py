@@ -1,4 +1,4 @@
-"""What can be done to a lease, from the table and from its own page: stop, pause, restart, a shell.
+"""What can be done to a lease, from the table and from its own page: stop, pause, restart, a shell, another.
 
     class Page(AreaScreen, LeaseActions):
         def lease_chosen(self) -> LeaseView | None: ...
@@ -20,6 +20,7 @@ from textual.binding import Binding, BindingType
 
 from protocol import control
 from protocol.control import LeaseView, PauseArgs, RestartArgs, ResumeArgs, RunEvent, StopArgs
+from protocol.control_again import JobFileArgs, JobFileView
 from protocol.errors import QubixError
 from tui import show
 from tui.areas import PAGES
@@ -30,6 +31,7 @@ from tui.screens.confirm import Confirm
 from tui.screens.instances_work import begin
 
 BACK: Final = "\nPress Enter to go back. "
+IN_JOB: Final = "\nThis terminal is in the job now; `exit` leads back to qubix.\n"
 NEEDS_LIVE: Final = frozenset({"lease_shell", "lease_pause", "lease_restart", "lease_more"})
 NEEDS_ACTIVE: Final = frozenset({"lease_stop"})
 MORE: Final = "instance_more"
@@ -45,6 +47,7 @@ class LeaseActions(AreaScreen):
         Binding("p", "lease_pause", "Pause"),
         Binding("r", "lease_restart", "Restart"),
         Binding("e", "lease_more", "More time"),
+        Binding("g", "lease_again", "Run again"),
     ]
 
     def lease_chosen(self) -> LeaseView | None:
@@ -58,6 +61,8 @@ class LeaseActions(AreaScreen):
         if action == "lease_more" and not ("extend" in control.VERBS and MORE in PAGES):
             return False
         lease = self.lease_chosen()
+        if action == "lease_again":
+            return lease is not None and _can_run_again(lease)
         if action in NEEDS_LIVE | NEEDS_ACTIVE and (lease is None or lease.phase in model.ENDED):
             return False
         if action in NEEDS_LIVE and lease is not None:
@@ -76,6 +81,18 @@ class LeaseActions(AreaScreen):
     def action_lease_more(self) -> None:
         self.qubix.open_page(MORE, lease=self.lease_chosen())
 
+    def action_lease_again(self) -> None:
+        self._on_chosen(self._again)
+
+    async def _again(self, lease: LeaseView) -> None:
+        """The wizard's last step with the same job file: another quote, and nothing signed before a yes."""
+        try:
+            kept: JobFileView = await self.link.call("job_file", JobFileArgs(lease.lease_id))
+        except QubixError as error:
+            self.say_error(error)
+        else:
+            self.qubix.open_page("launch", again=kept)
+
     def action_lease_shell(self) -> None:
         lease = self.lease_chosen()
         if lease is not None:
@@ -86,6 +103,8 @@ class LeaseActions(AreaScreen):
         command = [sys.executable, "-P", "-m", "tui.cli", *words, "--data-dir", str(self.qubix.directory)]
         try:
             with self.app.suspend():
+                sys.stdout.write(IN_JOB)
+                sys.stdout.flush()
                 if subprocess.run(command, check=False).returncode:
                     input(BACK)  # else nobody could read why it failed
         except SuspendNotSupported:
@@ -134,3 +153,7 @@ class LeaseActions(AreaScreen):
         self.notify(f"{safe_line(lease.name, 40)} {done}.", markup=False)
         if answer.lease is not None:
             self.lease_is(answer.lease)
+
+
+def _can_run_again(lease: LeaseView) -> bool:
+    return lease.phase in model.ENDED and lease.role == "caller" and not model.is_relay(lease)

@@ -22,7 +22,6 @@ MAX_INPUT: Final = 24
 class BillPane(VerticalScroll):
     """`lease` is kept up to date by the page it is on; `draw` shows it."""
 
-    can_focus = False
     FIELDS: ClassVar[dict[str, str]] = {
         "bill-time": "if it ends in (90m, 2h, 1h30m)",
         "bill-money": "how long so much money lasts (QU)",
@@ -34,6 +33,7 @@ class BillPane(VerticalScroll):
 
     def compose(self) -> ComposeResult:
         yield Static("", id="bill-facts", markup=False)
+        yield Static("A calculator; Tab leads into it:", id="bill-tab", markup=False)
         for name, words in self.FIELDS.items():
             yield Label(words, markup=False)
             yield Input("1h" if name == "bill-time" else "", id=name, max_length=MAX_INPUT,
@@ -44,7 +44,8 @@ class BillPane(VerticalScroll):
         self.draw()
 
     def begin(self) -> None:
-        self.query_one("#bill-time").focus()
+        """The keys of the page go on working until somebody goes into a field."""
+        self.focus()
 
     @on(Input.Changed)
     def draw(self) -> None:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -29,6 +30,7 @@ from tui.screens.instances_work import begin
 
 RETRY_SECONDS: Final = 0.5
 COMMAND_CHARS: Final = 200
+HEADS: Final = ("way", "command", "Enter")
 
 
 class ConnectPane(Vertical):
@@ -91,13 +93,14 @@ class ConnectPane(Vertical):
 
     def _fill(self) -> None:
         table = self.query_one("#connect-table", DataTable)
-        row = table.cursor_row
+        marked = table.cursor_row
         table.clear(columns=True)
-        table.add_columns(*(Text(name) for name in ("way", "command", "Enter")))
-        for way in self._ways:
-            cells = (way.what, safe_line(way.command, COMMAND_CHARS), HINTS[way.act])
-            table.add_row(*(Text(cell) for cell in cells))
-        table.move_cursor(row=row)
+        rows = [(one.what, safe_line(one.command, COMMAND_CHARS), HINTS[one.act]) for one in self._ways]
+        for column in zip(HEADS, *rows, strict=True):  # widths of its own would come a moment late
+            table.add_column(Text(column[0]), width=max(map(cell_len, column)))
+        for row in rows:
+            table.add_row(*map(Text, row))
+        table.move_cursor(row=marked)
 
     # --- what Enter does ----------------------------------------------------------------------
 

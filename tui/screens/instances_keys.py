@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.css.query import NoMatches
 from textual.screen import ModalScreen
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import DataTable, Input, Static
 
 from protocol.errors import QubixError
 from tui.keys import fingerprint
@@ -23,6 +23,7 @@ from tui.safe import safe_line
 from tui.screens.area import AreaScreen
 from tui.screens.confirm import Confirm
 from tui.screens.instances_work import begin
+from tui.screens.key_line import CalmFooter
 from tui.ssh_keys import USUAL, Key, Keys
 
 NONE_YET = "No SSH keys yet. m makes one; the first job that needs one makes one, too."
@@ -174,7 +175,7 @@ class Ask(ModalScreen[str]):
         with Vertical(id="ask-box"):
             yield Static(self._question, markup=False)
             yield Input(self._value, max_length=1_000, select_on_focus=False)
-        yield Footer()
+        yield CalmFooter()
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:

@@ -48,7 +48,7 @@ def ways(access: AccessView) -> list[Way]:
         *pages,
         *shells,
         *others,
-        Way("one command in the job", f"qubix exec {short} nvidia-smi", "copy"),
+        Way("one command in the job", f"qubix exec {short} ls", "copy"),
         Way("files into the job", f"qubix cp FILE {short}:", "copy"),
         Way("files out of the job", f"qubix cp {short}:FILE .", "copy"),
         Way("its log in another terminal", f"qubix logs -f {short}", "copy"),

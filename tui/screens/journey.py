@@ -19,9 +19,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Button, Footer, Static
+from textual.widgets import Button, Static
 
 from tui.safe import safe_text
+from tui.screens.key_line import CalmFooter
 
 
 class Words(Static):
@@ -89,6 +90,8 @@ class Journey(Screen[bool]):
         Binding("right", "app.focus_next", "Next", show=False),
         # Areas and new jobs belong to what lies below.
         Binding("1,2,3,4,5,6,7,n,f2", "nothing", show=False),
+        # Letters of a seed must not end it half-way; Escape leads out.
+        Binding("q", "stay", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
     ]
@@ -112,7 +115,7 @@ class Journey(Screen[bool]):
             yield Words(f" qubix · {self.NAME}", id="journey-name")
             yield Words(id="journey-title")
         yield Horizontal(id="journey-body")
-        yield Footer()
+        yield CalmFooter()
 
     async def on_mount(self) -> None:
         await self._go(self.first())
@@ -149,12 +152,16 @@ class Journey(Screen[bool]):
         self.step.shown()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "stay":  # else the key is the app's
+            return len(self._steps) > 1 and self.step.BACK
         return action != "back" or not self._steps or self.step.BACK
 
     def action_back(self) -> None:
         self.back()
 
     def action_nothing(self) -> None: ...
+
+    def action_stay(self) -> None: ...
 
     def action_page(self, direction: int) -> None:
         """Scroll with the keyboard where the terminal is too low for a step."""

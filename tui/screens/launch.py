@@ -19,6 +19,7 @@ from textual.worker import Worker
 
 from protocol import jobspec
 from protocol.control import ConfirmArgs, LeaseView, RunArgs
+from protocol.control_again import JobFileView
 from protocol.control_market import ChangeView, MarketArgs, MarketView, OfferView, WhyArgs, WhyView
 from protocol.control_wallet import WalletArgs, WalletView
 from protocol.errors import DaemonUnreachable, LeaseUnknown, NoOffer, QubixError, QuoteDeclined, Refused
@@ -44,7 +45,8 @@ AWAKE_SECONDS: Final = 30.0
 
 
 class LaunchScreen(AreaScreen):
-    """Begins with a plan, or with an offer that somebody has picked in the market, or from nothing."""
+    """Begins with a plan, with an offer that somebody has picked in the market, with the job file of a lease
+    that was (`again`, then only the price is left to say yes to), or from nothing."""
 
     AREA = ""  # it is opened from all of them
     HELP = (
@@ -61,10 +63,19 @@ class LaunchScreen(AreaScreen):
 
     loaded = True  # nothing of the daemon's is needed to begin
 
-    def __init__(self, plan: Plan | None = None, offer: OfferView | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        offer: OfferView | None = None,
+        again: JobFileView | None = None,
+    ) -> None:
         super().__init__()
         self._plan = of_offer(offer) if offer else plan or Plan()
-        self._step = "settings" if plan or offer else "use"
+        self._kept = again
+        """A job that was rented before, to be asked for as it is; there is nothing to go back to then."""
+        if again:
+            self._plan = Plan(draft=replace(self._plan.draft, name=again.name))
+        self._step = "price" if again else "settings" if plan or offer else "use"
         self._balance: int | None = None
         self._hiring: Worker[None] | None = None
         self._client: Client | None = None
@@ -126,7 +137,7 @@ class LaunchScreen(AreaScreen):
     def action_back(self) -> None:
         """A step back; nothing is signed by that. Whoever has said yes already can only leave."""
         before = list(STEPS)[max(0, list(STEPS).index(self._step) - 1)]
-        if self._step == "use" or self._said_yes:
+        if self._step == "use" or self._said_yes or self._kept:
             self.app.pop_screen()
             return
         self._end_wish()
@@ -199,7 +210,7 @@ class LaunchScreen(AreaScreen):
                     return
             if lease is None:
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
-        self.app.switch_screen(ProgressScreen(lease, self._plan))
+        self.app.switch_screen(ProgressScreen(lease, None if self._kept else self._plan))
 
     async def _rent(self, page: PricePage) -> LeaseView | None:
         """By a connection of its own: closing that ends just this. A new quote means that a yes came to
@@ -216,10 +227,11 @@ class LaunchScreen(AreaScreen):
         return lease
 
     def _request(self) -> RunArgs:
-        text = job_yaml(self._plan.draft)
-        return RunArgs(
+        again = self._kept
+        text = again.job_yaml if again else job_yaml(self._plan.draft)
+        args = RunArgs(
             job_yaml=text,
-            base_dir=str(Path.cwd()),
+            base_dir=again.base_dir if again else str(Path.cwd()),
             output_dir=self._output_dir,
             secrets=secrets_of(jobspec.parse(text), Keys(self.qubix.directory / "ssh" / "keys")),
             provider=self._plan.provider,
@@ -227,10 +239,11 @@ class LaunchScreen(AreaScreen):
             ask=True,
             once=True,
         )
+        return as_before(args, again) if again else args
 
     async def _help(self, error: QubixError) -> list[ChangeView]:
         """Changes of the job that would bring it somebody."""
-        if not isinstance(error, NoOffer | Refused) or isinstance(error, QuoteDeclined):
+        if not isinstance(error, NoOffer | Refused) or isinstance(error, QuoteDeclined) or self._kept:
             return []
         try:
             args = WhyArgs(job_yaml(self._plan.draft), provider=self._plan.provider)
@@ -276,6 +289,17 @@ class LaunchScreen(AreaScreen):
 
 CHANGEABLE: Final = frozenset({"gpu", "cpus", "memory", "disk", "max_price", "provider"})
 """Fields of a ChangeView that are in this form as well."""
+
+
+def as_before(args: RunArgs, kept: JobFileView) -> RunArgs:
+    """Asked of those of whom it was asked then."""
+    return replace(
+        args,
+        where=kept.where,
+        order_by=kept.order_by,
+        provider=kept.provider,
+        max_price_qu_per_hour=kept.max_price_qu_per_hour,
+    )
 
 
 def _is_missing(path: str) -> bool:

@@ -23,6 +23,9 @@ from tui.safe import safe_line, safe_text
 
 Stage = Literal["asking", "quoted", "renting", "away", "failed"]
 MAX_CHANGES = 4
+GLANCE_SECONDS = 0.7
+"""The button for yes gets the focus when the price comes. Whoever presses Enter sooner has not read that, but
+meant what was shown before."""
 
 
 class PricePage(Vertical):
@@ -92,7 +95,7 @@ class PricePage(Vertical):
             self._update("price-terms", f"{self._doing}, {seconds} s")
 
     def _quoted(self, quote: QuoteView) -> None:
-        self.quote = quote
+        self.quote, self._since = quote, time.monotonic()
         self._turn(
             "quoted",
             "One provider's signed offer. Do you want it?",
@@ -157,7 +160,7 @@ class PricePage(Vertical):
 
     @on(Button.Pressed, "#price-yes")
     def _yes(self) -> None:
-        if self.stage == "quoted":
+        if self.stage == "quoted" and time.monotonic() - self._since >= GLANCE_SECONDS:
             self.post_message(self.Answered())
 
     @on(Button.Pressed, "#price-again")

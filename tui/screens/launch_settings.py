@@ -213,6 +213,8 @@ class SettingsPage(Vertical):
         for entry in ENTRIES:
             words = found.get(entry.field, "") if entry.field in self._touched else ""
             line = self.query_one(f"#wrong-{entry.field}", Static)
+            if line.display == bool(words) and str(line.content) == safe_line(words, 200):
+                continue
             line.update(safe_line(words, 200))
             line.display = bool(words)
 

@@ -14,17 +14,18 @@ from textual.widgets import Static
 from protocol.catalogue import USE_CASES
 from protocol.control_market import MarketArgs, MarketView
 from protocol.errors import QubixError
-from tui import searches
+from tui import practice, searches
 from tui.messages import LinkChanged
+from tui.private_net import no_chain_named
 from tui.safe import safe_line
 from tui.screens.area import AreaScreen
 from tui.screens.choice import Choice
 from tui.screens.market_filter import FilterInput, FilterLine
-from tui.screens.market_model import MAX_FITTEST, Names, Offers, Search, next_sort, reversed_sort, turned
+from tui.screens.market_model import Names, Offers, Search, next_sort, reversed_sort, turned
 from tui.screens.market_offer import OfferScreen
 from tui.screens.market_saved import NameSearch, SavedSearches
 from tui.screens.market_table import OfferTable
-from tui.screens.market_words import no_match, offer_line, summary
+from tui.screens.market_words import PRACTISING, empty_hint, no_match, offer_line, summary
 
 REFRESH_SECONDS: Final = 5.0
 TYPING_SECONDS: Final = 0.25
@@ -36,7 +37,7 @@ class MarketScreen(AreaScreen):
     AREA = "market"
     HELP = (
         "All machines that are for rent now. Type / and a filter to narrow the list, u to say what you want"
-        " one for, Enter to see everything about an offer with its price history and score, and n to rent."
+        " one for, Enter to see everything about an offer with its price history and score, and r to rent it."
         " Prices are in QU for each GPU and hour; details show the price all in."
         " A letter before the GPU is a warning, explained below the list."
     )
@@ -48,7 +49,8 @@ class MarketScreen(AreaScreen):
         Binding("f", "saved", "Saved"),
         Binding("ctrl+s", "save", "Save search", show=False),
         Binding("m", "measure", "Measure", show=False),
-        Binding("n", "rent", "Rent"),
+        Binding("r", "rent", "Rent"),
+        Binding("p", "practice", "Practice provider"),
     ]
 
     def __init__(self) -> None:
@@ -56,6 +58,7 @@ class MarketScreen(AreaScreen):
         self._offers = Offers(Search())
         self._names = Names()
         self._typing: Timer | None = None
+        self._practising = False
 
     def compose_body(self) -> ComposeResult:
         yield FilterLine(self._words)
@@ -111,6 +114,7 @@ class MarketScreen(AreaScreen):
             self._show_nothing(view)
             return
         self.show_body()
+        self.refresh_bindings()
         self.query_one("#market-summary", Static).update(safe_line(summary(offers), 400), layout=False)
         self._table.say(no_match(offers))
         if self._table.offers is offers:
@@ -119,14 +123,35 @@ class MarketScreen(AreaScreen):
             self._table.show(offers)
 
     def _show_nothing(self, view: MarketView) -> None:
-        if view.peers:
-            hint = "They arrive within seconds of a connection; this page fills by itself."
+        if self._practising:
+            self.show_state("loading", PRACTISING)
         else:
-            hint = (
-                "This node has no peers yet: start the daemon with the address of a node you know,"
-                " `qubix up --bootstrap ADDRESS`. Area 6 shows the network."
-            )
-        self.show_state("empty", "No machine is for rent here yet.", hint)
+            hint = empty_hint(view.peers, alone=no_chain_named(None))
+            self.show_state("empty", "No machine is for rent here yet.", hint)
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A practice provider is for a private network where nobody offers."""
+        if action in {"rent", "sort", "use_case", "measure"}:
+            return not self._is_empty
+        return action != "practice" or (self._is_empty and not self._practising and no_chain_named(None))
+
+    @work(group="practice")
+    async def action_practice(self) -> None:
+        self._practising = True
+        self._show()
+        try:
+            await practice.start_provider(self.qubix.directory)
+        except QubixError as error:
+            self.say_error(error)
+        finally:
+            self._practising = False
+        self.reload()
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether nobody offers anything, as far as was heard."""
+        return self._offers.heard and not self._offers.view.known
 
     @on(OfferTable.Moved)
     def _moved(self) -> None:
@@ -229,7 +254,7 @@ class MarketScreen(AreaScreen):
         """Round trips to the first of the list; the list then shows them."""
         self.app.notify("Measuring the way to the first of the list.", markup=False)
         wanted = self._offers.search.args(0, brief=True)
-        args = MarketArgs(**{**vars(wanted), "measure": True, "limit": min(wanted.limit, MAX_FITTEST)})
+        args = MarketArgs(**{**vars(wanted), "measure": True})
         try:
             await self.link.call("market", args)
         except QubixError as error:

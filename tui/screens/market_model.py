@@ -18,8 +18,8 @@ PAGE: Final = 100
 MAX_PAGES: Final = 24
 """Kept; the one that was asked for longest ago goes first."""
 MAX_NAMES: Final = 2_000
-MAX_FITTEST: Final = 200
-"""Offers that are shown in the order of fitness for a use: it has no pages."""
+MAX_FITTEST: Final = 2_000
+"""Offers that are shown in the order of fitness for a use: each page is found anew from the first on."""
 AHEAD: Final = 60
 """Rows before and after those seen that are asked for, too."""
 GAP: Final = "  "
@@ -35,9 +35,14 @@ class Search:
     use_case: str = ""
 
     def args(self, page: int, *, brief: bool) -> MarketArgs:
-        if self.use_case:
-            return MarketArgs(limit=MAX_FITTEST, filter=self.filter, use_case=self.use_case, brief=brief)
-        return MarketArgs(limit=PAGE, filter=self.filter, sort=self.sort, after=page * PAGE, brief=brief)
+        return MarketArgs(
+            limit=PAGE,
+            filter=self.filter,
+            sort="" if self.use_case else self.sort,
+            use_case=self.use_case,
+            after=page * PAGE,
+            brief=brief,
+        )
 
 
 @dataclass
@@ -74,14 +79,12 @@ class Offers:
 
     def get(self, row: int) -> OfferView | None:
         """None if it is not known yet, or not there."""
-        page, place = (0, row) if self.search.use_case else divmod(row, PAGE)
+        page, place = divmod(row, PAGE)
         offers = self._pages.get(page, ())
         return offers[place] if 0 <= place < len(offers) else None
 
     def wanted(self, first: int, last: int) -> int | None:
         """A page that must be asked for so that these rows can be shown, and soon those around them."""
-        if self.search.use_case:
-            return 0 if 0 in self._old or not self._pages else None
         seen, around = self._covering(first, last), self._covering(first - AHEAD, last + AHEAD)
         missing = [page for page in (*seen, *around) if page not in self._pages]
         return next((page for page in (*missing, *seen) if page in missing or page in self._old), None)
@@ -93,11 +96,10 @@ class Offers:
 
     def row_of(self, peer_id: str) -> int | None:
         """Where an offer stands now, if it is on a page that is known."""
-        size = 0 if self.search.use_case else PAGE
         for page, offers in self._pages.items():
             for place, one in enumerate(offers):
                 if one.peer_id == peer_id:
-                    return page * size + place
+                    return page * PAGE + place
         return None
 
 
@@ -169,7 +171,7 @@ COLUMNS: Final = (
     Column("GPU", 13, gpu_words, sort="-gpus", share=2, most=26),
     Column("VRAM", 6, lambda one: show.size(one.vram_mib) if one.vram_mib else UNKNOWN, True, "-vram"),
     Column("QU/HOUR", 10, lambda one: show.qu(one.price_qu_per_hour), True, "price", "price"),
-    Column("SCORE", 5, score_words, True, "-score"),
+    Column("SCORE", 6, score_words, True, "-score"),
     Column("RTT", 7, lambda one: _milliseconds(one.rtt_ms), True, "rtt"),
     Column("REGION", 8, lambda one: one.region or UNKNOWN),
     Column("ENDED WELL", 10, lambda one: _percent(one.reliability), True, "-reliability", least_width=120),

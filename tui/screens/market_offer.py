@@ -52,11 +52,11 @@ class OfferScreen(AreaScreen):
         "Everything that is known of one offer. The price history compares it with the middle of all offers"
         " of the same GPU. The G-Score says how far its provider can be trusted; each sentence below it"
         " names what that rests on, and e writes the evidence to a file that anybody can check."
-        " n rents this machine."
+        " r rents this machine."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Back"),
-        Binding("n", "rent", "Rent"),
+        Binding("r", "rent", "Rent"),
         Binding("p", "period", "History"),
         Binding("m", "measure", "Measure"),
         Binding("e", "evidence", "Evidence"),

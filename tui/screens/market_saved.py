@@ -12,12 +12,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from protocol.errors import QubixError
 from tui import searches
 from tui.safe import safe_line
+from tui.screens.key_line import CalmFooter
 from tui.screens.market_model import sort_words
 from tui.searches import MAX_NAME, Saved
 
@@ -42,7 +43,7 @@ class SavedSearches(ModalScreen[Saved | None]):
             yield Static(Text("Saved searches", "bold"))
             yield OptionList(markup=False)
             yield Static("", id="saved-hint", markup=False)
-        yield Footer()
+        yield CalmFooter()
 
     def on_mount(self) -> None:
         self._show(0)
@@ -97,7 +98,7 @@ class NameSearch(ModalScreen[str | None]):
             yield Static(Text("Save this search as", "bold"))
             yield Input(self._suggestion, max_length=MAX_NAME)
             yield Static(Text("A search of the same name is replaced.", "dim"))
-        yield Footer()
+        yield CalmFooter()
 
     @on(Input.Submitted)
     def _named(self, event: Input.Submitted) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -9,9 +11,28 @@ from rich.text import Text
 from protocol.catalogue import USE_CASES
 from protocol.control_market import STANDARD_DISK_MIB, OfferView, ScoreView
 from tui import show
+from tui.areas import AREAS
 from tui.market_screens import notes, unmet
 from tui.safe import safe_line
-from tui.screens.market_model import Offers, called, sort_words
+from tui.screens.market_model import MAX_FITTEST, Offers, called, sort_words
+
+PRACTISING: Final = "Starting a practice provider: a second daemon that offers this machine."
+
+
+def empty_hint(peers: int, *, alone: bool) -> str:
+    """What to do where nobody offers anything; `alone`: on the private network of this machine."""
+    network = next(area for area in AREAS if area.mode == "network")
+    if alone:
+        return (
+            "On this private network there is only what runs on this machine. Press p to start a practice"
+            " provider: a second daemon that offers this machine to you."
+        )
+    if peers:
+        return "They arrive within seconds of a connection; this page fills by itself."
+    return (
+        "This node has no peers yet: start the daemon with the address of a node you know,"
+        f" `qubix up --bootstrap ADDRESS`. {network.title} (key {network.key}) shows who is there."
+    )
 
 
 def summary(offers: Offers) -> str:
@@ -24,6 +45,7 @@ def summary(offers: Offers) -> str:
         return (
             f"For {use.title} ({use.min_vram_gib:g} GB of GPU memory or more): {many}{of} fit,"
             " most speed for the price first"
+            + (f"; the first {MAX_FITTEST:,} are listed" if view.total > MAX_FITTEST else "")
         )
     return f"{many}{of}, {sort_words(search.sort)}"
 
@@ -76,6 +98,8 @@ def facts(offer: OfferView) -> list[tuple[str, str]]:
     if offer.jitter_ms is not None:
         way += f", differs by {offer.jitter_ms:.0f} ms"
     gpus = f"{offer.gpus} x {offer.gpu_class}" if offer.gpus else offer.gpu_class
+    if offer.gpu_class == "CPU":
+        gpus = "none: the machine is rented by its processor"
     memory = f", {show.size(offer.vram_mib)} each" if offer.gpus > 1 else f", {show.size(offer.vram_mib)}"
     each = "for each GPU" if offer.gpus else "for the machine"
     disk = show.size(STANDARD_DISK_MIB)

@@ -79,7 +79,8 @@ def _peers_line(view: NetworkView, colours: Colours) -> Text:
 def _gossip_line(view: NetworkView, colours: Colours) -> Text:
     gossip = view.gossip
     by = "directories" if gossip.served else "gossip" if gossip.topics else "nobody"
-    said = f"{gossip.offers:,} offers, brought by {by}; {gossip.received:,} messages"
+    many = f"{gossip.offers:,} offer{'s' if gossip.offers != 1 else ''}"
+    said = f"{many}, brought by {by}; {gossip.received:,} messages"
     if gossip.rejected:
         said += f", {gossip.rejected:,} refused"
     return _line("market", "ok" if by != "nobody" else "silent", said, colours["success"])

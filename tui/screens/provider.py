@@ -121,6 +121,7 @@ class ProviderScreen(AreaScreen):
         self._fill("gpus", shown.GPU_COLUMNS, gpus, "No GPU here: the machine is rented by its processor.")
         jobs = shown.job_rows(view, colours)
         self._fill("jobs", shown.JOB_COLUMNS, jobs, "No job has come yet. Nothing has to be done for it.")
+        self.refresh_bindings()
 
     def _fill(self, name: str, columns: tuple[Column, ...], rows: list[Row], none: str) -> None:
         table, words = self.query_one(f"#provider-{name}", DataTable), self.query_one(f"#provider-no-{name}")

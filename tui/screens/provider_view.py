@@ -148,7 +148,7 @@ def days_in_words(days: Sequence[DayView]) -> str:
     hours = sum(one.seconds for one in days) / 3_600
     return (
         f"{len(days)} days (UTC): {show.qu(total)} QU from {leases} job{'s' * (leases != 1)} and "
-        f"{hours:,.1f} hours; the best was {best.day} with {show.qu(best.qu)} QU."
+        f"{hours:,.1f} hours; the best was {safe_line(best.day, 12)} with {show.qu(best.qu)} QU."
     )
 
 

@@ -141,7 +141,7 @@ class CheckSeedStep(Step):
     @on(Button.Pressed, "#check")
     def _check(self) -> None:
         fields = {number: self.query_one(f"#group-{number}", Input) for number in self._asked}
-        wrong = [n for n, one in fields.items() if one.value.strip() != self._groups[n - 1]]
+        wrong = [n for n, one in fields.items() if one.value.strip().lower() != self._groups[n - 1]]
         if not wrong:
             self._done(True)
             return

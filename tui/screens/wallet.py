@@ -19,16 +19,25 @@ from tui import private_net, show, wallet_keys
 from tui.messages import WalletChanged
 from tui.safe import safe_line
 from tui.screens.area import AreaScreen
+from tui.screens.passphrase import PassphraseScreen
 from tui.screens.wallet_backup import BackupScreen
 from tui.screens.wallet_entry import EntryScreen
 from tui.screens.wallet_move import DepositScreen, SendScreen
 
 SHOWN_ENTRIES: Final = 200
 REFRESH_SECONDS: Final = 3.0
-WORDS: Final = {"caller": "rented", "provider": "served", "send": "sent", "funding": "waiting for deposit"}
+WORDS: Final = {
+    "caller": "rented",
+    "provider": "served",
+    "send": "sent",
+    "received": "received",
+    "funding": "waiting for deposit",
+}
 STATE_COLOURS: Final = {
     "done": "primary",
     "sent": "primary",
+    "received": "success",
+    "opening": "primary",
     "running": "success",
     "failed": "error",
     "unknown": "error",
@@ -42,15 +51,17 @@ class WalletScreen(AreaScreen):
     AREA = "wallet"
     HELP = (
         "Your money. What is in escrow is locked for jobs that run; what a job does not use comes back. "
-        "Deposit (d) shows where to send money, send (s) pays somebody, back up (b) shows the seed again. "
-        "Enter on a line of the history shows its transactions. What others send to you is in the balance "
-        "but not in the history: it holds what this daemon did itself."
+        "Deposit (d) shows where to send money, send (s) pays somebody, back up (b) shows the seed again, "
+        "and p seals the keys with another passphrase. "
+        "Enter on a line of the history shows its transactions. What others send to you is found by "
+        "looking at the chain every 20 seconds; what cannot be told of it, the line says."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d", "deposit", "Deposit"),
         Binding("s", "send", "Send"),
         Binding("c", "copy", "Copy"),
         Binding("b", "backup", "Back up"),
+        Binding("p", "passphrase", "Passphrase", show=False),
         Binding("g", "gift", "Play money"),
     ]
     view: WalletView | None = None
@@ -71,6 +82,10 @@ class WalletScreen(AreaScreen):
         self._drawn: object = None
         self.query_one(DataTable).focus()
 
+    def on_resize(self) -> None:
+        if self.loaded:
+            self._show_history(self._entries)  # with more columns, or fewer
+
     async def load(self) -> None:
         view: WalletView = await self.link.call("wallet", WalletArgs())
         history: HistoryView = await self.link.call("history", HistoryArgs(SHOWN_ENTRIES))
@@ -82,7 +97,7 @@ class WalletScreen(AreaScreen):
         """Keys that mean nothing here are not shown; money for nothing is for play only."""
         if action == "gift":
             return private_net.no_chain_named(None)
-        if action == "backup":
+        if action in ("backup", "passphrase"):
             return wallet_keys.has_keys(self.qubix.directory)
         return True
 
@@ -106,7 +121,8 @@ class WalletScreen(AreaScreen):
         none = self.query_one("#wallet-none", Static)
         none.display = not entries
         none.update(
-            "Nothing was rented, served or sent with this wallet yet.\nThe market (1) is where to begin."
+            "Nothing was rented, served, sent or received with this wallet yet.\n"
+            "The market (1) is where to begin."
         )
         table = self.query_one(DataTable)
         table.display = bool(entries)
@@ -117,7 +133,8 @@ class WalletScreen(AreaScreen):
         self._entries, self._drawn = list(entries), drawn
         row = table.cursor_row
         table.clear(columns=True)
-        table.add_columns(*columns(narrow=narrow))
+        heads = (Text(one, justify="right" if one == "QU" else "left") for one in columns(narrow=narrow))
+        table.add_columns(*heads)
         for number, entry in enumerate(entries):
             table.add_row(*cells(entry, colours, narrow=narrow), key=str(number))
         table.move_cursor(row=min(row, max(0, len(entries) - 1)))
@@ -139,6 +156,9 @@ class WalletScreen(AreaScreen):
 
     def action_backup(self) -> None:
         self.app.push_screen(BackupScreen(self.qubix.directory), lambda _: self.reload())
+
+    def action_passphrase(self) -> None:
+        self.app.push_screen(PassphraseScreen(self.qubix.directory))
 
     @work(exclusive=True, group="gift")
     async def action_gift(self) -> None:
@@ -203,7 +223,7 @@ def cells(entry: HistoryEntry, colours: Mapping[str, str], *, narrow: bool) -> l
     """A line of the history in the colours of a theme. Names come from job files and other people."""
     form = "%m-%d %H:%M" if narrow else "%Y-%m-%d %H:%M"
     when = time.strftime(form, time.localtime(entry.at_ms / 1_000))
-    about = safe_line(entry.to or entry.name, 30 if narrow else 44)
+    about = safe_line(entry.to or entry.sender or entry.name, 22 if narrow else 44)
     row = [
         Text(when),
         Text(WORDS.get(entry.kind, safe_line(entry.kind, 12))),
@@ -211,11 +231,15 @@ def cells(entry: HistoryEntry, colours: Mapping[str, str], *, narrow: bool) -> l
         Text(safe_line(entry.state, 14), colours[STATE_COLOURS.get(entry.state, "warning")]),
         Text(moved(entry), "bold", justify="right"),
     ]
-    return row if narrow else [*row[:3], Text(safe_line(show.short_id(entry.id), 20), "dim"), *row[3:]]
+    short = "" if entry.id.startswith("ticks-") else safe_line(show.short_id(entry.id), 20)
+    return row if narrow else [*row[:3], Text(short, "dim"), *row[3:]]
 
 
 def moved(entry: HistoryEntry) -> str:
-    """What it did to the wallet; of an open payment what it is to do."""
+    """What it did to the wallet; of an open payment what it is to do, and of a transfer that nothing confirms
+    what it promised."""
     if entry.qu:
         return f"{entry.qu:+,}"
+    if entry.state == "unchecked":
+        return f"({entry.amount:+,})"
     return f"({-entry.amount:+,})" if entry.amount and entry.state == "pending" else "0"

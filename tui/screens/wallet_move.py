@@ -12,15 +12,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Footer, Input, Label, Static
+from textual.widgets import Button, Input, Label, Static
 
 from protocol.control_wallet import PaymentView, SendArgs, WaitingEvent, WalletView
-from protocol.errors import DaemonUnreachable, QubixError
+from protocol.errors import DaemonUnreachable, MoneyError, QubixError, UsageError
 from protocol.units import MAX_QU
 from tui import private_net, show
 from tui.qr import qr_code
 from tui.safe import safe_line, safe_text
 from tui.screens.journey import Journey, Step, Words
+from tui.screens.key_line import CalmFooter
 from tui.screens.seed_steps import identity_sheet
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class DepositScreen(ModalScreen[None]):
         with VerticalScroll(classes="wallet-box"), Horizontal(id="deposit"):
             yield Static(qr_code(self._identity), id="deposit-code", markup=False)
             yield Static(self._words(), id="deposit-words", markup=False)
-        yield Footer()
+        yield CalmFooter()
 
     def _words(self) -> Text:
         text = Text.assemble(("Send QU to this identity\n\n", "bold"), identity_sheet(self._identity, 4))
@@ -211,10 +212,12 @@ class PayingStep(Step):
             async with aclosing(cast("QubixApp", self.app).link.stream("send", self._order)) as items:
                 async for item in items:
                     self._take(item)
-        except DaemonUnreachable:
-            self._lost()
-        except QubixError as error:
+        except (UsageError, MoneyError) as error:
             self._end("Not sent", str(error))
+        except DaemonUnreachable:
+            self._lost("The daemon went away. When it is back, ask again:")
+        except QubixError as error:
+            self._lost(f"{safe_line(str(error))}. Ask again:")
 
     def _take(self, item: WaitingEvent | PaymentView) -> None:
         if isinstance(item, WaitingEvent):
@@ -233,11 +236,12 @@ class PayingStep(Step):
         self.query_one("#paying", Words).update(
             Text(head, f"bold {colours['success' if self._sent else 'error']}")
         )
-        self.query_one("#paying-why", Words).update(safe_text(sentence))
+        words = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." if sentence else ""
+        self.query_one("#paying-why", Words).update(safe_text(words))
 
-    def _lost(self) -> None:
+    def _lost(self, why: str) -> None:
         self.query_one("#paying", Words).update("Whether it was sent is not known yet.")
-        self.say("The daemon went away. When it is back, ask again: the same payment is never paid twice.")
+        self.say(f"{why} the same payment is never paid twice.")
         button = self.query_one("#again", Button)
         button.display = True
         button.focus()
