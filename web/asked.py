@@ -1,4 +1,7 @@
-"""What endpoints ask for in their signatures: the store and the settings of the app that answers."""
+"""What endpoints ask for in their signatures: the store and the settings of the app that answers.
+
+All of these are coroutines: FastAPI would ask plain functions in a thread, each for itself.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from web.settings import Settings
 from web.store import Store
 
 
-def _store(request: Request) -> Store:
+async def _store(request: Request) -> Store:
     found: Store = request.app.state.store
     return found
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     found: Settings = request.app.state.settings
     return found
 

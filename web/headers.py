@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,7 +35,9 @@ PREFLIGHT: Final = {
 }
 ENDLESS: Final = ("/v1/events",)
 """Of which nobody gets only the head."""
-REQUEST_ID: Final = "x-request-id"
+REQUEST_ID: Final = b"x-request-id"
+OF_V1: Final = [(name.encode(), value.encode()) for name, value in (ALWAYS | OPEN).items()]
+OF_PAGES: Final = [(name.encode(), value.encode()) for name, value in (ALWAYS | SAME_ORIGIN).items()]
 
 
 class Headers:
@@ -50,15 +51,15 @@ class Headers:
             await self._app(scope, receive, send)
             return
         public = scope["path"].startswith("/v1/")
-        fixed = ALWAYS | (OPEN if public else SAME_ORIGIN)
+        fixed = OF_V1 if public else OF_PAGES
         request_id = scope.setdefault("state", {})["request_id"] = secrets.token_hex(8)
 
         async def send_with(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID] = request_id
-                for name, value in fixed.items():
-                    headers.setdefault(name, value)
+                headers = list(message.get("headers", ()))
+                said = {name for name, _ in headers}
+                headers += [header for header in fixed if header[0] not in said]
+                message["headers"] = [*headers, (REQUEST_ID, request_id.encode())]
             await send(message)
 
         if public and scope["method"] == "OPTIONS":

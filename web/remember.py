@@ -22,6 +22,12 @@ class Remembered(Generic[T]):
         self._clock = clock
         self._answers: OrderedDict[str, tuple[float, asyncio.Task[T]]] = OrderedDict()
 
+    def have(self, question: str) -> T | None:
+        """What is known already."""
+        since, task = self._answers.get(question, (0.0, None))
+        known = task is not None and task.done() and not _failed(task)
+        return task.result() if task and known and self._clock() - since < self._seconds else None
+
     async def get(self, question: str, ask: Callable[[], Awaitable[T]]) -> T:
         """What `ask` answers, or has answered no more than `seconds` ago. Trouble is not remembered."""
         now = self._clock()

@@ -14,6 +14,7 @@ from web.api.answers import (
     AskedAnswers,
     FilterText,
     IfNoneMatch,
+    Kept,
     described,
     filter_of,
     is_steady,
@@ -22,7 +23,7 @@ from web.api.answers import (
 from web.api.views import gpu_of, offer_of, use_of
 from web.asked import Asked
 
-router = APIRouter(tags=["Use cases"])
+router = APIRouter(tags=["Use cases"], route_class=Kept)
 
 STANDARD_DISK_GIB: Final = 10
 """As everywhere where nobody says how much is needed."""

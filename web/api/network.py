@@ -13,6 +13,7 @@ from web.api.answers import (
     CursorText,
     FilterText,
     IfNoneMatch,
+    Kept,
     PageSize,
     described,
     filter_of,
@@ -26,7 +27,7 @@ from web.live import at_of
 from web.store import MAX_HOURS, now_ms
 from web.views import HOUR_MS
 
-router = APIRouter(tags=["Network"])
+router = APIRouter(tags=["Network"], route_class=Kept)
 
 WEEK: Final = 7 * 24
 MOST_NAMES: Final = 500

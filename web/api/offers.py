@@ -16,6 +16,7 @@ from web.api.answers import (
     CursorText,
     FilterText,
     IfNoneMatch,
+    Kept,
     PageSize,
     SortText,
     described,
@@ -28,7 +29,7 @@ from web.api.errors import ParameterInvalid
 from web.api.views import offer_of
 from web.asked import Asked
 
-router = APIRouter(tags=["Market"])
+router = APIRouter(tags=["Market"], route_class=Kept)
 
 PeerId = Annotated[
     str,

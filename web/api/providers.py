@@ -9,14 +9,14 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from protocol.errors import NotFound
 from protocol.query import gpu_key
 from web.api import shapes
-from web.api.answers import CHECK, Answers, AskedAnswers, IfNoneMatch, described
+from web.api.answers import CHECK, Answers, AskedAnswers, IfNoneMatch, Kept, described
 from web.api.offers import PeerId, key_of, unknown
 from web.api.views import candle_of, offer_of, score_of
 from web.asked import Asked
 from web.store import MAX_CANDLES, Store, now_ms
 from web.views import HOUR_MS, Kind
 
-router = APIRouter(tags=["Market"])
+router = APIRouter(tags=["Market"], route_class=Kept)
 
 SPANS_MS: Final = {"hour": HOUR_MS, "day": 24 * HOUR_MS}
 SHOWN_HOURS: Final = 14 * 24
