@@ -12,7 +12,7 @@ from typing import Final
 
 from protocol import job_draft
 from protocol.catalogue import USE_CASES, UseCase
-from protocol.errors import QueryInvalid
+from protocol.errors import JobFileInvalid, QueryInvalid
 from protocol.job_draft import Draft
 from protocol.query import Condition, Filter, gpu_key, name_key, parse_filter
 from protocol.templates import TEMPLATES, Template
@@ -146,7 +146,10 @@ def plan_of(said: Mapping[str, str]) -> Plan | None:
         faults=faults,
     )
     if plan.connect and not faults:
-        faults |= job_draft.faults(plan.draft)
+        try:
+            job_draft.job_yaml(plan.draft)
+        except JobFileInvalid as error:
+            faults[error.field] = error.problem
     return plan
 
 

@@ -77,11 +77,11 @@ async def gpus(request: Request, store: Asked, sort: str = "offers") -> Response
 @router.get("/gpus/{name:path}")
 async def gpu(request: Request, name: str, store: Asked, span: str = "days") -> Response:
     key = _key(name)
+    if key == CPU_KEY:
+        return RedirectResponse(f"/market?filter=gpu%3D{key}", HTTPStatus.SEE_OTHER)
     if request.url.path != address_of(key) and quote(request.url.path) != address_of(key):
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(address_of(key) + query, HTTPStatus.PERMANENT_REDIRECT)
-    if key == CPU_KEY:
-        return RedirectResponse(f"/market?filter=gpu%3D{key}", HTTPStatus.SEE_OTHER)
     where = Filter((Condition("gpu", "=", (key,)),))
     views = await store.models(where)
     now = next((view for view in views if view.gpu == key), None)

@@ -23,6 +23,7 @@ from web.pages.history import DAY_MS, SPANS, history_of, span_of, when
 from web.pages.render import page, words_for
 from web.pages.score_words import sentence
 from web.store import Store, now_ms
+from web.suit import CARD_MODELS
 from web.views import OfferView, ScoreView
 from web.words import Words
 
@@ -109,9 +110,11 @@ def _peer(name: str) -> bytes:
 
 
 def _hire(offer: OfferView) -> str:
-    """A command that works as it stands: what the machine says of itself."""
-    gpu = Draft(gpu=offer.gpu_label.replace(" ", "_"), hours="1", command="nvidia-smi")
-    return command(gpu if offer.gpus and offer.gpu else Draft(hours="1", command="uname -a"), offer.peer_id)
+    """A command that works as it stands, and has nothing in it that the provider wrote."""
+    if not offer.gpus:
+        return command(Draft(hours="1", command="uname -a"), offer.peer_id)
+    model = CARD_MODELS.get(offer.gpu)
+    return command(Draft(gpu=model.name if model else "1", hours="1", command="nvidia-smi"), offer.peer_id)
 
 
 async def _history(store: Store, peer: bytes, span: str, words: Words) -> Any:
