@@ -23,6 +23,8 @@ FIRST: Final = "README"
 """Of a folder; its address is the folder's."""
 DEEPEST: Final = 3
 """Headings below the third level are in no table of contents."""
+UNBROKEN: Final = 28
+"""Characters of code that fit on a line of any phone."""
 NOTE: Final = re.compile(r"\A<!--.*?-->\s*", re.DOTALL)
 SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s")
 
@@ -80,6 +82,7 @@ def rendered(name: str, language: str, code: CodeBlock) -> Manual:
     for token in tokens:
         if token.children:
             token.children = _linked(token.children, folder)
+            _kept_whole(token.children)
     body = "".join(_drawn(_tables(tokens), code))
     return Manual(name, spoken, title, _summary(tokens), Markup(body), tuple(contents))
 
@@ -169,6 +172,13 @@ def _linked(children: Sequence[Token], folder: str) -> list[Token]:
             continue
         kept.append(token)
     return kept
+
+
+def _kept_whole(children: Sequence[Token]) -> None:
+    """Short code is not broken at its hyphens."""
+    for token in children:
+        if token.type == "code_inline" and len(token.content) <= UNBROKEN:
+            token.attrs["class"] = "short"
 
 
 def own_address(target: str, folder: str) -> str:
