@@ -151,7 +151,7 @@ def test_all_offers_page_by_page(path: Path) -> None:
         seen: list[str] = []
         after: str | None = ""
         while after is not None:
-            asked = {"sort": "-vram,price", "limit": 17, "after": after}
+            asked = {"sort": "-vram,price", "limit": "17", "after": after}
             page = (await client.get("/v1/offers", params=asked)).json()
             assert page["total"] == {"number": OFFERS - 2, "exact": True}
             seen += [one["peer_id"] for one in page["offers"]]

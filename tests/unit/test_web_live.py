@@ -17,7 +17,9 @@ from protocol.units import UnixMs
 from tests.support.web_mirror import Row, offer_of, row_of
 from tests.support.web_world import World, sqlite_world
 from web import live
+from web.api.views import offer_of as offer_of_view
 from web.live import Hub, Subscriber, TooMany
+from web.views import OfferView
 
 NOW = UnixMs(1_800_000_000_000)
 KEYS = [NodeKey(bytes([number]) * 32) for number in range(1, 9)]
@@ -85,7 +87,7 @@ class Listener:
         found = b""
         with suppress(StopAsyncIteration):
             while True:
-                self._next = self._next or asyncio.ensure_future(anext(self._pieces))  # type: ignore[arg-type]
+                self._next = self._next or asyncio.ensure_future(anext(self._pieces))
                 done, _ = await asyncio.wait([self._next], timeout=0.02)
                 if not done:
                     break
@@ -205,12 +207,11 @@ def test_there_is_room_for_so_many_and_it_is_given_back(
 
 def test_an_event_is_made_once_for_all(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
-    real = live.offer_of
 
-    def counted(view: live.OfferView) -> object:
+    def counted(view: OfferView) -> object:
         nonlocal made
         made += 1
-        return real(view)
+        return offer_of_view(view)
 
     monkeypatch.setattr(live, "offer_of", counted)
     listeners = [

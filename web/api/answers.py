@@ -20,6 +20,8 @@ from web.store import MAX_PAGE
 CHECK: Final = "/verify.py"
 JSON: Final = "application/json"
 REMEMBER_S: Final = 5.0
+LATELY_S: Final = 10.0
+"""So old may be what takes the database long."""
 REMEMBERED_PAGE: Final = 100
 """Rows of an answer that is kept for others who ask the same."""
 
@@ -30,6 +32,7 @@ class Answers:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self._remembered = Remembered[bytes](REMEMBER_S)
+        self._lately = Remembered[bytes](LATELY_S)
 
     async def give(
         self, request: Request, make: Callable[[str], Awaitable[object]], *, keep: bool = True
@@ -44,6 +47,14 @@ class Answers:
 
         body = await (self._remembered.get(_question(request, at), encoded) if keep else encoded())
         return _answer(at, body)
+
+    async def give_lately(self, request: Request, make: Callable[[], Awaitable[object]]) -> Response:
+        """What `make` makes, or made for somebody up to LATELY_S ago; so without an ETag."""
+
+        async def encoded() -> bytes:
+            return msgspec.json.encode(await make())
+
+        return Response(await self._lately.get(_question(request, ""), encoded), media_type=JSON)
 
     def known(self, request: Request) -> Response | None:
         """The answer that somebody got who asked the very same of the same state."""

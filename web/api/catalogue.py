@@ -13,17 +13,14 @@ from web.api.answers import (
     CHECK,
     AskedAnswers,
     FilterText,
-    IfNoneMatch,
-    Kept,
     described,
     filter_of,
-    is_steady,
     plain,
 )
 from web.api.views import gpu_of, offer_of, use_of
 from web.asked import Asked
 
-router = APIRouter(tags=["Use cases"], route_class=Kept)
+router = APIRouter(tags=["Use cases"])
 
 STANDARD_DISK_GIB: Final = 10
 """As everywhere where nobody says how much is needed."""
@@ -45,7 +42,7 @@ async def use_cases() -> Response:
 
 @router.get(
     "/use-cases/{name}/recommendation",
-    **described(shapes.Recommendation, "The best offers for a use", etag=True, missing=True),
+    **described(shapes.Recommendation, "The best offers for a use", missing=True),
 )
 async def recommendation(
     request: Request,
@@ -57,16 +54,16 @@ async def recommendation(
     filter: FilterText = "",
     limit: Annotated[int, Query(ge=1, le=50, description="At most.")] = 10,
     disk: Annotated[int, Query(ge=1, le=100_000, description="GiB that are rented.")] = STANDARD_DISK_GIB,
-    if_none_match: IfNoneMatch = "",
 ) -> Response:
-    """Most speed for a QU first, all in, with the reasons: the order of `qubix market --for`."""
+    """Most speed for a QU first, all in, with the reasons: the order of `qubix market --for`. It may be ten
+    seconds old."""
     where = filter_of(filter)
     try:
         use = use_case(name)
     except UsageError as error:
         raise NotFound(str(error)) from error
 
-    async def make(at: str) -> shapes.Recommendation:
+    async def make() -> shapes.Recommendation:
         best = await store.recommend(use, where, limit, disk * 1_024)
         found = [
             shapes.Recommended(
@@ -75,8 +72,6 @@ async def recommendation(
             )
             for one in best.found
         ]  # fmt: skip
-        return shapes.Recommendation(use_of(use), found, best.total, at, CHECK)
+        return shapes.Recommendation(use_of(use), found, best.total, CHECK)
 
-    if not is_steady(where):
-        return plain(await make(await answers.hub.at()))
-    return await answers.give(request, make)
+    return await answers.give_lately(request, make)

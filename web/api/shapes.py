@@ -315,5 +315,4 @@ class Recommendation(Struct, frozen=True):
     use_case: UseCase
     found: list[Recommended]
     total: Annotated[Count, Meta(description="Offers with room for it.")]
-    at: At
     check: Check
