@@ -1,4 +1,4 @@
-"""The pages of one GPU, one provider, the network and of verifying: whole, bilingual, friendly when it is gone."""
+"""The pages of a GPU, a provider, the network and of verifying: whole, in two languages, kind where it is gone."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.support.web_client import client_of
 from tests.support.web_html import Page
 from tests.support.web_html import read as read_strictly
 from tests.support.web_mirror import filled, insert, offer_of, peer_id, row_of
-from web.pages.history import DAY_MS, HOUR_MS, WEEK_MS, together
+from web.pages.history import DAY_MS, WEEK_MS, together
 from web.pages.providers import EXPLORER
 from web.settings import Settings
-from web.views import Candle
+from web.views import HOUR_MS, Candle
 
 T = TypeVar("T")
 Ask = Callable[[httpx.AsyncClient], Coroutine[Any, Any, T]]
@@ -41,8 +41,9 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (best,) = db.execute("SELECT peer FROM offers WHERE live = 1 AND gpus = 2 ORDER BY change").fetchone()
         db.execute("UPDATE settlements SET provider = ? WHERE lease_id IN (SELECT lease_id FROM settlements"
                    " WHERE proof = 'ticket' ORDER BY ended_ms DESC LIMIT 30)", (best,))  # fmt: skip
-        db.execute("UPDATE settlements SET paid_qu = ?, transaction_digest = ? WHERE ended_ms ="
-                   " (SELECT max(ended_ms) FROM settlements WHERE provider = ?)", (SETTLED_QU, DIGEST, best))  # fmt: skip
+        newest = "(SELECT max(ended_ms) FROM settlements WHERE provider = ?)"
+        db.execute(f"UPDATE settlements SET paid_qu = ?, transaction_digest = ? WHERE ended_ms = {newest}",
+                   (SETTLED_QU, DIGEST, best))  # fmt: skip
         (other,) = db.execute("SELECT peer FROM scores WHERE peer != ?", (best,)).fetchone()
         db.execute("DELETE FROM scores WHERE peer = ?", (best,))
         reasons = '["3 callers have paid it", "leases that failed by its fault: 1 of 4 known here"]'
@@ -73,8 +74,8 @@ def got(mirror: Path, *paths: str, **headers: str) -> list[httpx.Response]:
     return asyncio.run(run())
 
 
-def page(mirror: Path, path: str, status: int = 200, **headers: str) -> Page:
-    (answer,) = got(mirror, path, **headers)
+def page(mirror: Path, path: str, status: int = 200, language: str = "en") -> Page:
+    (answer,) = got(mirror, path, **{"accept-language": language})
     assert answer.status_code == status
     found = read(answer.text)
     assert not found.wrong
@@ -85,7 +86,8 @@ def page(mirror: Path, path: str, status: int = 200, **headers: str) -> Page:
 def test_every_page_is_whole_in_every_language(mirror: Path, language: str) -> None:
     one = best(mirror)
     paths = [
-        "/gpus", "/gpus?sort=price", "/gpus/RTX_4090", "/gpus/RTX_4090?span=hours", "/gpus/RTX_4090?span=weeks",
+        "/gpus?sort=price", "/gpus/RTX_4090", "/gpus/RTX_4090?span=hours",
+        "/gpus/RTX_4090?span=weeks",
         "/gpus/MI300X", f"/providers/{one}", f"/providers/{one}?span=hours", "/network", "/network?span=day",
         "/network?span=year", "/verify", f"/verify?provider={one}", "/verify?provider=me",
     ]  # fmt: skip
@@ -130,7 +132,10 @@ def test_an_unknown_gpu_is_a_friendly_page(mirror: Path, name: str) -> None:
 
 def test_weeks_begin_on_monday_and_lose_nothing() -> None:
     monday = 20_000 * DAY_MS + (4 - 20_000 % 7) % 7 * DAY_MS
-    days = [Candle(DAY_MS, monday + day * DAY_MS, 10 + day, 30 + day, 5 - day % 3, 11 + day, 4, day, 2) for day in range(9)]
+    days = [
+        Candle(DAY_MS, monday + day * DAY_MS, 10 + day, 30 + day, 5 - day % 3, 11 + day, 4, day, 2)
+        for day in range(9)
+    ]
     first, second = together(days, WEEK_MS)
     assert (first.start_ms, first.open, first.close, first.high, first.low) == (monday, 10, 17, 36, 3)
     assert (second.start_ms, second.open, second.close, second.offers) == (monday + WEEK_MS, 17, 19, 8)
@@ -144,7 +149,13 @@ def test_weeks_begin_on_monday_and_lose_nothing() -> None:
 def test_a_provider_is_told_with_evidence(mirror: Path) -> None:
     one = best(mirror)
     found = page(mirror, f"/providers/{one}")
-    for said in ("3 callers have paid it.", "1 of 4 known here", "9,000", "The signature is right.", "123,456"):
+    for said in (
+        "3 callers have paid it.",
+        "1 of 4 known here",
+        "9,000",
+        "The signature is right.",
+        "123,456",
+    ):
         assert said in found.text
     assert [link for link in found.links if link.startswith(EXPLORER)]
     assert len(found.all("rect", class_="day")) == 60
@@ -153,7 +164,7 @@ def test_a_provider_is_told_with_evidence(mirror: Path) -> None:
 
 
 def test_the_reasons_are_in_the_readers_language(mirror: Path) -> None:
-    found = page(mirror, f"/providers/{best(mirror)}", **{"accept-language": "pt"})
+    found = page(mirror, f"/providers/{best(mirror)}", language="pt")
     assert "3 clientes lhe pagaram." in found.text and "9.000" in found.text
 
 
@@ -191,7 +202,9 @@ def test_bytes_that_were_not_signed_so_are_not_called_right(tmp_path: Path) -> N
     mirror = filled(tmp_path / "mirror.db", 20)
     with closing(sqlite3.connect(mirror)) as db, db:
         peer, record = db.execute("SELECT peer, record FROM offers WHERE live = 1").fetchone()
-        db.execute("UPDATE offers SET record = ? WHERE peer = ?", (record[:-1] + bytes([record[-1] ^ 1]), peer))
+        db.execute(
+            "UPDATE offers SET record = ? WHERE peer = ?", (record[:-1] + bytes([record[-1] ^ 1]), peer)
+        )
     for path in (f"/providers/{peer_id(peer)}", f"/verify?provider={peer_id(peer)}"):
         text = page(mirror, path).text
         assert "The signature is wrong" in text and "The signature is right" not in text
@@ -205,13 +218,22 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         rows.append(row_of(offer, NodeKey(bytes([number + 1]) * 32), number + 1, now_ms=now))
     with closing(sqlite3.connect(mirror)) as db, db:
         insert(db, "offers", OFFER_COLUMNS, rows)
-    paths = ["/gpus", "/network", *(f"/providers/{row[1]}" for row in rows), *(f"/verify?provider={row[1]}" for row in rows)]
+    paths = [
+        "/gpus",
+        "/network",
+        *(f"/providers/{row[1]}" for row in rows),
+        *(f"/verify?provider={row[1]}" for row in rows),
+    ]
     with closing(sqlite3.connect(mirror)) as db:
         paths += [f"/gpus/{gpu}" for (gpu,) in db.execute("SELECT gpu FROM offers")]
     for path, answer in zip(paths, got(mirror, *paths), strict=True):
         found = read(answer.text)
         assert (path, answer.status_code, found.wrong) == (path, 200, [])
-        assert "\u202e" not in answer.text and "<script>alert" not in answer.text and "'\"><b>" not in answer.text
+        assert (
+            "\u202e" not in answer.text
+            and "<script>alert" not in answer.text
+            and "'\"><b>" not in answer.text
+        )
         assert all(link.startswith(("/", "#", EXPLORER)) for link in found.links)
 
 
@@ -241,4 +263,4 @@ def test_an_empty_network_is_no_trouble(tmp_path: Path) -> None:
 
 def test_a_bad_cursor_is_said(mirror: Path) -> None:
     for path in ("/network?after=zzz", f"/providers/{best(mirror)}?after=%00"):
-        assert "Try again" in page(mirror, path, 400).text
+        assert "/market" in page(mirror, path, 400).links

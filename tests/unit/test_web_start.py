@@ -91,9 +91,14 @@ def test_whatever_an_address_says_the_command_is_one(line: str, region: str, hou
         assert "\n" not in plan.command()
 
 
-@pytest.mark.parametrize("line", ["python train.py --lr 1e-3", "a && b | c > d", "echo 'it is'", "it's", "x; rm -rf ~"])
+@pytest.mark.parametrize(
+    "line", ["python train.py --lr 1e-3", "a && b | c > d", "echo 'it is'", "it's", "x; rm -rf ~"]
+)
 def test_a_command_of_ones_own_arrives_as_it_was_typed(line: str) -> None:
-    assert job_of(command(Draft(command=line))).script == job_of(shlex.join(["qubix", "run", "--", *words_of(line)])).script
+    assert (
+        job_of(command(Draft(command=line))).script
+        == job_of(shlex.join(["qubix", "run", "--", *words_of(line)])).script
+    )
     plan = plan_of({"use": "pytorch", "gpu": "4090", "connect": OWN, "run": line})
     assert plan is not None
     assert jobspec.parse(plan.job_file()).script.endswith(f"{line}\n") or line in plan.job_file()
@@ -137,10 +142,12 @@ def test_what_cannot_be_is_marked_at_its_field(mirror: Path, field: str, text: s
 
 @pytest.mark.parametrize("language", ["en", "pt"])
 def test_all_steps_are_whole_in_every_language(mirror: Path, language: str) -> None:
-    paths = ["/start", *(f"/start?use={use}" for use in USE_CASES), "/start?use=sdxl&all=1", "/start?use=nonsense",
-             "/start?use=sdxl&gpu=nonsense", "/start?use=docker&gpu=none", "/start?use=sdxl&gpu=4090",
-             "/start?use=sdxl&gpu=4090&connect=pytorch&budget=1000", "/start?use=cs2&gpu=3060&connect=moonlight",
-             "/start?use=cuda&gpu=T4&connect=vscode", "/start?use=docker&gpu=none&connect=command"]  # fmt: skip
+    steps = [
+        "sdxl&all=1", "nonsense", "sdxl&gpu=nonsense", "docker&gpu=none", "sdxl&gpu=4090",
+        "sdxl&gpu=4090&connect=pytorch&budget=1000", "cs2&gpu=3060&connect=moonlight",
+        "cuda&gpu=T4&connect=vscode", "docker&gpu=none&connect=command", "llama-70b", "docker", "cs2",
+    ]  # fmt: skip
+    paths = ["/start", *(f"/start?use={step}" for step in steps)]
     for path, answer in zip(paths, got(mirror, *paths, language=language), strict=True):
         found = read(answer.text)
         assert (path, answer.status_code, found.wrong) == (path, 200, [])
@@ -155,7 +162,9 @@ def test_one_gets_from_a_use_to_a_command_by_links_and_a_form(mirror: Path) -> N
     (form,) = third.all("form")
     assert (form["action"], form["method"]) == ("/start", "get")
     fields = {one["name"]: one["value"] for one in third.all("input", type="hidden")}
-    fields |= {one["name"]: one.get("value", "") for one in third.all("input") if one.get("type", "text") == "text"}
+    fields |= {
+        one["name"]: one.get("value", "") for one in third.all("input") if one.get("type", "text") == "text"
+    }
     fields["connect"] = next(one["value"] for one in third.all("input", type="radio") if "checked" in one)
     (answer,) = got(mirror, "/start?" + urlencode(fields | {"hours": "3", "region": ""}))
     line = shown_command(answer)

@@ -65,7 +65,7 @@ async def history_of(
     found = together(await store.candles(kind, subject, span.kept_ms, since), span.shown_ms)
     if not found:
         return None
-    hints = [f"{when(one, words)}: {words.qu(one.low)} – {words.qu(one.high)}" for one in found]
+    hints = [f"{when(one, words)}: {words.qu(one.low)} \u2013 {words.qu(one.high)}" for one in found]
     told = words.say(
         "From %(low)s to %(high)s QU an hour, at last %(last)s.",
         low=words.number(min(one.low for one in found)),

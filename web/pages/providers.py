@@ -1,4 +1,4 @@
-"""/providers/{peer_id}: one provider: its machine, its score with what that is made of, its jobs, its uptime."""
+"""/providers/{peer_id}: its machine, its score with what that is made of, its jobs, when it was there."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Evidence:
 
 
 @router.get("/providers/{name}")
-async def provider(request: Request, name: str, store: Asked, span: str = "days", after: str = "") -> Response:
+async def provider(
+    request: Request, name: str, store: Asked, span: str = "days", after: str = ""
+) -> Response:
     peer = _peer(name)
     if name != peer_id_of(peer):
         return RedirectResponse(f"/providers/{peer_id_of(peer)}", HTTPStatus.PERMANENT_REDIRECT)

@@ -52,6 +52,8 @@ def sentence(reason: str, words: Words) -> str:
     """One that is not known here stays as it is."""
     for pattern, said in _KNOWN:
         if found := pattern.fullmatch(reason):
-            numbers = {name: words.number(int(text.replace(",", ""))) for name, text in found.groupdict().items()}
+            numbers = {
+                name: words.number(int(text.replace(",", ""))) for name, text in found.groupdict().items()
+            }
             return words.say(said, **numbers) if numbers else words.say(said)
     return shown(reason, 200)

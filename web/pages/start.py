@@ -54,7 +54,9 @@ async def job_file(request: Request) -> Response:
 async def _which_gpu(request: Request, store: Store, plan: Plan) -> Response:
     use = plan.use
     found = await advise(store, use, plan.machine) if use.min_vram_gib else []
-    without = None if use.min_vram_gib else await store.offers(room(plan.machine), BY_PRICE, limit=1, count=True)
+    without = (
+        None if use.min_vram_gib else await store.offers(room(plan.machine), BY_PRICE, limit=1, count=True)
+    )
     shown = found if "all" in request.query_params else _shown(found)
     by_speed = sorted((suited(model, use) for model in CARD_MODELS.values()), key=lambda one: -one.speed)
     return page(
@@ -110,7 +112,9 @@ async def _how(request: Request, store: Store, plan: Plan) -> Response:
 
 async def _regions(store: Store, plan: Plan) -> list[RegionView]:
     key = plan.chosen.key if plan.chosen else ""
-    return [one for one in await store.regions(room(plan.machine, plan.cards, key)) if one.region][:MAX_REGIONS]
+    return [one for one in await store.regions(room(plan.machine, plan.cards, key)) if one.region][
+        :MAX_REGIONS
+    ]
 
 
 async def _command(request: Request, store: Store, plan: Plan) -> Response:
