@@ -1,4 +1,4 @@
-"""The pages of a GPU, a provider, the network and of verifying: whole, in two languages, kind where it is gone."""
+"""The pages of a GPU, a provider, the network and of verifying: whole, bilingual, kind where it is gone."""
 
 from __future__ import annotations
 
