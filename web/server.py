@@ -12,6 +12,7 @@ from uvicorn.supervisors import Multiprocess
 
 from protocol.errors import PortBusy
 from web.app import create_app
+from web.headers import ENDLESS
 from web.live import CUT
 from web.settings import Settings
 
@@ -52,6 +53,12 @@ class Http(_Http):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         super().connection_made(transport)
         self.app_state = {**self.app_state, CUT: transport.abort}
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        asked: object = self.scope  # none before the first request
+        if isinstance(asked, dict) and asked.get("path") in ENDLESS:
+            self.transport.close()  # it would be waited for
 
 
 def serve(settings: Settings, listening: socket.socket) -> None:

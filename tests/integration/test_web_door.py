@@ -4,6 +4,7 @@ do not read, and the metrics' own door."""
 from __future__ import annotations
 
 import base64
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -140,6 +141,21 @@ def _places(url: str) -> int:
     """The status of one more stream, which is left at once."""
     with httpx.stream("GET", f"{url}v1/events") as answer:
         return answer.status_code
+
+
+def test_open_streams_do_not_keep_it_from_ending(path: Path) -> None:
+    command = [sys.executable, "-m", "web", "--mirror", str(path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as web:
+        assert web.stdout is not None and web.stderr is not None
+        url = web.stdout.readline().rpartition(" ")[2].strip()
+        with httpx.stream("GET", f"{url}v1/events", timeout=PATIENCE_S) as stream:
+            heard = lines(stream.iter_lines())
+            assert next(heard)[0] == "ready"
+            web.terminate()
+            with pytest.raises((httpx.RemoteProtocolError, StopIteration)):
+                next(heard)
+        assert web.wait(PATIENCE_S) in (0, -signal.SIGTERM)
+        assert "Traceback" not in web.stderr.read()
 
 
 def test_metrics_have_a_door_of_their_own(path: Path) -> None:
