@@ -23,7 +23,7 @@ from tests.support.web_html import Page
 from tests.support.web_html import read as read_strictly
 from tests.support.web_mirror import filled, insert, offer_of, peer_id, row_of
 from web.pages.history import DAY_MS, WEEK_MS, together
-from web.pages.providers import EXPLORER
+from web.pages.providers import EXPLORER, presence
 from web.settings import Settings
 from web.views import HOUR_MS, Candle
 
@@ -235,6 +235,14 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
             and "'\"><b>" not in answer.text
         )
         assert all(link.startswith(("/", "#", EXPLORER)) for link in found.links)
+
+
+def test_presence_counts_from_the_first_hour_to_this_one() -> None:
+    noon = 20_000 * DAY_MS + 12 * HOUR_MS
+    assert presence((), noon) == 0
+    assert presence(((20_000, 0b1_1111 << 8),), noon) == 1
+    assert presence(((20_000, 0b1_0001 << 8),), noon) == pytest.approx(2 / 5)
+    assert presence(((19_999, 1 << 23), (20_000, 1 << 12)), noon) == pytest.approx(2 / 14)
 
 
 # --- the network ----------------------------------------------------------------------------------

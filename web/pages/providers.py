@@ -24,7 +24,7 @@ from web.pages.render import page, words_for
 from web.pages.score_words import sentence
 from web.store import Store, now_ms
 from web.suit import CARD_MODELS
-from web.views import OfferView, ScoreView
+from web.views import HOUR_MS, OfferView, ScoreView
 from web.words import Words
 
 router = APIRouter()
@@ -74,8 +74,8 @@ async def provider(
         after=after,
         transaction_hash=transaction_hash,
         explorer=EXPLORER if status.network == "mainnet" else "",
-        uptime=_uptime(days, words),
-        present=draw.shares(days),
+        uptime=_uptime(days, now_ms(), words),
+        present=presence(days, now_ms()),
         last_seen_ms=_last_seen(offer, days),
         history=await _history(store, peer, span, words),
         span=span_of(span),
@@ -128,12 +128,22 @@ def _evidence(score: ScoreView | None) -> Evidence:
     return Evidence(len(told.get("leases", ())), told.get("counters"))
 
 
-def _uptime(days: Days, words: Words) -> Any:
+def presence(days: Days, now: int) -> float:
+    """Part of the hours since its first one in which it was there, 0 to 1."""
+    if not days:
+        return 0.0
+    day, mask = days[0]
+    first = day * draw.HOURS + max(0, (mask & -mask).bit_length() - 1)
+    seen = sum(hours.bit_count() for _, hours in days)
+    return min(1.0, seen / max(1, now // HOUR_MS - first + 1))
+
+
+def _uptime(days: Days, now: int, words: Words) -> Any:
     """The strip, with a hint for each day."""
-    today = now_ms() // DAY_MS
+    today = now // DAY_MS
     hours = {day: mask.bit_count() for day, mask in days}
     told = words.say(
-        "Seen in %(share)s of the hours since it was first heard.", share=words.share(draw.shares(days))
+        "Seen in %(share)s of the hours since it was first heard.", share=words.share(presence(days, now))
     )
     hints = []
     for day in range(today - draw.DAYS + 1, today + 1):
@@ -150,4 +160,4 @@ def _last_seen(offer: OfferView | None, days: Days) -> int:
     if not days:
         return 0
     day, mask = days[-1]
-    return day * DAY_MS + max(0, mask.bit_length() - 1) * 3_600_000
+    return day * DAY_MS + max(0, mask.bit_length() - 1) * HOUR_MS
