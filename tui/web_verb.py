@@ -41,6 +41,8 @@ PASSED_ON: Final[tuple[tuple[str, str, str], ...]] = (
     ("--workers", "N", "processes that share the port (1)"),
     ("--requests-per-minute", "N", "what one address may ask of each process (50)"),
     ("--behind-proxy", "N", "so many proxies in front name who asks, in X-Forwarded-For (0)"),
+    ("--streams", "N", "live streams open at a time, in each process (2000)"),
+    ("--streams-each", "N", "live streams of one address (10)"),
     ("--metrics", "HOST:PORT", "answer Prometheus there (nowhere)"),
 )
 

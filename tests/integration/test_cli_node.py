@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import string
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tui.processes import end, module_command, start
@@ -46,6 +48,14 @@ class Person:
         command = [sys.executable, "-m", "tui.cli", *words]
         return subprocess.run(
             command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=250, check=False
+        )
+
+    def starts(self, *words: str) -> subprocess.Popen[str]:
+        """A command that goes on until it is told to end; its standard output can be read."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("QUBIX_")}
+        env |= {"QUBIX_DATA_DIR": str(self.home), "XDG_CONFIG_HOME": str(self.folder)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "tui.cli", *words], env=env, stdout=subprocess.PIPE, text=True
         )
 
     def asks(self, *words: str) -> Any:
@@ -158,3 +168,16 @@ def test_one_data_directory_has_one_daemon(market: Market) -> None:
     assert done.returncode == 5, done.stderr
     assert done.stderr.endswith("[daemon.already_running]\n") and "Traceback" not in log.read_text()
     assert caller.asks("status")["peer_id"] == before["peer_id"]
+
+
+def test_the_market_in_a_browser_needs_no_configuration(market: Market) -> None:
+    shown = {one["peer_id"] for one in offers_of(market.caller)}
+    with market.caller.starts("web", "--port", "0", "--json") as process:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        offers = httpx.get(f"{url}v1/offers", timeout=60).raise_for_status().json()["offers"]
+        assert {one["peer_id"] for one in offers} == shown and offers[0]["name"] == "alice"
+        assert "alice" in httpx.get(f"{url}market", timeout=60).raise_for_status().text
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert market.caller.asks("web", "--off")["on"] is False
