@@ -11,13 +11,17 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from markupsafe import Markup, escape
 
+from web.assets import asset
+
 router = APIRouter(include_in_schema=False)
 script = APIRouter(include_in_schema=False)
 
 HEAD: Final = Markup(
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-    "</head>\n<body>\n<main>\n<h1>{title}</h1>\n<p>{text}</p>\n"
+    '<link rel="stylesheet" href="{site}">\n<link rel="stylesheet" href="{docs}">\n</head>\n<body>\n'
+    '<main>\n<div class="wide doc">\n<article>\n<p><a href="/">qubix</a></p>\n'
+    "<h1>{title}</h1>\n<p>{text}</p>\n"
     '<p>The same for programs: <a href="/v1/openapi.json">openapi.json</a>. The script that checks'
     ' signatures: <a href="/verify.py">verify.py</a>.</p>\n'
 )
@@ -130,7 +134,12 @@ async def page(request: Request) -> Response:
 
 def _page(openapi: Mapping[str, Any]) -> Iterator[str]:
     operations, shapes = reference(openapi)
-    yield HEAD.format(title=f"{openapi['info']['title']}: API", text=openapi["info"]["description"])
+    yield HEAD.format(
+        title=f"{openapi['info']['title']}: API",
+        text=openapi["info"]["description"],
+        site=asset("site.css"),
+        docs=asset("docs.css"),
+    )
     for one in operations:
         yield Markup("<h2><code>{} {}</code>: {}</h2>\n<p>{}</p>\n").format(
             one.method, one.path, one.summary, one.text
@@ -147,7 +156,7 @@ def _page(openapi: Mapping[str, Any]) -> Iterator[str]:
         yield Markup('<h2 id="{}">{}</h2>\n').format(name, name)
         told = [(_code(f.name), f.kind, f.text) for f in fields]
         yield from _table(("Field", "Type", "Meaning"), told)
-    yield "</main>\n</body>\n</html>\n"
+    yield "</article>\n</div>\n</main>\n</body>\n</html>\n"
 
 
 def _code(text: str) -> Markup:
@@ -158,10 +167,10 @@ def _table(heads: tuple[str, ...], rows: Any) -> Iterator[str]:
     if not rows:
         return
     titles = "".join(Markup('<th scope="col">{}</th>').format(head) for head in heads)
-    yield f"<table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n"
+    yield f'<div class="scroll" tabindex="0">\n<table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n'
     for row in rows:
         yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n"
-    yield "</tbody>\n</table>\n"
+    yield "</tbody>\n</table>\n</div>\n"
 
 
 @script.get("/verify.py")

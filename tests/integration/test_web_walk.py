@@ -1,0 +1,141 @@
+"""Every page in a real browser, on the live mirrors of two daemons: nothing that axe finds, no error, no
+request to elsewhere, no page wider than its window; and both mirrors show the same market.
+
+QUBIX_SCREENSHOTS names a directory that keeps the pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import trio
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from protocol.control_mirror import MirrorArgs, MirrorView
+from qubix import connect
+from tests.support.tui_pilot import real_town
+from tests.support.web_process import web_process
+
+JOB: Final = "name: seen\nresources: {image: any}\nmax_hours: 0.1\nrun: echo hello\n"
+WINDOWS: Final = ((360, "light", "en"), (820, "dark", "pt"), (1440, "light", "pt"), (1440, "dark", "en"))
+PATIENCE_SECONDS: Final = 60
+PAGES: Final = {
+    "home": "",
+    "market": "market",
+    "market-sorted": "market?filter=cpus%3E%3D1&sort=-price",
+    "market-wrong": "market?filter=price%3C%3Dmuch",
+    "market-none": "market?filter=vram%3E%3D999",
+    "gpus": "gpus",
+    "gpu": "gpus/RTX4090",
+    "provider": "providers/{peer}",
+    "provider-unknown": "providers/12D3KooWAbsent",
+    "start": "start",
+    "network": "network",
+    "verify": "verify?provider={peer}",
+    "docs": "docs",
+    "docs-caller": "docs/caller",
+    "docs-verb": "docs/cli/run",
+    "api": "v1/docs",
+    "nowhere": "nowhere",
+}
+
+
+@dataclass(frozen=True)
+class Live:
+    """Two web processes, each on its own daemon's mirror."""
+
+    url: str
+    other: str
+    peer: str
+
+
+async def rented(directory: Path, job: Path) -> None:
+    async with connect(directory) as node:
+        async for _ in node.run(job, output_dir=job.parent / "out"):
+            pass
+
+
+async def mirrored(directory: Path) -> MirrorView:
+    async with connect(directory) as node:
+        with trio.fail_after(PATIENCE_SECONDS):
+            view: MirrorView = await node.client.call("mirror", MirrorArgs(True))
+            while not (view.updated_ms and view.offers):
+                await trio.sleep(0.2)
+                view = await node.client.call("mirror", MirrorArgs())
+        return view
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("w")
+    (folder / "job.yaml").write_text(JOB)
+    with real_town(tmp_path_factory.mktemp("t")) as town, ExitStack() as stack:
+        trio.run(rented, town.caller, folder / "job.yaml")
+        one, other = (
+            stack.enter_context(web_process(trio.run(mirrored, root).path, "--requests-per-minute=100000"))
+            for root in (town.caller, town.provider)
+        )
+        (offer,) = httpx.get(f"{one.url}v1/offers").raise_for_status().json()["offers"]
+        yield Live(one.url, other.url, offer["peer_id"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("Chromium is not on this machine")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def test_two_indexers_show_the_same_offers(live: Live) -> None:
+    one, other = (
+        httpx.get(f"{url}v1/offers").raise_for_status().json()["offers"] for url in (live.url, live.other)
+    )
+    assert [(each["peer_id"], each["signed"]) for each in one] == [
+        (each["peer_id"], each["signed"]) for each in other
+    ]
+
+
+@pytest.mark.parametrize(("width", "theme", "language"), WINDOWS)
+def test_every_page(browser: Browser, live: Live, width: int, theme: Any, language: str) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=theme, locale=language, reduced_motion="reduce"
+    )
+    tab, said = context.new_page(), []
+    tab.set_default_timeout(PATIENCE_SECONDS * 1_000)
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda one: said.append(one.url) if not one.url.startswith(live.url) else None)
+    tab.on("console", lambda one: said.append(one.text) if _is_trouble(one.type, one.text) else None)
+    wrong = {}
+    for name, path in PAGES.items():
+        tab.goto(live.url + path.format(peer=live.peer), wait_until="load")
+        _keep(tab, f"{name}-{width}-{theme}-{language}.png")
+        found = [each["id"] for each in Axe().run(tab).response["violations"]]
+        room = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if found or room > 0 or said:
+            wrong[name] = (found, room, said.copy())
+        said.clear()
+    context.close()
+    assert wrong == {}
+
+
+def _is_trouble(kind: str, text: str) -> bool:
+    """A page that is not there is told by the browser as well."""
+    return kind == "error" and "404" not in text and "400" not in text
+
+
+def _keep(tab: Page, name: str) -> None:
+    if folder := os.environ.get("QUBIX_SCREENSHOTS"):
+        tab.screenshot(path=Path(folder) / name, full_page=True)
