@@ -204,7 +204,7 @@ def test_a_price_is_all_in() -> None:
     assert terms.deposit == 7_220
     dearer = replace(offer(), storage_qu_per_tib_hour=Qu(1_024))
     assert all_in.all_in(dearer, WISH) == 3_610
-    assert quotes.storage_of(Qu(1), WISH) == 1
+    assert all_in.storage_of(Qu(1), WISH) == 1
     with pytest.raises(PriceAboveLimit, match="3,610 QU per hour, all in, and 3,609 is the most"):
         make(replace(HOUSE, storage_qu_per_tib_hour=Qu(1_024)), asking(max_price_qu_per_hour=3_609))
 
