@@ -4,7 +4,7 @@ BENCH ?=
 PYTEST_ARGS ?=
 # Which images `make images` builds, and how: names of templates, --gpu.
 IMAGES ?= all
-# Test processes beside each other; many tests wait. A file stays in one of them, long ones come first.
+# Test processes beside each other; many tests wait. A file stays in one of them.
 WORKERS ?= 3
 
 BIN := .venv/bin
@@ -16,7 +16,7 @@ demo: $(READY)
 	$(BIN)/qubix demo
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # A million random steps of the contract, other ones each day: some minutes.
 nightly: $(READY)

@@ -194,7 +194,11 @@ def test_sentences_of_a_hostile_offer_are_harmless() -> None:
 
 def test_facts_of_an_odd_machine() -> None:
     plain = dict(facts(offer(1, gpus=0, gpu_class="CPU", vram_mib=0, cuda="", rtt_ms=None, jitter_ms=None)))
-    assert plain["GPU"] == "CPU" and "for the machine" in plain["Price"] and "not measured" in plain["Way"]
+    assert (
+        plain["GPU"] == "none: the machine is rented by its processor"
+        and "for the machine" in plain["Price"]
+        and "not measured" in plain["Way"]
+    )
     assert "differs by 3 ms" in dict(facts(offer(1, jitter_ms=3.2)))["Way"]
     assert isinstance(offer_line(offer(1, own=True, reasons=["cheap"])), Text)
 
