@@ -38,6 +38,7 @@ STEPS: Final = 500_000
 MAPPED_BYTES: Final = 1 << 30
 """Of the file, at most: pages are then read where the system has them, without a copy for each reader."""
 VERSION_SQL: Final = "SELECT value FROM meta WHERE key = 'schema'"
+_ENDING: Final = "the mirror is being closed; ask again later"
 
 
 class Mirror(Protocol):
@@ -74,56 +75,89 @@ def check_version(rows: Sequence[Row]) -> None:
         )
 
 
+class _Asked:
+    """A question, and until when SQLite may work at it."""
+
+    def __init__(self) -> None:
+        self.until = math.inf
+
+    def begin(self) -> None:
+        self.until = min(self.until, time.monotonic() + STATEMENT_S)
+
+    def give_up(self) -> None:
+        self.until = -math.inf
+
+
 class _Reader:
-    """A connection, the inode it was opened at, and when it stops what it is at. (`interrupt` would not do:
-    it does nothing to a statement that is about to begin.)"""
+    """A connection, the inode it was opened at, and what it is at. (`interrupt` would not do to stop it: it
+    does nothing to a statement that is about to begin.)"""
 
     def __init__(self, inode: int, db: aiosqlite.Connection) -> None:
         self.inode = inode
         self.db = db
-        self.until = math.inf
+        self.asked = _Asked()
 
     def is_late(self) -> bool:
         """Asked by SQLite in the connection's thread, every STEPS of its work."""
-        return time.monotonic() > self.until
+        return time.monotonic() > self.asked.until
 
 
 class _Sqlite:
-    """A few readers. A mirror may be replaced by another: then they are opened again."""
+    """A few readers. A mirror may be replaced by another: then they are opened again.
+
+    Each question is a task of its own that nobody cancels, only hurries: a connection's thread reports to the
+    event loop, so that whatever it was told to do has to be waited for, by `close` at the latest.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._idle: list[_Reader] = []
-        self._all: set[_Reader] = set()
+        self._asked: dict[asyncio.Task[list[Row]], _Asked] = {}
         self._room = asyncio.Semaphore(CONNECTIONS)
+        self._closed = False
 
     async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
+        asked = _Asked()
+        task = asyncio.create_task(self._answer(asked, sql, params))
+        self._asked[task] = asked
+        task.add_done_callback(self._answered)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:  # nobody waits for the answer any more
+            asked.give_up()
+            raise
+        return task.result()
+
+    async def close(self) -> None:
+        """Hurries and waits for whatever is under way."""
+        self._closed = True
+        for asked in self._asked.values():
+            asked.give_up()
+        if self._asked:
+            await asyncio.wait(self._asked)
+        while self._idle:
+            await self._idle.pop().db.close()
+
+    def _answered(self, task: asyncio.Task[list[Row]]) -> None:
+        del self._asked[task]
+        if not task.cancelled():
+            task.exception()  # who asked may be gone
+
+    async def _answer(self, asked: _Asked, sql: str, params: Sequence[Cell]) -> list[Row]:
         async with self._room:
+            if self._closed or asked.until < 0:
+                raise MirrorUnavailable(_ENDING)
             reader = await self._take()
-            reader.until = time.monotonic() + STATEMENT_S
+            asked.begin()
+            reader.asked = asked
             try:
                 rows = await reader.db.execute_fetchall(sql, params)
-            except sqlite3.DatabaseError as error:
-                await self._drop(reader)
-                _raise_readable(error, self._path)
-                raise
-            except BaseException:  # nobody waits for the answer any more
-                await asyncio.shield(self._drop(reader))
+            except BaseException as error:
+                await reader.db.close()
+                _raise_readable(error, asked, self._path)
                 raise
             self._idle.append(reader)
             return [tuple(row) for row in rows]
-
-    async def close(self) -> None:
-        """Whatever they are at: a connection that stays open would keep the process from ending."""
-        self._idle.clear()
-        while self._all:
-            await self._drop(next(iter(self._all)))
-
-    async def _drop(self, reader: _Reader) -> None:
-        reader.until = -math.inf
-        if reader in self._all:
-            self._all.remove(reader)
-            await reader.db.close()
 
     async def _take(self) -> _Reader:
         inode = self._inode()
@@ -131,7 +165,7 @@ class _Sqlite:
             reader = self._idle.pop()
             if reader.inode == inode:
                 return reader
-            await self._drop(reader)
+            await reader.db.close()
         return await self._open(inode)
 
     def _inode(self) -> int:
@@ -146,24 +180,26 @@ class _Sqlite:
         try:
             db = await aiosqlite.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)
             try:
-                await db.execute_fetchall(f"PRAGMA mmap_size = {MAPPED_BYTES}")
-                check_version([tuple(row) for row in await db.execute_fetchall(VERSION_SQL)])
                 reader = _Reader(inode, db)
                 await db.set_progress_handler(reader.is_late, STEPS)
+                await db.execute_fetchall(f"PRAGMA mmap_size = {MAPPED_BYTES}")
+                check_version([tuple(row) for row in await db.execute_fetchall(VERSION_SQL)])
             except BaseException:
-                await asyncio.shield(db.close())
+                await db.close()
                 raise
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from error
-        self._all.add(reader)
         return reader
 
 
-def _raise_readable(error: sqlite3.DatabaseError, path: Path) -> None:
+def _raise_readable(error: BaseException, asked: _Asked, path: Path) -> None:
     """Mistakes in our own SQL pass through."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return
     code = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_INTERRUPT:
-        raise MirrorUnavailable(f"the mirror took longer than {STATEMENT_S:.0f} s; try again") from error
+        late = f"the mirror took longer than {STATEMENT_S:.0f} s; try again"
+        raise MirrorUnavailable(late if asked.until > 0 else _ENDING) from error
     if code not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
         raise _unreadable(path, error) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -88,20 +88,56 @@ def test_who_goes_away_leaves_no_work_behind(path: Path) -> None:
     run(play())
 
 
-def test_closing_ends_what_is_under_way(path: Path) -> None:
-    before = set(threading.enumerate())
-
-    async def play() -> None:
-        async with open_mirror(str(path)) as mirror:
-            await mirror.fetch(BOOK)
-            asked = [asyncio.ensure_future(mirror.fetch(ENDLESS)) for _ in range(2)]
-            await asyncio.wait(asked, timeout=0.05)
-        assert all(isinstance(one, Exception) for one in await asyncio.gather(*asked, return_exceptions=True))
-
-    run(play())
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All that were started have ended, none of them in trouble."""
+    before, troubles = set(threading.enumerate()), list[object]()
+    monkeypatch.setattr(threading, "excepthook", troubles.append)
+    yield
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
         assert not thread.is_alive()
+    assert not troubles
+
+
+def test_closing_ends_what_is_under_way(path: Path, threads: None) -> None:
+    async def play() -> None:
+        async with open_mirror(str(path)) as mirror:
+            await mirror.fetch(BOOK)
+            asked = [asyncio.ensure_future(mirror.fetch(ENDLESS)) for _ in range(2 * CONNECTIONS)]
+            await asyncio.wait(asked, timeout=0.05)
+        for one in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(one, MirrorUnavailable) and "being closed" in str(one)
+        await refused(mirror, "being closed")
+
+    run(play())
+
+
+def test_closing_waits_for_what_nobody_waits_for(
+    path: Path, threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread reports to the event loop, which is closed soon after."""
+    connect, begun, go = sqlite3.connect, threading.Event(), threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        begun.set()
+        assert go.wait(30)
+        return connect(*args, **kwargs)
+
+    async def play() -> None:
+        monkeypatch.setattr(sqlite3, "connect", slow)
+        async with open_mirror(str(path)) as mirror:
+            asked = asyncio.ensure_future(mirror.fetch(BOOK))
+            await asyncio.to_thread(begun.wait, 30)
+            asked.cancel()
+            await asyncio.wait([asked])
+            asyncio.get_running_loop().call_later(0.05, go.set)
+        assert go.is_set()
+
+    try:
+        run(play())
+    finally:
+        go.set()
 
 
 def test_readers_see_commits_while_a_node_writes(path: Path) -> None:
