@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from protocol.catalogue import UseCase
-from protocol.query import Filter, SortKey
+from protocol.catalogue import CPU_CLASS, UseCase
+from protocol.query import Filter, SortKey, gpu_key
 from web import cursors
 from web.database import Cell, Mirror, Row
 from web.filters import where_of
@@ -38,6 +39,8 @@ MAX_GROUPS: Final = 500
 """GPU classes or regions: providers may call theirs what they like."""
 OVERVIEW_S: Final = 5.0
 """So old may be what is counted over all offers: it takes as long as several searches."""
+PLACES_S: Final = 60.0
+"""So old may be how a region is written."""
 DAYS_SHOWN: Final = 60
 MAX_CANDLES: Final = 2_000
 MAX_HOURS: Final = 24 * 366
@@ -63,6 +66,7 @@ class Store:
         self._clock = clock
         self._models = Remembered[tuple[ModelView, ...]](OVERVIEW_S)
         self._regions = Remembered[tuple[RegionView, ...]](OVERVIEW_S)
+        self._places = Remembered[str](PLACES_S)
         self._live = Remembered[Live](OVERVIEW_S)
         self._newest = Remembered[tuple[OfferView, ...]](OVERVIEW_S)
 
@@ -200,6 +204,20 @@ class Store:
         )
         return tuple(RegionView(region, *map(int, numbers)) for region, *numbers in rows)
 
+    async def places(self, regions: Sequence[str]) -> dict[str, str]:
+        """Regions as filters compare them -> as one of their providers writes them."""
+        labels = await asyncio.gather(*(self._place(region) for region in regions if region))
+        return {region: label for region, label in zip(filter(None, regions), labels, strict=True) if label}
+
+    async def _place(self, region: str) -> str:
+        return await self._places.get(region, lambda: self._ask_place(region))
+
+    async def _ask_place(self, region: str) -> str:
+        rows = await self._mirror.fetch(
+            "SELECT region_label FROM offers WHERE live = 1 AND region = ? LIMIT 1", (region,)
+        )
+        return str(rows[0][0]) if rows else ""
+
     # --- the network --------------------------------------------------------------------------
 
     async def live(self) -> Live:
@@ -208,8 +226,10 @@ class Store:
 
     async def _ask_live(self) -> Live:
         rows = await self._mirror.fetch(
-            "SELECT count(*), coalesce(sum(most_gpus), 0), coalesce(sum(gpus), 0), count(DISTINCT gpu),"
-            " coalesce(min(price), 0) FROM offers WHERE live = 1"
+            "SELECT count(*), coalesce(sum(most_gpus), 0), coalesce(sum(gpus), 0),"
+            " count(DISTINCT CASE WHEN gpu NOT IN ('', ?) THEN gpu END), coalesce(min(price), 0)"
+            " FROM offers WHERE live = 1",
+            (gpu_key(CPU_CLASS),),
         )
         return Live(*map(int, rows[0]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 from html import unescape
 from pathlib import Path
@@ -57,7 +58,8 @@ def job_of(line: str) -> jobspec.Job:
 
 
 def shown_command(answer: httpx.Response) -> str:
-    return unescape(answer.text.split("<code>", 1)[1].split("</code>", 1)[0])
+    """As it is copied: the text of its element."""
+    return unescape(re.sub("</?span[^>]*>", "", answer.text.split("<code>", 1)[1].split("</code>", 1)[0]))
 
 
 # --- commands -------------------------------------------------------------------------------------

@@ -92,13 +92,15 @@ async def gpu(request: Request, name: str, store: Asked, span: str = "days") -> 
         return RedirectResponse(address_of(views[0].gpu), HTTPStatus.SEE_OTHER)
     if not (model or now or history):
         raise NotFound(f"no provider offers a GPU called {name[:MAX_NAME]!r}, and the catalogue has none")
+    regions = (await store.regions(where))[:MAX_REGIONS]
     cheapest = await store.offers(where, (SortKey("price"),), limit=CHEAPEST)
     return page(
         request,
         "gpu.html",
         entry=Entry(key, model, now),
         offers=cheapest.offers,
-        regions=(await store.regions(where))[:MAX_REGIONS],
+        regions=regions,
+        places=await store.places([one.region for one in regions]),
         history=history,
         span=span_of(span),
         spans=list(SPANS),

@@ -52,7 +52,8 @@ async def home(request: Request, store: Asked, gpu: str = "", span: str = WEEK.n
     live, models, newest, stats = await asyncio.gather(
         store.live(), store.models(), store.newest(NEWEST), store.stats(now_ms() // HOUR_MS - DAY_HOURS)
     )
-    watched = await _watched(store, [model for model in models if model.gpu not in ("", gpu_key(CPU_CLASS))])
+    cards = [model for model in models if model.gpu not in ("", gpu_key(CPU_CLASS))]
+    watched = await _watched(store, cards)
     chosen = next((one for one in watched if one.model.gpu == gpu), watched[0] if watched else None)
     plot, prices = None, None
     if chosen is not None:
@@ -61,7 +62,8 @@ async def home(request: Request, store: Asked, gpu: str = "", span: str = WEEK.n
         plot = drawn(prices, title, words)
     return page(
         request, "home.html", live=live, day=_day(stats), watched=watched, chosen=chosen, plot=plot,
-        prices=prices, rows=thinned(prices.candles, ROWS)[::-1] if prices else [], span=looked, newest=newest,
+        cheapest=min((model.cheapest for model in cards), default=0), prices=prices,
+        rows=thinned(prices.candles, ROWS)[::-1] if prices else [], span=looked, newest=newest,
     )  # fmt: skip
 
 

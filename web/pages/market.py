@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -47,11 +47,8 @@ class Found:
     offers: OfferPage
     models: Sequence[ModelView]
     regions: Sequence[RegionView]
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Regions as providers on this page write them, by how filters compare them."""
-        return {one.region: one.region_label for one in self.offers.offers if one.region}
+    places: Mapping[str, str]
+    """Those of the regions with most offers, and of the offers found, as providers write them."""
 
 
 @router.get("/market")
@@ -84,7 +81,10 @@ async def _find(store: Store, where: Filter, keys: tuple[SortKey, ...], after: s
         store.models(without(where, "gpu")),
         store.regions(without(where, "region")),
     )
-    return Found(offers, models, [region for region in regions if region.region])
+    told = [region for region in regions if region.region]
+    places = await store.places([region.region for region in told[:FACETS]])
+    written = {one.region: one.region_label for one in offers.offers if one.region}
+    return Found(offers, models, told, written | places)
 
 
 async def _at(store: Store) -> str:

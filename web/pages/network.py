@@ -22,8 +22,6 @@ from web.words import Words
 router = APIRouter()
 
 SETTLED: Final = 25
-STALE_MS: Final = 60_000
-"""A node writes its mirror every few seconds at least."""
 SPANS: Final = {"day": (24, 1), "week": (168, 2), "month": (720, 6), "year": (8_760, 72)}
 """Name -> (hours back, hours in a point)."""
 
@@ -49,7 +47,6 @@ async def network(request: Request, store: Asked, span: str = "week", after: str
         request,
         "network.html",
         status=status,
-        stale=now - status.updated_ms > STALE_MS,
         live=await store.live(),
         charts=_charts(stats, together, words),
         latest=stats[-1] if stats else None,

@@ -31,7 +31,8 @@ router = APIRouter()
 
 JOBS: Final = 20
 EXPLORER: Final = "https://explorer.qubic.org/network/tx/"
-"""Of the network "mainnet"; other networks have none that everybody can reach."""
+"""Of the network "mainnet"; other networks have none that everybody can reach. The path is a route of the
+explorer's own source (github.com/qubic/explorer-frontend, src/router/routes.ts: NETWORK.TX)."""
 Days = tuple[tuple[int, int], ...]
 
 

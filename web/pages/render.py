@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from protocol.query import FIELDS
 from web import draw
 from web.assets import LEAST_PACKED, asset, takes_gzip
+from web.health import STALE_MS
 from web.safe import shown, theirs
 from web.store import now_ms
 from web.words import LANGUAGES, UNKNOWN, Words, wanted, words_of
@@ -44,6 +45,7 @@ def page(request: Request, template: str, status: int = HTTPStatus.OK, /, **valu
                 "path": request.url.path,
                 "here": functools.partial(here, request),
                 "now_ms": now_ms(),
+                "mirror": request.app.state.hub.status,
             },
             **values,
         )
@@ -105,6 +107,7 @@ def environment(language: str) -> Environment:
         "languages": LANGUAGES,
         "unknown": UNKNOWN,
         "fields": FIELDS,
+        "stale_ms": STALE_MS,
     }
     made.globals |= {"words": words, "many": words.many}
     return made

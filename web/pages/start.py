@@ -96,6 +96,7 @@ def _marks(found: list[Advice]) -> dict[str, list[str]]:
 
 async def _how(request: Request, store: Store, plan: Plan) -> Response:
     cheapest = await store.offers(plan.where, BY_PRICE, limit=1, count=True)
+    regions = await _regions(store, plan)
     return page(
         request,
         "start_how.html",
@@ -104,7 +105,8 @@ async def _how(request: Request, store: Store, plan: Plan) -> Response:
         templates=[TEMPLATES[name] for name in connections(plan.use)],
         own=OWN,
         usual_command=USUAL_COMMAND[bool(plan.chosen)],
-        regions=await _regions(store, plan),
+        regions=regions,
+        places=await store.places([one.region for one in regions]),
         offers=cheapest,
         said=dict(request.query_params),
     )

@@ -6,6 +6,7 @@ const fresh = document.querySelector(".fresh");
 const language = document.documentElement.lang;
 const write = (number) => new Intl.NumberFormat(language).format(number);
 const others = new Set();
+const AGAIN_MS = 15_000;
 let stream = null;
 let last = "";
 
@@ -65,7 +66,12 @@ function listen() {
   on("offer", changed);
   on("gone", gone);
   on("reset", () => waits(""));
-  stream.onerror = () => light("off");
+  stream.onerror = () => {
+    light("again");
+    if (stream?.readyState !== EventSource.CLOSED) return; // it comes back by itself
+    stream = null;
+    setTimeout(follow, AGAIN_MS);
+  };
 }
 
 function light(state) {

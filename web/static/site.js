@@ -26,4 +26,18 @@ async function renew() {
   }
 }
 
+/* Is the mirror written still? Said at the top of the page, as it is when a page is made. */
+const state = document.querySelector("[data-mirror]");
+
+async function look() {
+  if (document.hidden) return;
+  const answer = await fetch("/readyz");
+  const still = answer.status === 503 && (await answer.json()).status === "stale";
+  const told = state.querySelector("p");
+  state.hidden = !still;
+  if (still && !told.textContent) told.textContent = state.dataset.mirror;
+  document.documentElement.toggleAttribute("data-stale", still);
+}
+
+if (state) setInterval(() => look().catch(() => {}), EVERY_MS);
 if (figures.length) setInterval(() => renew().catch(() => {}), EVERY_MS); // away for a while is no trouble
