@@ -96,8 +96,8 @@ def address_of(peer: str, forwarded: str, proxies: int) -> str:
     if proxies:
         named = forwarded[-LONGEST_CHAIN:].split(",")
         if len(named) >= proxies:
-            return _network(_bare(named[-proxies].strip())) or _network(peer) or peer
-    return _network(peer) or peer
+            return network_of(_bare(named[-proxies].strip())) or network_of(peer) or peer
+    return network_of(peer) or peer
 
 
 def _bare(text: str) -> str:
@@ -107,7 +107,7 @@ def _bare(text: str) -> str:
     return text.partition(":")[0] if text.count(":") == 1 else text
 
 
-def _network(text: str) -> str:
+def network_of(text: str) -> str:
     """An IPv4 address, or an IPv6 address's /64; "" for anything else."""
     try:
         address = ipaddress.ip_address(text)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import socket
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from protocol.errors import PortBusy
 from web.app import create_app
-from web.headers import ENDLESS
-from web.live import CUT
+from web.door import BESIDE_STREAMS, LONGEST_HEAD, Http, room_for
 from web.settings import Settings
-
-try:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Http
-except ImportError:  # a C parser, which not every machine has
-    from uvicorn.protocols.http.h11_impl import H11Protocol as _Http  # type: ignore[assignment]  # alike
 
 GRACE_S: Final = 5
 """For requests under way when a process ends; live streams have no end of their own."""
@@ -27,7 +20,8 @@ STARTED_S: Final = 60
 """A worker that has not answered its parent for so long is replaced; on a busy machine it starts slowly."""
 BACKLOG: Final = 2_048
 KEEP_ALIVE_S: Final = 15
-LONGEST_HEAD: Final = 16_384
+MOST_ELSE: Final = 2_000
+"""Connections beside the live streams, in each process."""
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -47,18 +41,10 @@ def url_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-class Http(_Http):
-    """Lets a request break its connection off: a reader that does not read would keep what it was sent."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, CUT: transport.abort}
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        asked: object = self.scope  # none before the first request
-        if isinstance(asked, dict) and asked.get("path") in ENDLESS:
-            self.transport.close()  # it would be waited for
+def _door(settings: Settings) -> Any:
+    """What uvicorn makes of each connection; a proxy that we trust may have any number of them."""
+    each = 0 if settings.behind_proxy else settings.streams_each + BESIDE_STREAMS
+    return functools.partial(Http, each=each, most=room_for(settings.streams + MOST_ELSE))
 
 
 def serve(settings: Settings, listening: socket.socket) -> None:
@@ -67,11 +53,12 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         functools.partial(create_app, settings),
         factory=True,
         workers=settings.workers,
-        http=Http,
+        http=_door(settings),
+        ws="none",
         proxy_headers=False,  # web/limits.py knows whom to believe
         server_header=False,
         access_log=False,
-        log_level="warning",
+        log_level="error",  # what strangers do wrong is no news
         backlog=BACKLOG,
         timeout_worker_healthcheck=STARTED_S,
         timeout_keep_alive=KEEP_ALIVE_S,
