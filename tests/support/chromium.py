@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import signal
 import stat
 import urllib.request
@@ -18,10 +17,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
 
+from tests.support import browser
 from tests.support.daemons import PATIENCE_SECONDS
 
 MAX_BYTES: Final = 16 * 1024 * 1024
@@ -36,9 +35,7 @@ exec '{chromium}' --headless=new --no-sandbox --disable-gpu --disable-dev-shm-us
 @contextmanager
 def chromium(folder: Path) -> Iterator[str]:
     """What BROWSER must be so that Python's webbrowser begins it; it is gone at the end of the block."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("Chromium is not on this machine")
+    found = browser.program()
     script = folder / "browser"
     script.write_text(SCRIPT.format(folder=folder, chromium=found))
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
