@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -99,6 +100,24 @@ def test_two_indexers_show_the_same_offers(live: Live) -> None:
     assert [(each["peer_id"], each["signed"]) for each in one] == [
         (each["peer_id"], each["signed"]) for each in other
     ]
+
+
+def test_the_lease_that_was_is_shown_with_its_transaction(live: Live) -> None:
+    """A mirror looks for receipts every ten seconds, and for the transactions that settled them."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (told := _settled(live.url)) or not told[0]["transaction"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    (lease,) = told
+    assert (lease["provider"], lease["outcome"]) == (live.peer, "completed") and lease["paid_qu"] > 0
+    assert re.fullmatch("[a-z]{60}", lease["transaction"]) and lease["close_tick"] > lease["open_tick"]
+    for path in ("network", f"providers/{live.peer}"):
+        assert lease["transaction"] in httpx.get(live.url + path).raise_for_status().text
+
+
+def _settled(url: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{url}v1/settlements").raise_for_status().json()["settlements"]
+    return found
 
 
 @pytest.mark.parametrize(("width", "theme", "language"), WINDOWS)
