@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import aiosqlite
 
@@ -157,7 +157,7 @@ class _Sqlite:
                 _raise_readable(error, asked, self._path)
                 raise
             self._idle.append(reader)
-            return [tuple(row) for row in rows]
+            return cast("list[Row]", rows)
 
     async def _take(self) -> _Reader:
         inode = self._inode()
@@ -183,7 +183,7 @@ class _Sqlite:
                 reader = _Reader(inode, db)
                 await db.set_progress_handler(reader.is_late, STEPS)
                 await db.execute_fetchall(f"PRAGMA mmap_size = {MAPPED_BYTES}")
-                check_version([tuple(row) for row in await db.execute_fetchall(VERSION_SQL)])
+                check_version(cast("list[Row]", await db.execute_fetchall(VERSION_SQL)))
             except BaseException:
                 await db.close()
                 raise

@@ -5,6 +5,9 @@ Qubic: 60 letters of which the last four are a checksum, wallets in upper case, 
 
 from __future__ import annotations
 
+import functools
+import itertools
+import string
 import struct
 from typing import Final
 
@@ -12,8 +15,12 @@ from Crypto.Hash import KangarooTwelve
 
 BYTES: Final = 32
 _CHECKSUM_BITS: Final = 18
+_PAIRS: Final = [low + high for high, low in itertools.product(string.ascii_uppercase, repeat=2)]
+REMEMBERED: Final = 10_000
+"""Wallets: a page of offers has fifty, and the next page of somebody else mostly the same ones."""
 
 
+@functools.lru_cache(REMEMBERED)
 def identity_of(key: bytes) -> str:
     """Of a wallet's 32 bytes: each u64 as 14 letters, its lowest first, then the checksum."""
     checksum = int.from_bytes(KangarooTwelve.new(data=key).read(3), "little") & ((1 << _CHECKSUM_BITS) - 1)
@@ -26,11 +33,11 @@ def transaction_hash(digest: bytes) -> str:
 
 
 def _letters(value: int, count: int) -> str:
-    letters = []
-    for _ in range(count):
-        value, digit = divmod(value, 26)
-        letters.append(chr(ord("A") + digit))
-    return "".join(letters)
+    pairs = []
+    for _ in range(count // 2):
+        value, digits = divmod(value, 26 * 26)
+        pairs.append(_PAIRS[digits])
+    return "".join(pairs)
 
 
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"

@@ -49,19 +49,13 @@ async def search(
     behind = cursors.decode(after, name, len(asked.order.columns), 32) if after else None
     if not count:
         return await _sorted(mirror, asked, behind, limit, None)
-    found = await _first(mirror, asked)
-    if len(found) > COUNT_UP_TO:
-        return await _sorted(mirror, asked, behind, limit, Total(COUNT_UP_TO, exact=False))
-    return await _picked(mirror, asked, found, behind, limit)
-
-
-async def _first(mirror: Mirror, asked: _Search) -> list[tuple[Place, bytes]]:
-    """Where matching offers stand: all of them, or one more than COUNT_UP_TO."""
-    rows = await mirror.fetch(
+    first = await mirror.fetch(
         f"SELECT {asked.columns} FROM offers WHERE live = 1 AND {asked.sql} LIMIT ?",
         (*asked.params, COUNT_UP_TO + 1),
     )
-    return [(row[:-1], bytes(row[-1])) for row in rows]
+    if len(first) > COUNT_UP_TO:
+        return await _sorted(mirror, asked, behind, limit, Total(COUNT_UP_TO, exact=False))
+    return await _picked(mirror, asked, [(row[:-1], bytes(row[-1])) for row in first], behind, limit)
 
 
 async def _picked(
@@ -71,7 +65,7 @@ async def _picked(
     behind: tuple[Place, bytes] | None,
     limit: int,
 ) -> OfferPage:
-    """A page of these."""
+    """A page of these, which are all: where they stand."""
     found.sort(key=asked.order.key)
     start = bisect_right(found, asked.order.key(behind), key=asked.order.key) if behind else 0
     page = found[start : start + limit]

@@ -119,7 +119,7 @@ def test_closing_waits_for_what_nobody_waits_for(
     """A thread reports to the event loop, which is closed soon after."""
     connect, begun, go = sqlite3.connect, threading.Event(), threading.Event()
 
-    def slow(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+    def slow(*args: Any, **kwargs: Any) -> object:
         begun.set()
         assert go.wait(30)
         return connect(*args, **kwargs)
