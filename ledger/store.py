@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -169,10 +170,28 @@ def _make_file(path: Path, schema: Schema) -> None:
     its mode)."""
     try:
         path.parent.mkdir(mode=0o755 if schema.public else 0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        path.chmod(0o644 if schema.public else 0o600)
+        if schema.public:
+            _refuse_links(path)
+        file = os.open(path, os.O_CREAT | os.O_RDWR | (os.O_NOFOLLOW if schema.public else 0), 0o600)
+        try:
+            os.fchmod(file, 0o644 if schema.public else 0o600)
+        finally:
+            os.close(file)
     except OSError as error:
         raise LedgerBroken(f"{path} cannot be opened for writing: {error.strerror}") from error
+
+
+def _refuse_links(path: Path) -> None:
+    """A public file may lie where others write, too: it must not be led to a file that they want opened to
+    everybody, or written over. LedgerBroken."""
+    for suffix in ("", "-wal", "-shm", "-journal", ".lock"):
+        one = path.with_name(path.name + suffix)
+        with contextlib.suppress(FileNotFoundError):
+            found = one.lstat()
+            if stat.S_ISLNK(found.st_mode) or found.st_nlink > 1:
+                raise LedgerBroken(
+                    f"{one} is a link to another file; remove it, and choose a directory where only you write"
+                )
 
 
 def _take_lock(path: Path) -> sqlite3.Connection:

@@ -218,6 +218,26 @@ async def test_a_damaged_file_ends_nothing(path: Path, book: OfferBook, autojump
         assert set(live(path)) == {peer("alice")}
 
 
+@pytest.mark.parametrize("name", ["mirror.db", "mirror.db-wal", "mirror.db.lock"])
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+async def test_it_is_led_to_no_other_file(
+    path: Path, book: OfferBook, autojump_clock: Clock, name: str, link: Callable[[Path, Path], None]
+) -> None:
+    """Whoever may write in its directory must not have a file opened to everybody, or written over."""
+    secret = path.with_name("secret")
+    secret.write_bytes(b"")
+    secret.chmod(0o600)
+    link(path.with_name(name), secret)
+    take(book, "alice")
+    async with mirroring(path, book, now) as made:
+        await settled()
+        assert "is a link" in (await made.view()).trouble
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600 and secret.read_bytes() == b""
+        path.with_name(name).unlink()
+        await trio.sleep(RETRY_SECONDS + 1)
+        assert set(live(path)) == {peer("alice")}
+
+
 async def test_it_is_switched_on_and_off_for_good(path: Path, book: OfferBook, autojump_clock: Clock) -> None:
     take(book, "alice")
     async with open_store(":memory:", inline) as ledger:
