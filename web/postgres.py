@@ -33,7 +33,7 @@ class Postgres:
         except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedColumn):
             raise  # a mistake of ours
         except (psycopg.Error, PoolTimeout) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = reason_of(error)
             raise MirrorUnavailable(
                 f"the mirror at {shown_url(self._url)} does not answer ({reason});"
                 " is the server there, and does a web process publish to it?"
@@ -55,6 +55,13 @@ class Postgres:
                 await pool.open()
                 self._pool = pool
             return self._pool
+
+
+def reason_of(error: Exception) -> str:
+    """One line. What is wrong with an address is not said in the driver's words, which quote its password."""
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return "its address cannot be read"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 _HOW: Final[dict[str, Any]] = {

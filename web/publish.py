@@ -30,7 +30,7 @@ from ledger.mirror_schema import (
 )
 from protocol.errors import AlreadyRunning, ConfigInvalid, MirrorUnavailable
 from web.database import Mirror, Row, open_mirror
-from web.postgres import SCHEMA
+from web.postgres import SCHEMA, reason_of
 from web.settings import Settings, shown_url
 
 log = logging.getLogger("qubix.web.publish")
@@ -88,8 +88,10 @@ async def _forever(source: str, target: str) -> None:
             if first and isinstance(error, AlreadyRunning):
                 raise
             if first and isinstance(error, psycopg.ProgrammingError):
-                raise ConfigInvalid(f"no mirror can be put into {shown_url(target)}: {error}") from error
-            log.warning("%s; trying again in %.0f s", str(error).splitlines()[0], wait)
+                raise ConfigInvalid(
+                    f"no mirror can be put into {shown_url(target)}: {reason_of(error)}"
+                ) from error
+            log.warning("%s; trying again in %.0f s", reason_of(error), wait)
         await asyncio.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT_S)
 

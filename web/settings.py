@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,12 @@ from typing import Final
 from protocol.errors import ConfigInvalid
 
 DATABASE_SCHEMES: Final = ("postgresql://", "postgres://")
+_ENCODED: Final = r"(?:[^\s/?#@%\[\]]|%[0-9a-fA-F]{2})*"
+_HOSTS: Final = r"(?:[^\s/?#@%\[\]]|%[0-9a-fA-F]{2}|\[[0-9a-fA-F:.]+\])*"
+_DATABASE: Final = re.compile(
+    rf"postgres(?:ql)?://(?:{_ENCODED}@)?(?P<where>{_HOSTS}(?:/{_ENCODED})?)(?:\?[^\s#]*)?"
+)
+"""The user, the password, the hosts and the name of a database are told apart without a doubt."""
 PREFIX: Final = "QUBIX_WEB_"
 MAX_WORKERS: Final = 256
 
@@ -50,11 +57,12 @@ def is_database(url: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """A mirror's address without what may be secret in it."""
+    """A mirror's address without what may be secret in it: of a database, its hosts and name."""
     if not is_database(url):
         return url
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+    scheme = url.partition("://")[0]
+    found = _DATABASE.fullmatch(url)
+    return f"{scheme}://{found['where'] if found else '...'}"
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -109,13 +117,23 @@ def _mirror(text: str | None) -> str:
         raise ConfigInvalid(
             "say which mirror to show: --mirror PATH of a node's mirror.db, or a postgresql:// URL"
         )
-    return text if is_database(text) else str(Path(text).expanduser().absolute())
+    return _database("--mirror", text) if is_database(text) else str(Path(text).expanduser().absolute())
 
 
 def _publish(text: str) -> str:
     if text and not is_database(text):
         raise ConfigInvalid("--publish takes the address of a PostgreSQL: postgresql://user@host/database")
-    return text
+    return _database("--publish", text) if text else ""
+
+
+def _database(name: str, url: str) -> str:
+    """What its driver would complain about it would quote, with the password."""
+    if not _DATABASE.fullmatch(url):
+        raise ConfigInvalid(
+            f"{name} is no address of a PostgreSQL; it looks like postgresql://user:password@host:5432/database,"
+            " and what is neither a letter nor a digit in a password is written as %40, for instance"
+        )
+    return url
 
 
 def _number(name: str, text: str | None, default: int, least: int, most: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import psycopg
+import psycopg.conninfo
 import pytest
 
 from protocol.errors import ConfigInvalid
+from web.postgres import reason_of
 from web.settings import Settings, read, shown_url
 
 SECRET = "postgresql://reader:hunter2@db.example:5432/market?password=hunter3"
@@ -44,6 +47,45 @@ def test_a_switch_in_the_environment_is_yes_or_no() -> None:
 def test_passwords_are_not_shown() -> None:
     assert shown_url(SECRET) == "postgresql://db.example:5432/market"
     assert "hunter" not in repr(Settings(mirror=SECRET, publish=SECRET))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:hunt?er2@h/db",
+        "postgresql://u:hunt/er2@h/db",
+        "postgresql://u:hunt@er2@h/db",
+        "postgresql://u:hunt#er2@h/db",
+        "postgresql://u:hunt er2@h/db",
+        "postgresql://u:hunter%zz@h/db",
+        "postgresql://u:hunter2@[::1/db",
+    ],
+)
+def test_an_address_that_may_be_misread_is_refused_and_never_shown(address: str) -> None:
+    assert "hunt" not in shown_url(address) and "er2" not in shown_url(address)
+    for arguments in (["--mirror", address], ["--mirror", "m", "--publish", address]):
+        with pytest.raises(ConfigInvalid, match="%40") as refused:
+            read(arguments, {})
+        assert "hunt" not in str(refused.value)
+
+
+def test_the_driver_does_not_quote_an_address() -> None:
+    with pytest.raises(psycopg.Error) as raised:
+        psycopg.conninfo.conninfo_to_dict("postgresql://u:hunter2@[::1/db")
+    assert "hunter2" in str(raised.value) and "hunter2" not in reason_of(raised.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql:///market?host=/run/postgresql&user=qubix",
+        "postgres://u:a%40b@[::1]:5432,db.example:5433/market?sslmode=require",
+        "postgresql://db.example",
+    ],
+)
+def test_addresses_as_people_write_them(address: str) -> None:
+    assert read(["--mirror", address], {}).mirror == address
+    assert "%40" not in shown_url(address) and "..." not in shown_url(address)
 
 
 @pytest.mark.parametrize("address", ["9464", ":9464", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536"])
