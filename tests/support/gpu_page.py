@@ -15,7 +15,8 @@ OWN_WORDS: Final = ", docs/gpus.md"
 
 HEAD: Final = """# GPUs and use cases
 
-Written by `python -m tests.support.gpu_page` from `protocol/catalogue.toml`; a test holds the two together.
+What the GPUs that the catalogue knows can do, and which of them suits a use. Written by
+`python -m tests.support.gpu_page` from `protocol/catalogue.toml`; a test holds the two together.
 
 ## GPUs
 

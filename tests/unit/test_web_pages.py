@@ -144,7 +144,36 @@ def test_an_empty_market_is_no_trouble(tmp_path: Path) -> None:
     assert "There are no offers yet" in page(empty, "/market").text
 
 
+def test_a_mirror_that_stands_still_and_play_money_are_told(tmp_path: Path) -> None:
+    old = filled(tmp_path / "mirror.db", 10, now_ms=time.time_ns() // 1_000_000 - 3_600_000)
+    with closing(sqlite3.connect(old)) as db, db:
+        db.execute("UPDATE meta SET value = 'devnet' WHERE key = 'network'")
+    home, *live, guide = (read(one.text) for one in got(old, "/", "/market", "/gpus", "/start", "/docs/faq"))
+    for found in (home, *live):
+        assert "This mirror stands still." in found.text and found.all("body")[0].get("data-stale") == ""
+    assert "This mirror" not in guide.text
+    assert "Play money: this is the network devnet" in home.text and "/docs/limits" in home.links
+    with closing(sqlite3.connect(old)) as db, db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'updated_ms'", (str(time.time_ns() // 1_000_000),))
+        db.execute("UPDATE meta SET value = 'mainnet' WHERE key = 'network'")
+    home = page(old, "/")
+    assert "stands still" not in home.text and "Play money" not in home.text
+    with closing(sqlite3.connect(old)) as db, db:
+        db.execute("UPDATE meta SET value = 0 WHERE key = 'updated_ms'")
+    assert "This mirror is being filled." in page(old, "/").text
+
+
 # --- the market -----------------------------------------------------------------------------------
+
+
+def test_machines_with_and_without_gpus_are_kinds_of_the_same_filter(mirror: Path) -> None:
+    found = page(mirror, "/market?filter=gpus%3E%3D1+region%3Deu-west+cpus%3E%3D8")
+    for part in ("gpus%3E%3D1+region%3Deuwest+cpus%3E%3D8", "gpu%3Dcpu+region%3Deuwest+cpus%3E%3D8"):
+        assert f"/market?filter={part}" in found.links
+    without = page(mirror, "/market?filter=gpu%3Dcpu")
+    rows = without.all("tr", role="row")[1:]
+    assert rows and without.text.count("no GPU") >= len(rows)
+    assert {f"/providers/{row['data-peer']}#hire-title" for row in rows} <= set(without.links)
 
 
 def test_pages_follow_each_other_to_the_end(mirror: Path) -> None:

@@ -76,7 +76,7 @@ async def provider(
         transaction_hash=transaction_hash,
         explorer=EXPLORER if status.network == "mainnet" else "",
         uptime=_uptime(days, now_ms(), words),
-        present=presence(days, now_ms()),
+        present=presence(days, now_ms()) if days else None,
         last_seen_ms=_last_seen(offer, days),
         history=await _history(store, peer, span, words),
         span=span_of(span),

@@ -36,7 +36,7 @@ async function look() {
   const told = state.querySelector("p");
   state.hidden = !still;
   if (still && !told.textContent) told.textContent = state.dataset.mirror;
-  document.documentElement.toggleAttribute("data-stale", still);
+  document.body.toggleAttribute("data-stale", still);
 }
 
 if (state) setInterval(() => look().catch(() => {}), EVERY_MS);
