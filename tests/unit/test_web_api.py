@@ -22,6 +22,7 @@ from protocol.signing import NodeKey
 from protocol.units import UnixMs
 from qubixd.wire_libp2p import peer_id_of
 from tests.support.web_client import serving
+from tests.support.web_html import read
 from tests.support.web_mirror import filled, insert, offer_of, row_of
 from web import identity
 from web.app import create_app
@@ -257,12 +258,15 @@ def test_streams_have_an_end_of_room_too(path: Path) -> None:
     play(path, turn, streams=0)
 
 
-def test_the_reference_is_a_page_without_scripts(path: Path) -> None:
+def test_the_reference_is_a_page_like_the_others(path: Path) -> None:
     async def turn(client: httpx.AsyncClient, hub: Hub) -> None:
         described = (await client.get("/v1/openapi.json")).json()
         page = await client.get("/v1/docs")
         assert page.headers["content-type"].startswith("text/html")
-        assert "<script" not in page.text and "http://" not in page.text and "https://" not in page.text
+        assert read(page.text).wrong == [] and all(one.startswith("/") for one in read(page.text).resources)
+        assert "http://" not in page.text and "https://" not in page.text
+        turned = await client.get("/v1/docs?lang=pt&theme=dark", follow_redirects=True)
+        assert turned.status_code == 200 and 'lang="pt"' in (await client.get("/v1/docs?lang=pt")).text
         for where, methods in described["paths"].items():
             assert f"<code>GET {where}</code>" in page.text
             told = methods["get"]

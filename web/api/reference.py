@@ -1,4 +1,4 @@
-"""/v1/docs: the description of /v1 as a page to read, and /verify.py. No script, no foreign host."""
+"""The description of /v1 as lists that a page can show (web/pages/reference.py), and /verify.py."""
 
 from __future__ import annotations
 
@@ -6,29 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, NamedTuple
 
-from fastapi import APIRouter, Request, Response
-from markupsafe import Markup, escape
+from fastapi import APIRouter, Response
 
-from web.assets import asset
-
-router = APIRouter(include_in_schema=False)
 script = APIRouter(include_in_schema=False)
 
-HEAD: Final = Markup(
-    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-    '<link rel="stylesheet" href="{site}">\n<link rel="stylesheet" href="{docs}">\n</head>\n<body>\n'
-    '<main>\n<div class="wide doc">\n<article>\n<p><a href="/">qubix</a></p>\n'
-    "<h1>{title}</h1>\n<p>{text}</p>\n"
-    '<p>The same for programs: <a href="/v1/openapi.json">openapi.json</a>. The script that checks'
-    ' signatures: <a href="/verify.py">verify.py</a>.</p>\n'
-)
 
-
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     name: str
     place: str
     """path, query or header"""
@@ -37,8 +22,7 @@ class Parameter:
     example: str
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """Of an answer. `kind` may name a shape."""
 
     name: str
@@ -52,7 +36,6 @@ class Operation:
 
     method: str
     path: str
-    group: str
     summary: str
     text: str
     parameters: tuple[Parameter, ...]
@@ -78,7 +61,6 @@ def _operation(method: str, path: str, told: Mapping[str, Any]) -> Operation:
     return Operation(
         method=method.upper(),
         path=path,
-        group=told["tags"][0],
         summary=told["summary"],
         text=told.get("description", ""),
         parameters=tuple(map(_parameter, told.get("parameters", ()))),
@@ -121,56 +103,6 @@ def _name(schema: Mapping[str, Any]) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-# --- the page ---------------------------------------------------------------------------------------
-
-
-@router.get("/docs")
-async def page(request: Request) -> Response:
-    openapi = request.app.openapi()
-    return Response("".join(_page(openapi)), media_type="text/html; charset=utf-8")
-
-
-def _page(openapi: Mapping[str, Any]) -> Iterator[str]:
-    operations, shapes = reference(openapi)
-    yield HEAD.format(
-        title=f"{openapi['info']['title']}: API",
-        text=openapi["info"]["description"],
-        site=asset("site.css"),
-        docs=asset("docs.css"),
-    )
-    for one in operations:
-        yield Markup("<h2><code>{} {}</code>: {}</h2>\n<p>{}</p>\n").format(
-            one.method, one.path, one.summary, one.text
-        )
-        rows = [(_code(p.name), p.place, p.kind, p.text, _code(p.example)) for p in one.parameters]
-        yield from _table(("Parameter", "In", "Type", "Meaning", "Example"), rows)
-        yield from _table(("Status", "Meaning"), one.statuses)
-        yield (
-            Markup('<p>Answer: <a href="#{}">{}</a></p>\n').format(one.answer, one.answer)
-            if one.answer
-            else ""
-        )
-    for name, fields in shapes.items():
-        yield Markup('<h2 id="{}">{}</h2>\n').format(name, name)
-        told = [(_code(f.name), f.kind, f.text) for f in fields]
-        yield from _table(("Field", "Type", "Meaning"), told)
-    yield "</article>\n</div>\n</main>\n</body>\n</html>\n"
-
-
-def _code(text: str) -> Markup:
-    return Markup("<code>{}</code>").format(text) if text else Markup("")
-
-
-def _table(heads: tuple[str, ...], rows: Any) -> Iterator[str]:
-    if not rows:
-        return
-    titles = "".join(Markup('<th scope="col">{}</th>').format(head) for head in heads)
-    yield f'<div class="scroll" tabindex="0">\n<table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n'
-    for row in rows:
-        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n"
-    yield "</tbody>\n</table>\n</div>\n"
 
 
 @script.get("/verify.py")
