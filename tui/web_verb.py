@@ -31,8 +31,6 @@ READY_SECONDS: Final = 120.0
 LOOK_SECONDS: Final = 0.2
 NEEDED: Final = ("web", "fastapi", "uvicorn", "jinja2", "babel", "markdown_it", "aiosqlite")
 PREFIX: Final = "QUBIX_WEB_"
-DATABASES: Final = ("MIRROR", "PUBLISH")
-"""Settings that may be addresses of databases, with passwords in them: never among a process's arguments."""
 KEPT: Final = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 KEPT_BEGIN: Final = ("LC_", "PYTHON", PREFIX)
 PASSED_ON: Final[tuple[tuple[str, str, str], ...]] = (
@@ -67,6 +65,7 @@ async def web(options: argparse.Namespace) -> int:
         return await _off(options)
     need_packages()
     mirror = options.mirror or os.environ.get(f"{PREFIX}MIRROR") or await _mirrored(options)
+    # They may have passwords in them: never among a process's arguments.
     databases = {"MIRROR": mirror, "PUBLISH": options.publish or os.environ.get(f"{PREFIX}PUBLISH", "")}
     sys.stdout.flush()
     sys.stderr.flush()

@@ -52,7 +52,6 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url="/v1/openapi.json",
     )
-    app.state.settings = settings
     app.openapi = functools.partial(openapi.describe, app)  # type: ignore[method-assign]  # FastAPI's way
     app.include_router(health)
     app.include_router(assets.router)

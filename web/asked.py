@@ -1,6 +1,6 @@
-"""What endpoints ask for in their signatures: the store and the settings of the app that answers.
+"""What endpoints ask for in their signatures: the store of the app that answers.
 
-All of these are coroutines: FastAPI would ask plain functions in a thread, each for itself.
+A coroutine: FastAPI would ask a plain function in a thread.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from web.settings import Settings
 from web.store import Store
 
 
@@ -18,10 +17,4 @@ async def _store(request: Request) -> Store:
     return found
 
 
-async def _settings(request: Request) -> Settings:
-    found: Settings = request.app.state.settings
-    return found
-
-
 Asked = Annotated[Store, Depends(_store)]
-AskedSettings = Annotated[Settings, Depends(_settings)]

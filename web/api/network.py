@@ -30,22 +30,20 @@ from web.views import HOUR_MS
 router = APIRouter(tags=["Network"], route_class=Kept)
 
 WEEK: Final = 7 * 24
-MOST_NAMES: Final = 500
-"""Providers may call a card or a region whatever they like."""
 
 
 @router.get("/models", **described(shapes.Models, "GPUs on offer"))
 async def models(store: Asked, filter: FilterText = "") -> Response:
     """Classes of GPU among the offers that match, with what is free and the lowest price."""
     found = await store.models(filter_of(filter))
-    return plain(shapes.Models([model_of(one) for one in found[:MOST_NAMES]]))
+    return plain(shapes.Models([model_of(one) for one in found]))
 
 
 @router.get("/regions", **described(shapes.Regions, "Where offers are"))
 async def regions(store: Asked, filter: FilterText = "") -> Response:
     """As providers say it; nobody can check that."""
     found = await store.regions(filter_of(filter))
-    return plain(shapes.Regions([region_of(one) for one in found[:MOST_NAMES]]))
+    return plain(shapes.Regions([region_of(one) for one in found]))
 
 
 @router.get("/stats", **described(shapes.Stats, "The market now and by hour"))
