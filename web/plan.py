@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from protocol import job_draft
+from protocol.all_in import shares_of, storage_of
 from protocol.catalogue import USE_CASES, UseCase
 from protocol.errors import JobFileInvalid, QueryInvalid
+from protocol.fitness import MIB_PER_GIB
 from protocol.job_draft import Draft
+from protocol.messages import Wish
 from protocol.query import Condition, Filter, gpu_key, name_key, parse_filter
 from protocol.templates import TEMPLATES, Template
+from protocol.units import Qu
 from web.commands import command
 from web.suit import CARD_MODELS, Machine, Suited, needs, room, suited
 from web.views import OfferView
@@ -29,7 +33,6 @@ FIRST: Final = {"gaming": "moonlight", "development": "vscode"}
 """Group of use cases -> the template that is suggested, where it is not the first that fits."""
 MAX_TEXT: Final = 500
 MAX_NUMBER: Final = 10**9
-GIB_PER_TIB: Final = 1_024
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,8 @@ class Plan:
 
     def qu_per_hour(self, offer: OfferView) -> int:
         """What it costs there, all in."""
-        disk = -(-offer.storage * self.machine.disk_gib // GIB_PER_TIB)
-        return offer.price * max(1, self.cards) + disk
+        wish = Wish("", self.cards, 0, 0, 0, self.machine.disk_gib * MIB_PER_GIB)
+        return offer.price * shares_of(wish) + storage_of(Qu(offer.storage), wish)
 
     def qu(self, offer: OfferView) -> int:
         """The most it can cost there: for all of its hours, or its budget."""

@@ -16,7 +16,7 @@ from typing import Final
 from protocol import fitness, signing
 from protocol.all_in import MIB_PER_TIB, sold_mib, storage_of
 from protocol.catalogue import GPUS, UseCase
-from protocol.fitness import Candidate, Ranked
+from protocol.fitness import MIB_PER_GIB, Candidate, Ranked
 from protocol.messages import Offer, Wish
 from protocol.query import Filter
 from protocol.units import Qu
@@ -31,7 +31,6 @@ AT_ONCE: Final = 100
 """Machines looked at together."""
 CHEAPEST: Final = 4
 """Looked at in any case: the others are held against the cheapest."""
-MIB_PER_GIB: Final = 1_024
 LISTED: Final = ", ".join(f"'{name}'" for name in GPUS)
 
 
