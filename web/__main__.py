@@ -32,17 +32,23 @@ def _report(error: QubixError, *, as_json: bool) -> None:
         sys.stderr.write(f"error: {error} [{error.code}]\n")
 
 
+def _where(settings: Settings, url: str, *, everywhere: bool) -> str:
+    if settings.json:
+        return json.dumps({"url": url}) + "\n"
+    others = "it is at every other address of this machine as well; " if everywhere else ""
+    return f"the market is at {url}\n{others}Ctrl-C ends it\n"
+
+
 def _run(settings: Settings) -> None:
     if settings.publish:
         from web.publish import run_publisher
 
         run_publisher(settings)
         return
-    from web.server import listen, serve, url_of
+    from web.server import EVERYWHERE, listen, serve, url_of
 
     with listen(settings) as listening:
-        url = url_of(listening)
-        sys.stdout.write(f"{json.dumps({'url': url}) if settings.json else f'the market is at {url}'}\n")
+        sys.stdout.write(_where(settings, url_of(listening), everywhere=settings.host in EVERYWHERE))
         sys.stdout.flush()
         serve(settings, listening)
 

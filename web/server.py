@@ -20,6 +20,8 @@ STARTED_S: Final = 60
 """A worker that has not answered its parent for so long is replaced; on a busy machine it starts slowly."""
 BACKLOG: Final = 2_048
 KEEP_ALIVE_S: Final = 15
+EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""All addresses of a machine -> the one by which it reaches itself."""
 MOST_ELSE: Final = 2_000
 """Connections beside the live streams, in each process."""
 
@@ -30,14 +32,16 @@ def listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
+        why = (error.strerror or str(error)).partition(" (while")[0]  # Python says the address once more
         raise PortBusy(
-            f"cannot listen on {settings.host} port {settings.port} ({error.strerror or error});"
-            " choose another with --port"
+            f"cannot listen on {settings.host} port {settings.port} ({why}); choose another with --port"
         ) from error
 
 
 def url_of(listening: socket.socket) -> str:
+    """Where it can be reached from this machine: what listens on all addresses has none of its own."""
     host, port = listening.getsockname()[:2]
+    host = EVERYWHERE.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 

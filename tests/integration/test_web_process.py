@@ -23,6 +23,8 @@ import pytest
 from tests.support.web_mirror import filled
 from tests.support.web_process import web_process
 from web.database import open_mirror
+from web.server import listen, url_of
+from web.settings import Settings
 from web.store import Store
 
 OFFERS = 60
@@ -68,8 +70,14 @@ def test_a_port_that_is_taken(path: Path) -> None:
         command = [sys.executable, "-m", "web", "--mirror", str(path), "--port", str(taken.getsockname()[1])]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 5
-    assert "choose another with --port [net.port_busy]" in done.stderr
+    assert "(Address already in use); choose another with --port [net.port_busy]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "http://127.0.0.1:{}/"), ("::", "http://[::1]:{}/")])
+def test_all_addresses_are_told_as_one_that_leads_there(host: str, url: str) -> None:
+    with listen(Settings(mirror="m", host=host, port=0)) as listening:
+        assert url_of(listening) == url.format(listening.getsockname()[1])
 
 
 @pytest.fixture
