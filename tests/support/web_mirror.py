@@ -224,9 +224,17 @@ def _days(peers: Sequence[bytes], lots: random.Random, now: int) -> Iterator[Row
 def _scores(peers: Sequence[bytes], lots: random.Random, now: int) -> Iterator[Row]:
     for peer in peers:
         parts = [lots.random() for _ in range(4)]
-        reasons = ["12 leases of 5 callers ended well", "one lease failed 3 days ago"]
-        told = (json.dumps(reasons), '{"deeds": [], "counters": null, "worth": 5000, "price": 4800}')
+        reasons = ["5 callers have paid it", "its jobs are slow to become ready"]
+        told = (json.dumps(reasons), json.dumps(_evidence(lots, now)))
         yield peer, parts[0] * parts[1] * parts[2], *parts, int(lots.random() < 0.2), *told, now, 1
+
+
+def _evidence(lots: random.Random, now: int) -> dict[str, object]:
+    """As qubixd/mirror_rows.py writes it."""
+    counters = {"volume": lots.randrange(10**6), "completed": 5, "disputes_lost": 0}
+    lease = {"lease_id": lots.randbytes(32).hex(), "outcome": "completed", "seconds": 3_600, "paid_qu": 7_200,
+             "proof": "ticket", "settled": True, "ended_ms": now - HOUR_MS}  # fmt: skip
+    return {"leases": [lease], "counters": counters}
 
 
 def _settlements(peers: Sequence[bytes], lots: random.Random, now: int) -> Iterator[Row]:
