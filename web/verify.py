@@ -11,6 +11,7 @@ against what was signed. An indexer can still leave offers out, or show old ones
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import re
 import sys
@@ -31,7 +32,13 @@ OFFER_KIND = 1
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 PEER_ID_HEAD = bytes.fromhex("002408011220")
 """What libp2p writes in front of an Ed25519 key."""
+PEER_ID_LETTERS = 52
 MAX_ANSWER_BYTES = 8 << 20
+SOLD_GB = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192)
+"""Sizes of cards; their drivers report up to 7 % less."""
+ARCHES = {"x8664": "amd64", "x64": "amd64", "aarch64": "arm64"}
+WALLET_LETTERS = 56
+"""Of the 60 of a Qubic identity; the others are their checksum."""
 NUL_SHOWN = "\u2400"
 """What databases show in place of a zero byte."""
 
@@ -45,14 +52,36 @@ def key_of(peer_id: str) -> bytes:
     if re.fullmatch("[0-9a-fA-F]{64}", peer_id):
         return bytes.fromhex(peer_id)
     number = 0
-    for letter in peer_id if len(peer_id) <= 60 else "":
+    for letter in peer_id if len(peer_id) == PEER_ID_LETTERS else "":
         if letter not in BASE58:
             raise Wrong(f"{peer_id!r} is no peer id")
         number = number * 58 + BASE58.index(letter)
-    raw = number.to_bytes(48, "big")[-38:]
-    if not raw.startswith(PEER_ID_HEAD):
+    head, key = divmod(number, 1 << 256)
+    if head != int.from_bytes(PEER_ID_HEAD, "big"):
         raise Wrong(f"{peer_id!r} is no peer id of an Ed25519 key")
-    return raw[len(PEER_ID_HEAD) :]
+    return key.to_bytes(32, "big")
+
+
+def wallet_of(key: bytes) -> str:
+    """A Qubic identity without its checksum: each 8 bytes are 14 letters, the lowest first."""
+    words = (int.from_bytes(key[start : start + 8], "little") for start in range(0, len(key), 8))
+    return "".join(chr(65 + word // 26**place % 26) for word in words for place in range(14))
+
+
+def sold_gb(vram_mib: int) -> int:
+    """What a card is sold as that reports so much memory."""
+    sizes = (size for size in SOLD_GB if size * 1_024 * 0.93 <= vram_mib <= size * 1_024)
+    return next(sizes, -(-vram_mib // 1_024))
+
+
+def word(text: str) -> str:
+    """A name as markets compare it: letters and digits."""
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
+def plain(text: object) -> str:
+    """What a terminal shows and does not obey."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))
 
 
 def signed_offer(envelope: bytes, key: bytes) -> dict[str, Any]:
@@ -81,23 +110,34 @@ def check(shown: dict[str, Any], now_ms: float) -> dict[str, Any]:
     if offer["withdrawn"] or offer["expires_at"] <= now_ms:
         raise Wrong("this offer was withdrawn or is over")
     capacity = offer["capacity"]
+    runner, _, runtime = offer["runner"].partition("+")
+    arch, cuda = word(offer.get("arch", "")), offer.get("cuda", 0)
     said = {
+        "wallet": wallet_of(offer["qubic_id"]),
         "name": offer["name"].replace("\0", NUL_SHOWN),
         "region": offer["region"].replace("\0", NUL_SHOWN),
         "gpu": offer["gpu_class"].replace("\0", NUL_SHOWN),
         "gpus": len(capacity["gpus"]),
+        "vram_gb": max((sold_gb(gpu["vram_mib"]) for gpu in capacity["gpus"]), default=0),
         "price_qu_per_hour": offer["price_qu_per_hour"],
         "storage_qu_per_tib_hour": offer["storage_qu_per_tib_hour"],
         "cpus": capacity["cpu_millis"] / 1_000,
         "ram_gb": capacity["memory_mib"] / 1_024,
         "disk_gb": capacity["disk_mib"] / 1_024,
         "internet": offer.get("internet", False),
+        "runner": word(runner),
+        "runtime": word(runtime or ("runc" if runner == "docker" else "")),
+        "arch": ARCHES.get(arch, arch),
+        "cuda": cuda // 1_000 + min(9, cuda % 1_000 // 10) / 10,
         "sequence": offer["sequence"],
+        "issued_ms": offer["issued_at"] // 1_000 * 1_000,
         "expires_ms": offer["expires_at"],
+        "closes_ms": offer.get("closes_at") or None,
     }
+    told = shown | {"wallet": shown["wallet"][:WALLET_LETTERS]}
     for field, value in said.items():
-        if shown[field] != value:
-            raise Wrong(f"{field} is {value!r} in what was signed, the indexer shows {shown[field]!r}")
+        if told[field] != value:
+            raise Wrong(f"{field} is {value!r} in what was signed, the indexer shows {told[field]!r}")
     return offer
 
 
@@ -109,10 +149,10 @@ def fetch(url: str, peer_id: str) -> list[dict[str, Any]]:
     with urllib.request.urlopen(f"{url.rstrip('/')}/{where}", timeout=30) as answer:
         told = json.loads(answer.read(MAX_ANSWER_BYTES))
     if not peer_id:
-        return list(told["offers"])
+        return list(map(dict, told["offers"]))
     if key_of(told["offer"]["peer_id"]) != key_of(peer_id):
         raise Wrong("the indexer shows an offer of somebody else")
-    return [told["offer"]]
+    return [dict(told["offer"])]
 
 
 def main(arguments: list[str]) -> int:
@@ -122,19 +162,27 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         offers = fetch(arguments[0], "".join(arguments[1:]))
-    except (Wrong, OSError, ValueError, KeyError, TypeError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except (
+        Wrong,
+        OSError,
+        http.client.HTTPException,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:
+        sys.stderr.write(f"error: {plain(error)}\n")
         return 1
     wrong = 0
     for shown in offers:
         try:
             offer = check(shown, time.time() * 1_000)
-            price = f"{offer['price_qu_per_hour']:,} QU per GPU and hour"
+            price = f"{offer['price_qu_per_hour']:,} QU per GPU and hour on {offer['network']}"
             line = f"signed  {shown['peer_id']}  {offer['gpu_class']!a}  {price}"
         except (Wrong, ValueError, KeyError, TypeError, AttributeError) as error:
             wrong += 1
             line = f"WRONG   {shown.get('peer_id', '')!a}  {error}"
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{plain(line)}\n")
     sys.stdout.write(f"{len(offers) - wrong} of {len(offers)} offers are signed by their providers\n")
     return 1 if wrong else 0
 

@@ -17,14 +17,22 @@ from random import Random
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from protocol.all_in import sold_mib
 from protocol.signing import NodeKey
 from protocol.units import UnixMs
 from tests.support.web_mirror import filled, offer_of
 from tests.support.web_process import Web, web_process
 from web import verify
+from web.api.views import offer_of as offer_of_view
+from web.identity import identity_of, peer_id_of
 from web.metrics import Meter, exposed
+from web.search import OFFER_SQL
+from web.views import OfferView
 
 OFFERS = 2_000
 PATIENCE_S = 60
@@ -86,6 +94,32 @@ def test_the_script_refuses_what_others_signed() -> None:
     shown = {"signed": base64.b64encode(raw).decode(), "peer_id": mine.public.hex()}
     with pytest.raises(verify.Wrong, match="over"):
         verify.check(shown, 1e15)
+
+
+@given(st.integers(0, 2**32 - 1), st.binary(min_size=32, max_size=32))
+def test_the_script_counts_as_we_do(vram_mib: int, key: bytes) -> None:
+    assert verify.sold_gb(vram_mib) * 1_024 == sold_mib(vram_mib)
+    assert identity_of(key).startswith(verify.wallet_of(key))
+    assert verify.key_of(peer_id_of(key)) == key == verify.key_of(key.hex())
+    for text in (peer_id_of(key)[1:], "1" + peer_id_of(key), peer_id_of(key)[:-1], ""):
+        with pytest.raises(verify.Wrong):
+            verify.key_of(text)
+
+
+def test_nothing_that_is_shown_can_differ_from_what_was_signed(tmp_path: Path) -> None:
+    """But what an indexer says for itself."""
+    with closing(sqlite3.connect(filled(tmp_path / "mirror.db", 40))) as db:
+        rows = db.execute(f"SELECT {OFFER_SQL} FROM offers WHERE live = 1").fetchall()
+    own = {"market", "live", "most_gpus", "first_seen_ms", "seen_ms", "score", "reliability"}
+    for row in rows:
+        shown = msgspec.json.decode(msgspec.json.encode(offer_of_view(OfferView(*row))))
+        now_ms = shown["issued_ms"]
+        verify.check(shown, now_ms)
+        for field, value in shown.items():
+            if field not in own:
+                other = not value if isinstance(value, bool) else f"A{value}" if value == str(value) else 7.25
+                with pytest.raises((verify.Wrong, ValueError)):
+                    verify.check(shown | {field: other}, now_ms)
 
 
 def lines(stream: Iterator[str]) -> Iterator[tuple[str, str]]:

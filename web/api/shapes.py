@@ -53,8 +53,8 @@ class Failure(Struct, frozen=True):
 
 
 class Offer(Struct, frozen=True):
-    """A provider's standing offer. Everything up to `issued_ms` is what the provider signed; what follows is
-    this indexer's own knowledge."""
+    """A provider's standing offer. Everything up to `closes_ms` is what the provider signed (`market` follows
+    from its `gpu`); what comes after that is this indexer's own knowledge."""
 
     peer_id: PeerId
     wallet: Annotated[str, Meta(description="The provider's Qubic identity.")]
