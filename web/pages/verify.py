@@ -49,8 +49,8 @@ async def verify_page(request: Request, store: Asked, provider: str = "") -> Res
         parts=_parts(offer.record) if offer and signed else None,
         said=_said(signed) if signed else [],
         fetch=f"curl -fsSO {shlex.quote(base + '/verify.py')}",
-        install="python3 -m pip install pynacl msgpack",
-        run=shlex.join(["python3", "verify.py", base, *([offer.peer_id] if offer else [])]),
+        install="python3 -m venv check && check/bin/pip install pynacl msgpack",
+        run=shlex.join(["check/bin/python", "verify.py", base, *([offer.peer_id] if offer else [])]),
     )
 
 
