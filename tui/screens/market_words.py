@@ -89,7 +89,8 @@ def price_words(offer: OfferView) -> str:
     low, high = offer.suggested_low_qu_per_hour, offer.suggested_high_qu_per_hour
     price = offer.price_qu_per_hour
     place = "below" if price < low else "above" if price > high else "within"
-    return f"{place} what is suggested for this GPU: {show.qu_range(low, high)}"
+    what = "a machine without GPU" if offer.gpu_class == "CPU" else "this GPU"
+    return f"{place} what is suggested for {what}: {show.qu_range(low, high)}"
 
 
 def facts(offer: OfferView) -> list[tuple[str, str]]:
