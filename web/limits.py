@@ -1,16 +1,19 @@
 """How often one address may ask: 50 times a minute (L6), counted by minutes that slide into each other.
 
 What counts is this minute's requests and, of the minute before, the share that is not over yet. So no more is
-kept than two tables of numbers, and forgetting is throwing one away. An IPv6 customer has a whole /64.
+kept than two tables of numbers, and forgetting is throwing one away. An IPv6 customer has a whole /64, and
+whoever has 65,536 of them (a /48, which is given to anybody) has no more than SITE_TIMES as much. What an
+address asks at the same time is worked on a few at a time, so that others come in between.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,7 +25,12 @@ MINUTE_S: Final = 60.0
 MAX_ADDRESSES: Final = 50_000
 """Of a minute. All beyond share one allowance, OTHERS_TIMES as large as one address's."""
 OTHERS: Final = "others"
+SITE: Final = "/48"
 OTHERS_TIMES: Final = 100
+SITE_TIMES: Final = 20
+"""Allowances of an address that a /48 of them has together."""
+AT_ONCE: Final = 8
+"""Requests of one address that are worked on; others of it wait. An answer that has begun counts no more."""
 LONGEST_CHAIN: Final = 2_000
 """Characters of X-Forwarded-For that are looked at, from the right."""
 UNLIMITED: Final = ("/healthz", "/readyz", "/static/", "/favicon.ico")
@@ -58,16 +66,25 @@ class Limiter:
     def ask(self, address: str) -> Allowance:
         """May this address ask now? If so it has."""
         gone_s = self._turn()
-        if address not in self._now and len(self._now) >= MAX_ADDRESSES:
-            address = OTHERS
-        most = self._each * (OTHERS_TIMES if address == OTHERS else 1)
-        now, before = self._now.get(address, 0), self._before.get(address, 0)
+        names = {self._place(one) for one in (address, site_of(address)) if one is not None}
+        left = [self._left(name, gone_s) for name in names]
+        worst = min(left, key=lambda one: (not one.wait_s, one.remaining))
+        if not worst.wait_s:
+            for name in names:
+                self._now[name] = self._now.get(name, 0) + 1
+        return worst
+
+    def _place(self, name: str) -> str:
+        """Where it is counted."""
+        return OTHERS if name not in self._now and len(self._now) >= MAX_ADDRESSES else name
+
+    def _left(self, name: str, gone_s: float) -> Allowance:
+        """If one asks now."""
+        most = self._each * (OTHERS_TIMES if name == OTHERS else SITE_TIMES if name.endswith(SITE) else 1)
+        now, before = self._now.get(name, 0), self._before.get(name, 0)
         left = math.floor(most - now - before * (1 - gone_s / MINUTE_S))
-        reset_s = math.ceil(MINUTE_S - gone_s)
-        if left < 1:
-            return Allowance(0, reset_s, _wait_s(most, now, before, gone_s))
-        self._now[address] = now + 1
-        return Allowance(left - 1, reset_s, 0)
+        wait_s = 0 if left >= 1 else _wait_s(most, now, before, gone_s)
+        return Allowance(max(0, left - 1), math.ceil(MINUTE_S - gone_s), wait_s)
 
     def _turn(self) -> float:
         """Seconds of this minute that are gone."""
@@ -120,7 +137,47 @@ def network_of(text: str) -> str:
     return str(address)
 
 
+def site_of(address: str) -> str | None:
+    """The /48 of a /64 as `network_of` writes it; None for anything else."""
+    if not address.endswith("::"):
+        return None
+    return f"{ipaddress.IPv6Address(int(ipaddress.IPv6Address(address)) >> 80 << 80)}{SITE}"
+
+
 # --- the door ---------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Line:
+    """Of an address, for as long as it asks."""
+
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    length: int = 0
+
+
+class _Turn:
+    """Of one request in the line of its address."""
+
+    def __init__(self, lines: dict[str, _Line], address: str) -> None:
+        self._lines, self._address = lines, address
+        self._line = lines.setdefault(address, _Line())
+        self._line.length += 1
+        self._begun = self._ended = False
+
+    async def come(self) -> None:
+        await self._line.turns.acquire()
+        self._begun = True
+
+    def over(self) -> None:
+        """May be said again."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._begun:
+            self._line.turns.release()
+        self._line.length -= 1
+        if not self._line.length:
+            del self._lines[self._address]
 
 
 class Limits:
@@ -132,31 +189,41 @@ class Limits:
         self._proxies = proxies
         self._refuse = refuse
         self._limiter = Limiter(each)
+        self._lines: dict[str, _Line] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        address = self._address(scope)
+        headers = Headers(scope=scope)
+        address = self._address(scope, headers)
         scope.setdefault("state", {})["address"] = address
+        if self._proxies and (scheme := headers.get("x-forwarded-proto", "")) in ("http", "https"):
+            scope["scheme"] = scheme
         if scope["path"].startswith(UNLIMITED):
             await self._app(scope, receive, send)
             return
         allowance = self._limiter.ask(address)
+        turn = _Turn(self._lines, address)
 
         async def send_with(message: Message) -> None:
             if message["type"] == "http.response.start":
+                turn.over()
                 _say(MutableHeaders(scope=message), self._each, allowance)
             await send(message)
 
-        if allowance.wait_s:
-            await self._refuse(Request(scope), allowance.wait_s)(scope, receive, send_with)
-        else:
-            await self._app(scope, receive, send_with)
+        try:
+            if allowance.wait_s:
+                await self._refuse(Request(scope), allowance.wait_s)(scope, receive, send_with)
+            else:
+                await turn.come()
+                await self._app(scope, receive, send_with)
+        finally:
+            turn.over()
 
-    def _address(self, scope: Scope) -> str:
+    def _address(self, scope: Scope, headers: Headers) -> str:
         client = scope.get("client")
-        forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for")) if self._proxies else ""
+        forwarded = ",".join(headers.getlist("x-forwarded-for")) if self._proxies else ""
         return address_of(client[0] if client else "", forwarded, self._proxies)
 
 
@@ -164,3 +231,5 @@ def _say(headers: MutableHeaders, each: int, allowance: Allowance) -> None:
     headers["ratelimit-limit"] = str(each)
     headers["ratelimit-remaining"] = str(allowance.remaining)
     headers["ratelimit-reset"] = str(allowance.reset_s)
+    if allowance.wait_s:
+        headers["connection"] = "close"  # what else has been sent is not even read
