@@ -1,5 +1,6 @@
 """The world's Wire: libp2p with its pitfalls closed. Nothing outside this room imports libp2p."""
 
+from qubixd.wire_libp2p import rooms  # before all that imports libp2p
 from qubixd.wire_libp2p.addresses import is_circuit, peers_of, tcp_address
 from qubixd.wire_libp2p.identity import peer_id_of, peer_key_of
 from qubixd.wire_libp2p.limits import DIRECTORY_LIMITS, Limits
@@ -14,5 +15,6 @@ __all__ = [
     "peer_id_of",
     "peer_key_of",
     "peers_of",
+    "rooms",
     "tcp_address",
 ]
