@@ -99,6 +99,17 @@ def test_every_error_has_one_shape(path: Path) -> None:
             assert answer.status_code == status, where
             assert set(answer.json()) == {"error"} and {"code", "message"} <= set(answer.json()["error"])
             assert answer.headers["content-type"] == "application/json"
+            assert answer.headers["cache-control"] == "no-store"
+
+    play(path, turn)
+
+
+def test_no_path_is_taken_for_a_query(path: Path) -> None:
+    """What is remembered is given to whoever asks the same, and to nobody else."""
+
+    async def turn(client: httpx.AsyncClient, hub: Hub) -> None:
+        for path, gpu in (("/v1/prices/a%3Fspan=day", "aspanday"), ("/v1/prices/a?span=day", "a")):
+            assert (await client.get(path)).json()["gpu"] == gpu
 
     play(path, turn)
 

@@ -83,8 +83,9 @@ class Kept(APIRoute):
 
 
 def _question(request: Request, at: str) -> str:
+    """A path may hold anything, once its %s are taken away; a query as it was sent has no end of a line."""
     scope = request.scope
-    return f"{at} {scope['path']}?{scope['query_string'].decode('latin-1')}"
+    return f"{at} {scope['query_string'].decode('latin-1')}\n{scope['path']}"
 
 
 def _answer(at: str, body: bytes | None) -> Response:

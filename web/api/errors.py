@@ -47,7 +47,7 @@ def failure(
     retry_s: int = 0,
 ) -> Response:
     body = Failure(Error(code, message, parameter, position))
-    headers = {"retry-after": str(retry_s)} if retry_s else None
+    headers = {"cache-control": "no-store"} | ({"retry-after": str(retry_s)} if retry_s else {})
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 
