@@ -109,7 +109,7 @@ def test_no_path_is_taken_for_a_query(path: Path) -> None:
 
     async def turn(client: httpx.AsyncClient, hub: Hub) -> None:
         for path, gpu in (("/v1/prices/a%3Fspan=day", "aspanday"), ("/v1/prices/a?span=day", "a")):
-            assert (await client.get(path)).json()["gpu"] == gpu
+            assert (await client.get(path)).json()["subject"] == gpu
 
     play(path, turn)
 
