@@ -8,14 +8,22 @@ import os
 import sys
 from contextlib import suppress
 
+from protocol.errors import QubixError
+from qubixd.config import load
+from qubixd.log_lines import complain
+
 
 def main() -> None:
     """Entry point of the `qubixd` command."""
     gc.disable()  # all that an import makes stays: the collector would take a sixth of the start
-    from qubixd.daemon import run
+    try:
+        config = load(sys.argv[1:], os.environ)
+    except QubixError as error:
+        sys.exit(complain(error))
+    from qubixd.daemon import run  # after the settings, so that what is wrong with them is told at once
 
     gc.enable()
-    _leave(run(sys.argv[1:]))
+    _leave(run(config))
 
 
 def _leave(code: int) -> None:

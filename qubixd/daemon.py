@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import resource
 import signal
@@ -18,17 +17,15 @@ from typing import Final
 import trio
 
 import ledger.settings
-from escrow_bridge import rpc
 from escrow_bridge.chain import Chain
 from escrow_bridge.node import open_node_chain
 from escrow_bridge.qubic import Wallet
-from escrow_bridge.rpc_quorum import open_rpc_chains
 from ledger.store import Store, open_store
 from protocol.errors import ConfigInvalid, PortBusy, QubixError
 from protocol.signing import NodeKey
 from protocol.units import UnixMs
 from qubixd import hardware, identity, log_lines
-from qubixd.config import Config, load
+from qubixd.config import Config
 from qubixd.control import open_control
 from qubixd.engine_choice import choose_engine, docker_of
 from qubixd.jobfiles import disk_errors
@@ -52,17 +49,15 @@ OPEN_FILES: Final = 65_536
 """Enough for as many tunnels as there may be."""
 
 
-def run(argv: list[str]) -> int:
+def run(config: Config) -> int:
     """Run a node; the exit code. Trouble is one sentence with its code on standard error."""
     _log_to_stderr()
     exit_code = 0
     try:
         _allow_many_files()
-        trio.run(_serve, load(argv, os.environ))
+        trio.run(_serve, config)
     except* QubixError as group:
-        error = first_error(group)
-        sys.stderr.write(f"error: {error} [{error.code}]\n")
-        exit_code = error.exit_code
+        exit_code = log_lines.complain(first_error(group))
     except* KeyboardInterrupt:
         exit_code = 130
     return exit_code
@@ -192,7 +187,9 @@ async def _open_chain(config: Config) -> AsyncIterator[Chain]:
     """The chain that the scheme of its URL names. Raises ConfigInvalid."""
     if config.chain.startswith(NODE_SCHEME):
         opened = open_node_chain(config.chain.removeprefix(NODE_SCHEME).split(","))
-    elif config.chain.startswith(rpc.SCHEMES):
+    elif config.chain.startswith("rpc+"):
+        from escrow_bridge.rpc_quorum import open_rpc_chains  # httpx takes a while
+
         opened = open_rpc_chains(config.chain.split(","))
     else:
         raise ConfigInvalid(

@@ -6,6 +6,8 @@ import logging
 import sys
 from typing import Final
 
+from protocol.errors import QubixError
+
 FORMAT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -33,6 +35,12 @@ def to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def complain(error: QubixError) -> int:
+    """Say on standard error why this process ends; its exit code."""
+    sys.stderr.write(f"error: {error} [{error.code}]\n")
+    return error.exit_code
 
 
 def _each_line(text: str) -> str:
