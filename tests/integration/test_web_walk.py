@@ -21,13 +21,16 @@ import trio
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
+from escrow_bridge import qubic
+from protocol.control import StatusArgs, StatusView
 from protocol.control_mirror import MirrorArgs, MirrorView
+from protocol.query import provider_key
 from qubix import connect
 from tests.support.browser import browser as browser
 from tests.support.tui_pilot import real_town
 from tests.support.web_process import web_process
 
-JOB: Final = "name: seen\nresources: {image: any}\nmax_hours: 0.1\nrun: echo hello\n"
+JOB: Final = "name: marzipan\nresources: {image: any}\nmax_hours: 0.1\nrun: echo pomegranate\n"
 WINDOWS: Final = ((360, "light", "en"), (820, "dark", "pt"), (1440, "light", "pt"), (1440, "dark", "en"))
 PATIENCE_SECONDS: Final = 60
 PAGES: Final = {
@@ -61,12 +64,21 @@ class Live:
     url: str
     other: str
     peer: str
+    mirrors: tuple[Path, ...]
+    """The provider's last."""
+    caller: StatusView
 
 
 async def rented(directory: Path, job: Path) -> None:
     async with connect(directory) as node:
         async for _ in node.run(job, output_dir=job.parent / "out"):
             pass
+
+
+async def who(directory: Path) -> StatusView:
+    async with connect(directory) as node:
+        status: StatusView = await node.client.call("status", StatusArgs())
+        return status
 
 
 async def mirrored(directory: Path) -> MirrorView:
@@ -85,12 +97,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     (folder / "job.yaml").write_text(JOB)
     with real_town(tmp_path_factory.mktemp("t")) as town, ExitStack() as stack:
         trio.run(rented, town.caller, folder / "job.yaml")
+        mirrors = [trio.run(mirrored, root).path for root in (town.caller, town.provider)]
         one, other = (
-            stack.enter_context(web_process(trio.run(mirrored, root).path, "--requests-per-minute=100000"))
-            for root in (town.caller, town.provider)
+            stack.enter_context(web_process(path, "--requests-per-minute=100000")) for path in mirrors
         )
         (offer,) = httpx.get(f"{one.url}v1/offers").raise_for_status().json()["offers"]
-        yield Live(one.url, other.url, offer["peer_id"])
+        caller = trio.run(who, town.caller)
+        yield Live(one.url, other.url, offer["peer_id"], tuple(map(Path, mirrors)), caller)
 
 
 def test_two_indexers_show_the_same_offers(live: Live) -> None:
@@ -103,16 +116,34 @@ def test_two_indexers_show_the_same_offers(live: Live) -> None:
 
 
 def test_the_lease_that_was_is_shown_with_its_transaction(live: Live) -> None:
-    """A mirror looks for receipts every ten seconds, and for the transactions that settled them."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (told := _settled(live.url)) or not told[0]["transaction"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    (lease,) = told
+    (lease,) = _when_settled(live.url)
     assert (lease["provider"], lease["outcome"]) == (live.peer, "completed") and lease["paid_qu"] > 0
     assert re.fullmatch("[a-z]{60}", lease["transaction"]) and lease["close_tick"] > lease["open_tick"]
     for path in ("network", f"providers/{live.peer}"):
         assert lease["transaction"] in httpx.get(live.url + path).raise_for_status().text
+
+
+def test_nothing_of_the_caller_is_in_a_mirror(live: Live) -> None:
+    """Neither who it is nor what it ran, whatever table it might be in."""
+    caller = live.caller
+    peer, wallet = bytes.fromhex(provider_key(caller.peer_id)), bytes(qubic.parse_identity(caller.identity))
+    never = [peer, wallet, caller.identity.encode(), peer.hex().encode(), b"marzipan", b"pomegranate"]
+    assert _when_settled(live.url) and _when_settled(live.other)
+    for path in live.mirrors:
+        held = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+        provider = bytes.fromhex(provider_key(live.peer))
+        assert provider in held and live.peer.encode() in held  # so that it is looked for in the right place
+        assert not [one for one in never if one in held]
+    assert caller.peer_id.encode() not in held  # another one's; its own tells whose it is
+
+
+def _when_settled(url: str) -> list[dict[str, Any]]:
+    """A mirror looks for receipts every ten seconds, and for the transactions that settled them."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (told := _settled(url)) or not told[0]["transaction"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return told
 
 
 def _settled(url: str) -> list[dict[str, Any]]:
