@@ -9,8 +9,13 @@ from typing import Any, Final
 
 from babel.messages.extract import extract
 
+from protocol.catalogue import USE_CASES
 from protocol.query import FIELDS
+from protocol.templates import TEMPLATES
 from web import words
+from web.pages.docs import GROUPS
+from web.pages.score_words import SAID
+from web.plan import plan_of
 
 WEB: Final = Path(words.FOLDER).parent
 IN_PYTHON: Final[dict[str, Any]] = {"say": None, "many": (1, 2)}
@@ -27,7 +32,22 @@ def sentences() -> dict[Message, str]:
         found |= dict.fromkeys(_in(path, "jinja2.ext:babel_extract", IN_TEMPLATES), path.name)
     for path in sorted([*(WEB / "pages").glob("*.py"), WEB / "words/__init__.py"]):
         found |= dict.fromkeys(_in(path, "python", IN_PYTHON), path.name)
-    return found | dict.fromkeys((field.description for field in FIELDS.values()), "protocol/query.py")
+    return found | dict(_of_variables())
+
+
+def _of_variables() -> Iterator[tuple[Message, str]]:
+    """What pages say of things that are described elsewhere."""
+    yield from ((field.description, "protocol/query.py") for field in FIELDS.values())
+    yield from ((template.title, "protocol/templates.py") for template in TEMPLATES.values())
+    for use in USE_CASES.values():
+        told = (use.group_title, use.title, use.why, use.connection)
+        yield from ((text, "protocol/catalogue.py") for text in told)
+    yield from ((title, "web/pages/docs.py") for title in GROUPS)
+    yield from ((said, "web/pages/score_words.py") for said in SAID)
+    for field in ("hours", "budget", "cpus", "memory", "disk"):
+        plan = plan_of({"use": "docker", "gpu": "none", field: "nothing"})
+        assert plan is not None
+        yield plan.faults[field], "web/plan.py"
 
 
 def _in(path: Path, method: str, keywords: dict[str, Any]) -> Iterator[Message]:

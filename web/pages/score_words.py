@@ -46,6 +46,8 @@ _KNOWN: Final = tuple(
         ),
     )
 )
+SAID: Final = tuple(said for _, said in _KNOWN)
+"""All that may be said here."""
 
 
 def sentence(reason: str, words: Words) -> str:
