@@ -45,6 +45,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
     ("--image-percent", "N", "of the disk, what images fetched for jobs may take (20)"),
     ("--image-days", "N", "days until an unused one of them goes (14; 0 = never)"),
     ("--metrics", "HOST:PORT", "answer Prometheus there (nowhere)"),
+    ("--mirror-dir", "DIR", "where the copy for web pages lies (the data directory)"),
     ("--name", "NAME", "name to offer under"),
     ("--region", "REGION", "where this machine is"),
     ("--control-group", "GROUP", "a group of users who may use this node, too"),
@@ -61,6 +62,7 @@ PASSED_ON: tuple[tuple[str, str, str], ...] = (
 SWITCHES: tuple[tuple[str, str], ...] = (
     ("--provider", "offer this machine"),
     ("--directory", "keep a book of offers for others, too"),
+    ("--mirror", "copy the market for web pages, as directories do"),
     ("--relay", "join others that cannot reach each other"),
     ("--metrics-open", "let other machines read the metrics, too"),
     ("--one-pending-per-source", "never have two transactions of this wallet under way"),
