@@ -254,6 +254,8 @@ def lease_sheet(lease: LeaseView) -> Text:
         pairs += [("time", duration(lease.seconds)), ("cost", _cost(lease))]
     if lease.outputs_sha256.strip("0") and lease.phase == "done":
         pairs.append(("outputs", lease.output_dir))
+    if lease.exit_code is not None:
+        pairs.append(("log", f"`qubix logs {short_id(lease.lease_id)}` shows what it printed"))
     return sheet(pairs)
 
 

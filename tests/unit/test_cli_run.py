@@ -80,6 +80,7 @@ def test_the_end_says_cost_and_place(job: Path, capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert "900 QU (29,100 of the 30,000 QU deposit came back)" in out
     assert "/home/someone/out" in out
+    assert "`qubix logs " in out, "where what it printed is"
     assert err == "", "no progress where there is no terminal"
 
 
