@@ -137,4 +137,5 @@ async def _off(options: argparse.Namespace) -> int:
         raise ConfigInvalid("--off goes with no other setting; it is about this machine's daemon")
     async with connect(control_socket(data_dir(options.data_dir))) as client:
         view: MirrorView = await client.call("mirror", MirrorArgs(on=False))
-    return tell(options, view, Text(f"The daemon mirrors no longer; what is left is in {view.path}."))
+    left = f"; what is left is in {view.path}" if os.path.exists(view.path) else ""
+    return tell(options, view, Text(f"The daemon mirrors no longer{left}."))
