@@ -133,20 +133,16 @@ _TYPES: Final = (
     (" REAL", " double precision"),
     (" TEXT", ' TEXT COLLATE "C"'),  # compared byte by byte, as SQLite does
 )
-_COVERING: Final = "CREATE INDEX offers_by_price "
-_INSTEAD: Final = "CREATE INDEX offers_by_price ON offers (live, price, peer)"
-"""A row of an index has at most 2,704 bytes there, and a name may be long."""
+_SWEPT: Final = "ALTER TABLE offers SET (autovacuum_vacuum_scale_factor = 0.02)"
+"""Only of pages that were swept since they changed does an index alone know what is in them there. (Its rows
+have at most 2,704 bytes, more than the longest names that a message can carry.)"""
 
 
 def for_postgresql() -> tuple[str, ...]:
     """The statements that make the same tables there."""
-    statements: list[str] = []
-    for statement in (one for migration in MIGRATIONS for one in migration):
-        if statement.startswith(_COVERING):
-            statements.append(_INSTEAD)
-        elif not statement.startswith("PRAGMA"):
-            statements.append(_translated(statement))
-    return tuple(statements)
+    statements = (statement for migration in MIGRATIONS for statement in migration)
+    ours = (statement for statement in statements if not statement.startswith("PRAGMA"))
+    return (*map(_translated, ours), _SWEPT)
 
 
 def _translated(statement: str) -> str:

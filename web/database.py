@@ -11,7 +11,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -38,7 +38,7 @@ STEPS: Final = 500_000
 MAPPED_BYTES: Final = 1 << 30
 """Of the file, at most: pages are then read where the system has them, without a copy for each reader."""
 VERSION_SQL: Final = "SELECT value FROM meta WHERE key = 'schema'"
-_ENDING: Final = "the mirror is being closed; ask again later"
+ENDING: Final = "the mirror is being closed; ask again later"
 
 
 class Mirror(Protocol):
@@ -65,9 +65,13 @@ async def open_mirror(url: str) -> AsyncIterator[Mirror]:
         await mirror.close()
 
 
-def check_version(rows: Sequence[Row]) -> None:
+def check_rows(rows: Iterable[Row]) -> None:
     """Of VERSION_SQL's answer. MirrorUnavailable."""
-    found = rows[0][0] if rows else "none"
+    check_version(next((str(row[0]) for row in rows), "none"))
+
+
+def check_version(found: str) -> None:
+    """What `meta.schema` says. MirrorUnavailable if we do not know these tables."""
     if found != str(VERSION):
         raise MirrorUnavailable(
             f"the mirror was written by another version of qubix (its tables are of version {found}, this"
@@ -146,7 +150,7 @@ class _Sqlite:
     async def _answer(self, asked: _Asked, sql: str, params: Sequence[Cell]) -> list[Row]:
         async with self._room:
             if self._closed or asked.until < 0:
-                raise MirrorUnavailable(_ENDING)
+                raise MirrorUnavailable(ENDING)
             reader = await self._take()
             asked.begin()
             reader.asked = asked
@@ -183,7 +187,7 @@ class _Sqlite:
                 reader = _Reader(inode, db)
                 await db.set_progress_handler(reader.is_late, STEPS)
                 await db.execute_fetchall(f"PRAGMA mmap_size = {MAPPED_BYTES}")
-                check_version(cast("list[Row]", await db.execute_fetchall(VERSION_SQL)))
+                check_rows(map(tuple, await db.execute_fetchall(VERSION_SQL)))
             except BaseException:
                 await db.close()
                 raise
@@ -199,7 +203,7 @@ def _raise_readable(error: BaseException, asked: _Asked, path: Path) -> None:
     code = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_INTERRUPT:
         late = f"the mirror took longer than {STATEMENT_S:.0f} s; try again"
-        raise MirrorUnavailable(late if asked.until > 0 else _ENDING) from error
+        raise MirrorUnavailable(late if asked.until > 0 else ENDING) from error
     if code not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE):
         raise _unreadable(path, error) from error
 

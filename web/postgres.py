@@ -10,7 +10,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from protocol.errors import MirrorUnavailable
-from web.database import CONNECTIONS, STATEMENT_S, VERSION_SQL, Cell, Row, check_version
+from web.database import CONNECTIONS, ENDING, STATEMENT_S, VERSION_SQL, Cell, Row, check_rows
 from web.settings import shown_url
 
 SCHEMA: Final = "qubix_mirror"
@@ -23,6 +23,7 @@ class Postgres:
         self._url = url
         self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] | None = None
         self._opening = asyncio.Lock()
+        self._closed = False
 
     async def fetch(self, sql: str, params: Sequence[Cell] = ()) -> list[Row]:
         try:
@@ -40,15 +41,19 @@ class Postgres:
             ) from error
 
     async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.close()
+        self._closed = True
+        async with self._opening:
+            if self._pool is not None:
+                await self._pool.close()
 
     async def _open(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Row]]:
         """Tried with one connection first: of what fails in a pool one hears only that it took too long."""
         async with self._opening:
+            if self._closed:
+                raise MirrorUnavailable(ENDING)
             if self._pool is None:
                 async with await psycopg.AsyncConnection.connect(self._url, **_HOW) as db:
-                    check_version(await (await db.execute(VERSION_SQL)).fetchall())
+                    check_rows(await (await db.execute(VERSION_SQL)).fetchall())
                 pool = AsyncConnectionPool[psycopg.AsyncConnection[Row]](
                     self._url, kwargs=_HOW, min_size=1, max_size=CONNECTIONS, timeout=CONNECT_S, open=False
                 )
@@ -67,6 +72,7 @@ def reason_of(error: Exception) -> str:
 _HOW: Final[dict[str, Any]] = {
     "autocommit": True,
     "connect_timeout": round(CONNECT_S),
-    "options": f"-c search_path={SCHEMA} -c default_transaction_read_only=on"
+    # To compile a question takes longer than to answer it.
+    "options": f"-c search_path={SCHEMA} -c jit=off -c default_transaction_read_only=on"
     f" -c statement_timeout={round(STATEMENT_S * 1_000)}",
 }

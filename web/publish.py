@@ -117,6 +117,7 @@ async def _take_lock(db: Target, target: str) -> None:
             f"another process publishes to {shown_url(target)} already; one is enough"
         ) from error
     await db.execute("SET lock_timeout = 0")
+    await db.execute("SET statement_timeout = 0")  # a server may have one for everybody
 
 
 class Publisher:
@@ -226,7 +227,8 @@ class Publisher:
             for table in TABLES:
                 await self._compare(table)
             if first:
-                await self._db.execute("ANALYZE")
+                names = ", ".join(table.name for table in TABLES)
+                await self._db.execute(f"VACUUM (ANALYZE) {names}".encode())
             self._compared_at = time.monotonic()
 
     async def _compare(self, table: Table) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from protocol.catalogue import CPU_CLASS, UseCase
 from protocol.query import Filter, SortKey, gpu_key
 from web import cursors
-from web.database import Cell, Mirror, Row
+from web.database import Cell, Mirror, Row, check_version
 from web.filters import where_of
 from web.recommend import Recommendation, recommend
 from web.remember import Remembered
@@ -74,6 +74,7 @@ class Store:
 
     async def status(self) -> Status:
         meta: dict[str, str] = dict(await self._mirror.fetch("SELECT key, value FROM meta"))
+        check_version(meta.get("schema", "none"))  # it may have been renewed in its place
 
         def number(key: str) -> int:
             return int(meta.get(key) or 0)
