@@ -6,44 +6,64 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
 MOST: Final = 64
 """Different questions at a time; those asked longest ago go first."""
+AT_ONCE: Final = 2
+"""What is dear must not take all readers of the mirror, nor the event loop, from what is not."""
+
+
+@dataclass(eq=False)
+class _Answer(Generic[T]):
+    task: asyncio.Task[T]
+    since: float
+    """When the mirror was asked for it."""
 
 
 class Remembered(Generic[T]):
     """Of one process."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seconds: float, clock: Callable[[], float] = time.monotonic, at_once: int = AT_ONCE
+    ) -> None:
+        """At most `at_once` different questions are worked on at a time; others wait for their turn."""
         self._seconds = seconds
         self._clock = clock
-        self._answers: OrderedDict[str, tuple[float, asyncio.Task[T]]] = OrderedDict()
+        self._turns = asyncio.Semaphore(at_once)
+        self._answers: OrderedDict[str, _Answer[T]] = OrderedDict()
 
     def have(self, question: str) -> T | None:
         """What is known already."""
-        since, task = self._answers.get(question, (0.0, None))
-        known = task is not None and task.done() and not _failed(task)
-        return task.result() if task and known and self._clock() - since < self._seconds else None
+        answer = self._answers.get(question)
+        return answer.task.result() if answer and answer.task.done() and self._stands(answer) else None
 
     async def get(self, question: str, ask: Callable[[], Awaitable[T]]) -> T:
         """What `ask` answers, or has answered no more than `seconds` ago. Trouble is not remembered."""
-        now = self._clock()
-        since, task = self._answers.get(question, (0.0, None))
-        if task is None or now - since >= self._seconds or (task.done() and _failed(task)):
-            task = asyncio.ensure_future(_asked(ask))
-            self._answers[question] = (now, task)
+        answer = self._answers.get(question)
+        if answer is None or not self._stands(answer):
+            answer = self._answers[question] = self._asked(ask)
             self._answers.move_to_end(question)
             if len(self._answers) > MOST:
                 self._answers.popitem(last=False)
-        return await asyncio.shield(task)  # who goes away takes nobody's answer along
+        return await asyncio.shield(answer.task)  # who goes away takes nobody's answer along
 
+    def _stands(self, answer: _Answer[T]) -> bool:
+        """Or is awaited."""
+        task = answer.task
+        if not task.done():
+            return True
+        failed = task.cancelled() or task.exception() is not None
+        return not failed and self._clock() - answer.since < self._seconds
 
-async def _asked(ask: Callable[[], Awaitable[T]]) -> T:
-    return await ask()
+    def _asked(self, ask: Callable[[], Awaitable[T]]) -> _Answer[T]:
+        async def work() -> T:
+            async with self._turns:
+                answer.since = self._clock()
+                return await ask()
 
-
-def _failed(task: asyncio.Task[T]) -> bool:
-    return task.cancelled() or task.exception() is not None
+        answer = _Answer(asyncio.ensure_future(work()), self._clock())
+        return answer

@@ -14,7 +14,7 @@ class Oracle:
         self.asked = 0
         self.now = 0.0
         self.go = asyncio.Event()
-        self.remembered = Remembered[int](5.0, lambda: self.now)
+        self.remembered = Remembered[int](5.0, lambda: self.now, at_once=1)
 
     async def answer(self) -> int:
         self.asked += 1
@@ -64,5 +64,22 @@ def test_it_holds_a_bounded_number_of_answers() -> None:
             assert await oracle.get(str(number)) == number + 2
         assert await oracle.get(str(MOST)) == MOST + 2
         assert await oracle.get("0") == MOST + 3
+
+    asyncio.run(play())
+
+
+def test_dear_questions_wait_for_each_other_and_are_as_old_as_their_answer() -> None:
+    async def play() -> None:
+        oracle = Oracle()
+        oracle.asked = 1
+        first, second = oracle.get("a"), oracle.get("b")
+        await asyncio.sleep(0.01)
+        assert oracle.asked == 2  # one of them
+        oracle.now = 60.0
+        again = oracle.get("b")  # is waited for, however long it takes
+        oracle.go.set()
+        assert [await one for one in (first, second, again)] == [2, 3, 3]
+        assert await oracle.get("b") == 3 and oracle.remembered.have("b") == 3
+        assert oracle.remembered.have("a") is None
 
     asyncio.run(play())

@@ -22,6 +22,8 @@ JSON: Final = "application/json"
 REMEMBER_S: Final = 5.0
 LATELY_S: Final = 10.0
 """So old may be what takes the database long."""
+MANY: Final = 1_000
+"""Answers made at a time: each of them is cheap."""
 REMEMBERED_PAGE: Final = 100
 """Rows of an answer that is kept for others who ask the same."""
 
@@ -31,7 +33,7 @@ class Answers:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self._remembered = Remembered[bytes](REMEMBER_S)
+        self._remembered = Remembered[bytes](REMEMBER_S, at_once=MANY)
         self._lately = Remembered[bytes](LATELY_S)
 
     async def give(
