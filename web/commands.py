@@ -38,6 +38,11 @@ def command(draft: Draft, provider: str = "", region: str = "") -> str:
     return shlex.join(words)
 
 
+def quoted(name: str) -> str:
+    """As a filter takes a name."""
+    return name if name.isascii() and name.isalnum() else "'" + name.replace("'", "") + "'"
+
+
 def words_of(line: str) -> list[str]:
     """A line for a shell as arguments: its words, or the whole of it where a shell must read it."""
     try:

@@ -13,14 +13,14 @@ from typing import Final
 from protocol import job_draft
 from protocol.all_in import shares_of, storage_of
 from protocol.catalogue import USE_CASES, UseCase
-from protocol.errors import JobFileInvalid, QueryInvalid
+from protocol.errors import JobFileInvalid
 from protocol.fitness import MIB_PER_GIB
 from protocol.job_draft import Draft
 from protocol.messages import Wish
-from protocol.query import Condition, Filter, gpu_key, name_key, parse_filter
+from protocol.query import Filter, gpu_key, name_key
 from protocol.templates import TEMPLATES, Template
 from protocol.units import Qu
-from web.commands import command
+from web.commands import command, quoted
 from web.suit import CARD_MODELS, Machine, Suited, needs, room, suited
 from web.views import OfferView
 
@@ -96,7 +96,7 @@ class Plan:
     def job_file(self) -> str:
         """JobFileInvalid cannot be: `plan_of` has found no fault."""
         draft = self.draft
-        said = f"region={_quoted(self.region)}" if self.region else ""
+        said = f"region={quoted(self.region)}" if self.region else ""
         return job_draft.job_yaml(
             Draft(**{name: getattr(draft, name) for name in job_draft.FIELDS} | {"filter": said})
         )
@@ -210,12 +210,3 @@ def _region(text: str) -> str:
         return name_key(text[:64])
     except ValueError:
         return ""
-
-
-def _quoted(name: str) -> str:
-    """As the filter language takes it."""
-    try:
-        plain = parse_filter(f"region={name}") == Filter((Condition("region", "=", (name,)),))
-    except QueryInvalid:
-        plain = False
-    return name if plain else f"'{name}'"

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from protocol.query import FIELDS, Known
 
 HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
 Kind = Literal["gpu", "provider"]
 
 

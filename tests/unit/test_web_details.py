@@ -22,10 +22,10 @@ from tests.support.web_client import client_of
 from tests.support.web_html import Page
 from tests.support.web_html import read as read_strictly
 from tests.support.web_mirror import filled, insert, offer_of, peer_id, row_of
-from web.pages.history import DAY_MS, WEEK_MS, together
+from web.pages.history import WEEK_MS, together
 from web.pages.providers import EXPLORER, presence
 from web.settings import Settings
-from web.views import HOUR_MS, Candle
+from web.views import DAY_MS, HOUR_MS, Candle
 
 T = TypeVar("T")
 Ask = Callable[[httpx.AsyncClient], Coroutine[Any, Any, T]]

@@ -9,10 +9,9 @@ from typing import Final
 
 from web import draw
 from web.store import Store
-from web.views import HOUR_MS, Candle, Kind
+from web.views import DAY_MS, HOUR_MS, Candle, Kind
 from web.words import Words
 
-DAY_MS: Final = 24 * HOUR_MS
 WEEK_MS: Final = 7 * DAY_MS
 MONDAY: Final = 3
 """1970-01-01 was a Thursday: so many days earlier a week had begun."""

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from protocol.errors import QueryInvalid
 from protocol.query import MAX_CHARACTERS, Filter, SortKey, parse_filter, parse_sort
+from web.api.answers import AskedHub
 from web.asked import Asked
 from web.pages.market_form import FORM, chips, form_of, text_of, without
 from web.pages.render import page, redirected
@@ -53,14 +54,14 @@ class Found:
 
 @router.get("/market")
 async def market(
-    request: Request, store: Asked, filter: str = "", sort: str = SORT, after: str = ""
+    request: Request, store: Asked, hub: AskedHub, filter: str = "", sort: str = SORT, after: str = ""
 ) -> Response:
     """A form's answer (any field of FORM) is sent back as a filter, so that every view has one address."""
     params = request.query_params
     if any(name in params for name in (*FORM, "rest")):
         said = text_of(params, params.getlist("rest")[:MAX_REST])
         return redirected(request, {"filter": said, "sort": sort if sort != SORT else ""})
-    at = await _at(store)
+    at = await hub.at()  # from where live changes go on: before anything else is asked
     try:
         where, keys = parse_filter(filter), _sort(sort)
     except QueryInvalid as error:
@@ -85,12 +86,6 @@ async def _find(store: Store, where: Filter, keys: tuple[SortKey, ...], after: s
     places = await store.places([region.region for region in told[:FACETS]])
     written = {one.region: one.region_label for one in offers.offers if one.region}
     return Found(offers, models, told, written | places)
-
-
-async def _at(store: Store) -> str:
-    """From where live changes go on: before anything else is asked."""
-    book, change = await store.change()
-    return f"{book}-{change}"
 
 
 def _sort(text: str) -> tuple[SortKey, ...]:

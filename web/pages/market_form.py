@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from protocol.query import FIELDS, Condition, Filter, Value
+from web.commands import quoted
 
 FORM: Final[Mapping[str, str]] = {
     "gpu": "=", "price": "<=", "vram": ">=", "gpus": ">=", "region": "=", "ram": ">=", "reliability": ">=",
@@ -89,17 +90,13 @@ def _field_text(name: str, value: Value) -> str:
 def _typed(name: str, text: str) -> str:
     if name in PERCENT and text.replace(".", "", 1).isdecimal():
         return text + "%"
-    return _quoted(text) if FIELDS[name].units is None else text
+    return quoted(text) if FIELDS[name].units is None else text
 
 
 def _plain(value: Value) -> str:
-    return _quoted(value) if isinstance(value, str) else _number(Decimal(repr(value)))
+    return quoted(value) if isinstance(value, str) else _number(Decimal(repr(value)))
 
 
 def _number(number: Decimal) -> str:
     text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _quoted(name: str) -> str:
-    return name if name.isascii() and name.isalnum() else "'" + name.replace("'", "") + "'"

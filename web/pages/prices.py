@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from web import draw
-from web.views import HOUR_MS, Candle
+from web.views import DAY_MS, HOUR_MS, Candle
 from web.words import Words
 
-DAY_MS: Final = 24 * HOUR_MS
 MOST_POINTS: Final = 90
 SPARK_POINTS: Final = 28
 

@@ -19,12 +19,12 @@ from web import draw
 from web.asked import Asked
 from web.commands import command
 from web.identity import identity_of, peer_id_of, transaction_hash
-from web.pages.history import DAY_MS, SPANS, history_of, span_of, when
+from web.pages.history import SPANS, history_of, span_of, when
 from web.pages.render import page, words_for
 from web.pages.score_words import sentence
 from web.store import Store, now_ms
 from web.suit import CARD_MODELS
-from web.views import HOUR_MS, OfferView, ScoreView
+from web.views import DAY_MS, HOUR_MS, OfferView, ScoreView
 from web.words import Words
 
 router = APIRouter()
