@@ -46,10 +46,6 @@ SETTLEMENT_COLUMNS: Final = (
 STAT_COLUMNS: Final = (
     "hour", "offers", "providers", "gpus", "free_gpus", "peers", "settled_qu", "leases", "change",
 )  # fmt: skip
-META_KEYS: Final = (
-    "schema", "network", "contract_index", "node", "book", "change", "forgotten", "updated_ms", "peers",
-    "directories", "tick", "arrived",
-)  # fmt: skip
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
