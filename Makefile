@@ -7,6 +7,10 @@ IMAGES ?= all
 # Test processes beside each other; many tests wait. A file stays in one of them.
 WORKERS ?= 3
 
+# Where an environment forbids bytecode (many containers do), every daemon that a test starts would compile
+# 300 modules anew, and every test process all tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := .venv/bin
 READY := .venv/.ready
 
