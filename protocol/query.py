@@ -99,8 +99,8 @@ class SortKey:
 
 _BRANDS: Final = re.compile(r"^(?:nvidia|geforce|tesla|quadro|rtx|gtx)+(?=.)")
 _MEMORY: Final = re.compile(r"[^0-9a-z]\d{1,3} ?gb$", re.IGNORECASE)
-_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_PEER_ID_HEAD: Final = bytes.fromhex("002408011220")
+BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+PEER_ID_HEAD: Final = bytes.fromhex("002408011220")
 """Of an Ed25519 peer id: identity multihash, 36 bytes, of a protobuf with the key's type and 32 bytes."""
 
 
@@ -129,11 +129,11 @@ def provider_key(text: str) -> str:
         return text.lower()
     number = 0
     for char in text if len(text) <= 60 else "":
-        number = number * 58 + _BASE58.index(char) if char in _BASE58 else 0
+        number = number * 58 + BASE58.index(char) if char in BASE58 else 0
     raw = number.to_bytes(45, "big")[-38:]
-    if not raw.startswith(_PEER_ID_HEAD) or number >> 8 * 38:
+    if not raw.startswith(PEER_ID_HEAD) or number >> 8 * 38:
         raise ValueError("a provider is named by its peer id, as `qubix market` shows it")
-    return raw[len(_PEER_ID_HEAD) :].hex()
+    return raw[len(PEER_ID_HEAD) :].hex()
 
 
 def arch_key(text: str) -> str:

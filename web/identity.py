@@ -13,6 +13,8 @@ from typing import Final
 
 from Crypto.Hash import KangarooTwelve
 
+from protocol.query import BASE58, PEER_ID_HEAD
+
 BYTES: Final = 32
 _CHECKSUM_BITS: Final = 18
 _PAIRS: Final = [low + high for high, low in itertools.product(string.ascii_uppercase, repeat=2)]
@@ -40,15 +42,10 @@ def _letters(value: int, count: int) -> str:
     return "".join(pairs)
 
 
-_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_PEER_ID_HEAD: Final = bytes.fromhex("002408011220")
-"""Identity multihash, 36 bytes, of a protobuf with the key's type (Ed25519) and 32 bytes."""
-
-
 def peer_id_of(key: bytes) -> str:
     """As libp2p writes an Ed25519 key: "12D3KooW..."."""
-    number, text = int.from_bytes(_PEER_ID_HEAD + key, "big"), ""
+    number, text = int.from_bytes(PEER_ID_HEAD + key, "big"), ""
     while number:
         number, digit = divmod(number, 58)
-        text = _BASE58[digit] + text
+        text = BASE58[digit] + text
     return "1" + text  # for the zero byte in front
