@@ -42,7 +42,7 @@ MAX_FILTERS: Final = 100
 """Different ones at a time: each change is held against each of them."""
 MAX_ABSENT: Final = 5_000
 CUT: Final = "cut"
-"""In the state of a request: what breaks its connection off (web/server.py)."""
+"""In the state of a request: what breaks its connection off (web/door.py)."""
 BEAT: Final = b": still here\n\n"
 
 
@@ -123,6 +123,7 @@ class _Group:
         return sum(map(self.put, pieces_of(self._where, changes, self._absent)))
 
     def put(self, piece: bytes) -> int:
+        self._drop_what_is_read()
         self._pieces.append(piece)
         late = []
         if len(self._pieces) > KEPT:
@@ -135,6 +136,13 @@ class _Group:
         for one in self.subscribers:
             one.stirred.set()
         return len(late)
+
+    def _drop_what_is_read(self) -> None:
+        """By all: of a hundred groups of quick readers nothing is kept."""
+        least = min((one.read for one in self.subscribers), default=self.end)
+        while self._first < least:
+            self._pieces.popleft()
+            self._first += 1
 
     def take(self, one: Subscriber) -> bytes:
         """The next piece."""

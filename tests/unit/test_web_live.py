@@ -183,6 +183,18 @@ def test_a_slow_reader_is_cut_off_and_nobody_else(market: Market, monkeypatch: p
     assert not slow.heard()
 
 
+def test_what_all_have_read_is_not_kept(market: Market) -> None:
+    quick, slow = Listener(market), Listener(market)
+    for change in range(2, 12):
+        market.change(row(1, change))
+        quick.heard()
+    assert len(quick._group._pieces) == 10
+    assert len(slow.heard()) == 1 + 10
+    market.change(row(1, 12))
+    assert len(quick._group._pieces) == 1
+    assert names(quick.heard()) == names(slow.heard()) == [("offer", "12")]
+
+
 def test_there_is_room_for_so_many_and_it_is_given_back(
     market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
