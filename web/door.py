@@ -101,7 +101,7 @@ class Http(_Http):
         elif not self.transport.is_closing():
             self._await_head()
 
-    # These two are called by httptools, which has no bounds of its own; h11 has (web/server.py).
+    # These two are called by httptools, which has no bounds of its own; h11 has (set in web/server.py).
 
     def on_message_begin(self) -> None:
         self._asking = True
