@@ -1,4 +1,4 @@
-"""What the store answers about a mirror whose rows are known."""
+"""What the store answers about a mirror whose rows are known, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 from protocol import signing
 from protocol.errors import QueryInvalid
 from protocol.query import parse_filter, parse_sort
+from tests.support.postgres import new_database, server
 from tests.support.web_mirror import SIGNED, filled
 from web.database import open_mirror
+from web.publish import open_publisher
 from web.store import Store
 
 NOW = 1_800_000_000_000
@@ -33,24 +35,40 @@ def db(path: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
-def play(path: Path, turn: Callable[[Store], Awaitable[None]]) -> None:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield str(path)
+        return
+    with server() as sockets:
+        url = new_database(sockets)
+        asyncio.run(copied(path, url))
+        yield url
+
+
+async def copied(path: Path, url: str) -> None:
+    async with open_publisher(str(path), url) as publisher:
+        await publisher.round()
+
+
+def play(url: str, turn: Callable[[Store], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with open_mirror(str(path)) as mirror:
+        async with open_mirror(url) as mirror:
             await turn(Store(mirror, lambda: NOW))
 
     asyncio.run(run())
 
 
-def test_the_mirror_itself(path: Path) -> None:
+def test_the_mirror_itself(url: str) -> None:
     async def turn(store: Store) -> None:
         status = await store.status()
         assert (status.network, status.contract_index, status.change) == ("mainnet", 28, OFFERS)
         assert (status.updated_ms, await store.change()) == (NOW, (status.book, OFFERS))
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_offers_carry_what_their_providers_signed(path: Path) -> None:
+def test_offers_carry_what_their_providers_signed(url: str) -> None:
     async def turn(store: Store) -> None:
         page = await store.changes(0, SIGNED)
         for view in (offer for offer in page.offers if offer.live):
@@ -59,10 +77,10 @@ def test_offers_carry_what_their_providers_signed(path: Path) -> None:
             assert signed.message.price_qu_per_hour == view.price
             assert (signed.message.name, signed.message.region) == (view.label, view.region_label)
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_changes_are_read_one_after_the_other(path: Path) -> None:
+def test_changes_are_read_one_after_the_other(url: str) -> None:
     async def turn(store: Store) -> None:
         seen: list[int] = []
         newest, complete = 0, False
@@ -74,10 +92,10 @@ def test_changes_are_read_one_after_the_other(path: Path) -> None:
         ended = [offer for offer in (await store.changes(0, 100)).offers if not offer.live]
         assert ended and not any(offer.record for offer in ended)
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_ended_offers_are_not_found_but_known(path: Path, db: sqlite3.Connection) -> None:
+def test_ended_offers_are_not_found_but_known(url: str, db: sqlite3.Connection) -> None:
     (peer,) = db.execute("SELECT peer FROM offers WHERE live = 0").fetchone()
 
     async def turn(store: Store) -> None:
@@ -86,10 +104,10 @@ def test_ended_offers_are_not_found_but_known(path: Path, db: sqlite3.Connection
         assert offer is not None and not offer.live
         assert await store.offer(bytes(32)) is None
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_a_provider_with_score_and_days(path: Path, db: sqlite3.Connection) -> None:
+def test_a_provider_with_score_and_days(url: str, db: sqlite3.Connection) -> None:
     (peer,) = db.execute("SELECT peer FROM scores").fetchone()
 
     async def turn(store: Store) -> None:
@@ -100,10 +118,10 @@ def test_a_provider_with_score_and_days(path: Path, db: sqlite3.Connection) -> N
         assert days == sorted(days) and days[-1] == NOW // (24 * HOUR_MS)
         assert await store.provider(bytes(32)) is None
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_overviews_add_up(path: Path, db: sqlite3.Connection) -> None:
+def test_overviews_add_up(url: str, db: sqlite3.Connection) -> None:
     row = db.execute("SELECT count(*), sum(most_gpus), sum(gpus) FROM offers WHERE live = 1").fetchone()
 
     async def turn(store: Store) -> None:
@@ -115,10 +133,10 @@ def test_overviews_add_up(path: Path, db: sqlite3.Connection) -> None:
         total = (await store.offers(parse_filter("gpu=RTX_4090"), count=True)).total
         assert total is not None and sum(region.offers for region in some) == total.number > 0
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_candles_and_hours_come_oldest_first_and_the_newest_of_them(path: Path) -> None:
+def test_candles_and_hours_come_oldest_first_and_the_newest_of_them(url: str) -> None:
     async def turn(store: Store) -> None:
         candles = await store.candles("gpu", b"4090", HOUR_MS, 0, 24)
         assert [candle.start_ms for candle in candles] == [
@@ -128,10 +146,10 @@ def test_candles_and_hours_come_oldest_first_and_the_newest_of_them(path: Path) 
         assert hours == list(range(NOW // HOUR_MS - 9, NOW // HOUR_MS + 1))
         assert not await store.candles("gpu", b"nothing", HOUR_MS, 0)
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_settlements_page_by_page(path: Path, db: sqlite3.Connection) -> None:
+def test_settlements_page_by_page(url: str, db: sqlite3.Connection) -> None:
     (provider, leases) = db.execute(
         "SELECT provider, count(*) FROM settlements GROUP BY provider ORDER BY 2 DESC"
     ).fetchone()
@@ -149,19 +167,19 @@ def test_settlements_page_by_page(path: Path, db: sqlite3.Connection) -> None:
         with pytest.raises(QueryInvalid):
             await store.settlements("x")
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_cursors_are_of_one_order(path: Path) -> None:
+def test_cursors_are_of_one_order(url: str) -> None:
     async def turn(store: Store) -> None:
         first = await store.offers(sort=parse_sort("price"), limit=3)
         with pytest.raises(QueryInvalid, match="begin again"):
             await store.offers(sort=parse_sort("-price"), after=first.next)
 
-    play(path, turn)
+    play(url, turn)
 
 
-def test_values_are_in_the_units_of_filters(path: Path) -> None:
+def test_values_are_in_the_units_of_filters(url: str) -> None:
     async def turn(store: Store) -> None:
         view = (await store.offers(parse_filter("ram>=64 cuda>=12"), limit=1)).offers[0]
         for field in ("ram", "cuda", "cpus", "vram"):
@@ -169,7 +187,7 @@ def test_values_are_in_the_units_of_filters(path: Path) -> None:
             assert len((await store.offers(asked)).offers) == 1, field
         assert view.value("rtt") is None
 
-    play(path, turn)
+    play(url, turn)
 
 
 def test_the_filler_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
