@@ -7,8 +7,9 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import pytest
 
 from ledger.mirror_schema import OFFER_COLUMNS
 from protocol.errors import AlreadyRunning, MirrorUnavailable
+from protocol.messages import decode, encode
 from protocol.query import parse_filter, parse_sort
 from protocol.signing import NodeKey
 from tests.support.postgres import postgres_server as postgres_server
 from tests.support.postgres import postgres_url as postgres_url
 from tests.support.web_mirror import filled, insert, offer_of, row_of
+from tests.support.web_watched import Watched
 from web import publish
-from web.database import open_mirror
+from web.database import Mirror, open_mirror
 from web.postgres import SCHEMA
 from web.publish import TABLES, open_publisher
 from web.store import Store
@@ -225,10 +228,7 @@ def test_batches_of_any_size_bring_everything(
     path: Path, postgres_url: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "AT_ONCE", batch)
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("DELETE FROM days WHERE day % 20 > 0")
-        db.execute("DELETE FROM candles WHERE start_ms % 3 > 0 OR kind = 'provider'")
-        db.execute("DELETE FROM stats WHERE hour % 20 > 0")
+    shorten(path)
 
     async def play() -> None:
         async with open_publisher(str(path), postgres_url) as publisher:
@@ -263,5 +263,132 @@ def test_readers_cannot_write(path: Path, postgres_url: str) -> None:
             async with open_mirror(url) as mirror:
                 with pytest.raises(MirrorUnavailable, match=r"read-?only"):
                     await mirror.fetch("DELETE FROM offers")
+
+    asyncio.run(play())
+
+
+def shorten(path: Path) -> None:
+    """The tables that are long."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM days WHERE day % 20 > 0")
+        db.execute("DELETE FROM candles WHERE start_ms % 3 > 0 OR kind = 'provider'")
+        db.execute("DELETE FROM stats WHERE hour % 20 > 0")
+        db.execute("DELETE FROM settlements WHERE paid_qu % 10 > 0")
+
+
+def test_a_reader_never_hears_of_what_is_not_there(
+    path: Path, db: sqlite3.Connection, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a publisher ends, while the mirror goes on changing."""
+    shorten(path)
+    looks = 0
+
+    @asynccontextmanager
+    async def watched(source: str) -> AsyncIterator[Mirror]:
+        nonlocal looks
+        looks += 1
+        async with open_mirror(source) as mirror:
+            with closing(Watched(mirror, path, postgres_url, looks)) as one:
+                yield one
+                one.look()
+
+    async def play() -> None:
+        monkeypatch.setattr(publish, "AT_ONCE", 40)
+        monkeypatch.setattr(publish, "open_mirror", watched)
+        ended = True
+        while ended:
+            change(db, looks + 1)
+            ended = False
+            with suppress(MirrorUnavailable):
+                async with open_publisher(str(path), postgres_url) as publisher:
+                    ended = True
+                    await publisher.round()
+                    ended = False
+            ended |= looks < 3  # before it had begun
+        assert looks > 10
+        assert await contents(postgres_url) == await contents(str(path))
+
+    asyncio.run(play())
+
+
+def test_a_copy_follows_a_mirror_that_comes_and_goes(
+    path: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same readers all the while."""
+    monkeypatch.setattr(publish, "EVERY_S", 0.02)
+    monkeypatch.setattr(publish, "LONGEST_WAIT_S", 0.05)
+    there = tmp_path / "there.db"
+    others = [filled(tmp_path / "other.db", 30, seed=2, now_ms=NOW), path]
+    for one in others:
+        shorten(one)
+
+    async def play() -> None:
+        publishing = asyncio.create_task(publish._forever(str(there), postgres_url))
+        async with open_mirror(postgres_url) as copy, asyncio.timeout(60):
+            for one in others:
+                wanted = await state(one)
+                one.rename(there)
+                while await state_of(copy) != wanted:
+                    await asyncio.sleep(0.02)
+                page = await Store(copy, lambda: NOW).offers(limit=500)
+                assert len(page.offers) == wanted[1] - wanted[1] // 50
+                there.unlink()
+            publishing.cancel()
+            await asyncio.wait([publishing])
+
+    asyncio.run(play())
+
+
+async def state(path: Path) -> tuple[str, int]:
+    async with open_mirror(str(path)) as mirror:
+        return await state_of(mirror)
+
+
+async def state_of(mirror: Mirror) -> tuple[str, int]:
+    with suppress(MirrorUnavailable):
+        return await Store(mirror).change()
+    return "", 0
+
+
+def test_a_copy_of_another_version_begins_anew(path: Path, postgres_url: str) -> None:
+    shorten(path)
+
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+        async with open_mirror(postgres_url) as copy:
+            await Store(copy).status()
+            with psycopg.connect(postgres_url, autocommit=True) as db:
+                db.execute(f"UPDATE {SCHEMA}.meta SET value = '99' WHERE key = 'schema'".encode())
+                db.execute(f"ALTER TABLE {SCHEMA}.offers DROP COLUMN gpu".encode())
+            with pytest.raises(MirrorUnavailable, match="another version"):  # though it was open already
+                await Store(copy).status()
+            async with open_publisher(str(path), postgres_url) as publisher:
+                await publisher.round()
+            await Store(copy).status()
+        assert await contents(postgres_url) == await contents(str(path))
+
+    asyncio.run(play())
+
+
+def test_the_longest_names_fit_into_the_index(path: Path, postgres_url: str) -> None:
+    """A letter becomes up to five bytes as filters compare it, and none repeats, so that nothing shrinks."""
+    letters = [chr(0x20000 + number) for number in range(1_000)]
+    growing = ["\u1ff2", "\u1ff3", "\u1ff4", "\u1ff7"]
+    lots = random.Random(5)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for number, alphabet in enumerate((letters, growing)):
+            text = ["".join(lots.choices(alphabet, k=64)) for _ in range(4)]
+            offer = replace(
+                offer_of(number, lots, NOW), name=text[0], region=text[1], gpu_class=text[2], runner=text[3]
+            )
+            row = row_of(decode(encode(offer)), KEYS[number], OFFERS + 1 + number, now_ms=NOW)
+            insert(db, "offers", OFFER_COLUMNS, [row])
+        db.execute("UPDATE meta SET value = ? WHERE key = 'change'", (str(OFFERS + 2),))
+
+    async def play() -> None:
+        async with open_publisher(str(path), postgres_url) as publisher:
+            await publisher.round()
+        assert (await contents(postgres_url))["offers"] == (await contents(str(path)))["offers"]
 
     asyncio.run(play())
