@@ -15,7 +15,7 @@ DATABASE_SCHEMES: Final = ("postgresql://", "postgres://")
 _ENCODED: Final = r"(?:[^\s/?#@%\[\]]|%[0-9a-fA-F]{2})*"
 _HOSTS: Final = r"(?:[^\s/?#@%\[\]]|%[0-9a-fA-F]{2}|\[[0-9a-fA-F:.]+\])*"
 _DATABASE: Final = re.compile(
-    rf"postgres(?:ql)?://(?:{_ENCODED}@)?(?P<where>{_HOSTS}(?:/{_ENCODED})?)(?:\?[^\s#]*)?"
+    rf"postgres(?:ql)?://(?:{_ENCODED}@)?(?P<where>{_HOSTS}(?:/{_ENCODED})?)(?:\?[^\s#@]*)?"
 )
 """The user, the password, the hosts and the name of a database are told apart without a doubt."""
 PREFIX: Final = "QUBIX_WEB_"
