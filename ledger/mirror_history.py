@@ -137,12 +137,7 @@ async def newest_candle(store: Store, span_ms: int) -> int:
 
 async def put_candles(store: Store, rows: Sequence[PriceRow]) -> None:
     """Rows as the ledger has them now; those that are the same stay as they are."""
-    facts = CANDLE_COLUMNS[4:-1]
-    sql = (
-        f"INSERT INTO candles VALUES ({placeholders(CANDLE_COLUMNS)}) ON CONFLICT DO UPDATE SET"
-        f" {', '.join(f'{name} = excluded.{name}' for name in (*facts, 'change'))} WHERE"
-        f" ({', '.join(facts)}) IS NOT ({', '.join(f'excluded.{name}' for name in facts)})"
-    )
+    sql = _renewed("candles", CANDLE_COLUMNS, keys=4)
 
     def transaction(db: sqlite3.Connection) -> None:
         change = next_change(db)
@@ -182,12 +177,7 @@ async def put_settled(
     store: Store, rows: Sequence[SettledRow], refuted: Collection[bytes], most: int = MAX_SETTLEMENTS
 ) -> None:
     """What is known of some leases now. `refuted` ones go; above `most` the oldest, unproven ones first."""
-    names = SETTLEMENT_COLUMNS[1:-1]
-    sql = (
-        f"INSERT INTO settlements VALUES ({placeholders(SETTLEMENT_COLUMNS)}) ON CONFLICT DO UPDATE SET"
-        f" {', '.join(f'{name} = excluded.{name}' for name in (*names, 'change'))} WHERE"
-        f" ({', '.join(names)}) IS NOT ({', '.join(f'excluded.{name}' for name in names)})"
-    )
+    sql = _renewed("settlements", SETTLEMENT_COLUMNS, keys=1)
 
     def transaction(db: sqlite3.Connection) -> None:
         change = next_change(db)
@@ -208,3 +198,14 @@ async def unsettled(store: Store, after: bytes, limit: int) -> tuple[bytes, ...]
     )
     rows = await store.read(lambda db: db.execute(sql, (after, limit)).fetchall())
     return tuple(lease_id for (lease_id,) in rows)
+
+
+def _renewed(table: str, columns: Sequence[str], keys: int) -> str:
+    """A row is put in the place of the one with its key, the first columns, unless it says the same. The last
+    column is its change."""
+    facts = columns[keys:-1]
+    return (
+        f"INSERT INTO {table} VALUES ({placeholders(columns)}) ON CONFLICT DO UPDATE SET"
+        f" {', '.join(f'{name} = excluded.{name}' for name in (*facts, 'change'))} WHERE"
+        f" ({', '.join(facts)}) IS NOT ({', '.join(f'excluded.{name}' for name in facts)})"
+    )
