@@ -73,6 +73,13 @@ def test_sizes_and_times() -> None:
     assert EN.ago(NOON + HOUR_MS, NOON) == "just now"  # a clock that is ahead
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_time_that_can_be_signed_is_too_late(language: str) -> None:
+    said = words_of(language)
+    for write in (said.day, said.date, said.moment, said.clock):
+        assert write(2**53) == write(253_402_300_799_000)
+
+
 def test_plurals() -> None:
     assert [EN.many("%(number)s offer", "%(number)s offers", n) for n in (0, 1, 1_234)] == [
         "0 offers", "1 offer", "1,234 offers",

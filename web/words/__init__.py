@@ -26,6 +26,8 @@ DEFAULT: Final = next(iter(LANGUAGES))
 FOLDER: Final = Path(__file__).parent
 UNKNOWN: Final = "\u2013"
 
+_LAST_MS: Final = 253_402_300_799_000
+"""The end of the year 9999: a provider may sign later times than calendars have."""
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
 
@@ -167,7 +169,7 @@ def _read(language: str) -> Translations:
 
 
 def _utc(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1_000, UTC)
+    return datetime.fromtimestamp(min(at_ms, _LAST_MS) / 1_000, UTC)
 
 
 _ALL: Final = {language: Words(language) for language in LANGUAGES}
