@@ -182,7 +182,7 @@ class _Sqlite:
 
     async def _open(self, inode: int) -> _Reader:
         try:
-            db = await aiosqlite.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+            db = await _connect(f"{self._path.as_uri()}?mode=ro")
             try:
                 reader = _Reader(inode, db)
                 await db.set_progress_handler(reader.is_late, STEPS)
@@ -194,6 +194,24 @@ class _Sqlite:
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from error
         return reader
+
+
+async def _connect(uri: str) -> aiosqlite.Connection:
+    """aiosqlite waits for the thread of a connection that was made. So one is made in any case."""
+    troubles: list[sqlite3.Error] = []
+
+    def connect() -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(uri, uri=True, isolation_level=None)
+        except sqlite3.Error as error:
+            troubles.append(error)
+            return sqlite3.connect(":memory:")
+
+    db = await aiosqlite.Connection(connect, iter_chunk_size=1)
+    if troubles:
+        await db.close()
+        raise troubles[0]
+    return db
 
 
 def _raise_readable(error: BaseException, asked: _Asked, path: Path) -> None:

@@ -10,12 +10,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from protocol.errors import MirrorUnavailable
+from tests.support.web_client import serving
 from tests.support.web_mirror import filled
 from web import database
+from web.app import create_app
 from web.database import CONNECTIONS, Mirror, open_mirror
+from web.settings import Settings
 
 ENDLESS = "WITH RECURSIVE every(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM every) SELECT max(n) FROM every"
 BOOK = "SELECT value FROM meta WHERE key = 'book'"
@@ -24,6 +28,18 @@ BOOK = "SELECT value FROM meta WHERE key = 'book'"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return filled(tmp_path / "mirror.db", 20)
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All that were started have ended, none of them in trouble."""
+    before, troubles = set(threading.enumerate()), list[object]()
+    monkeypatch.setattr(threading, "excepthook", troubles.append)
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not troubles
 
 
 def run(play: Coroutine[Any, Any, None]) -> None:
@@ -63,6 +79,60 @@ def test_files_that_are_no_mirror(tmp_path: Path, path: Path) -> None:
     run(play())
 
 
+def test_what_cannot_be_opened_leaves_no_thread_behind(tmp_path: Path, threads: None) -> None:
+    async def play() -> None:
+        async with open_mirror(str(tmp_path)) as mirror:
+            await refused(mirror, "cannot be read")
+
+    for _ in range(20):  # it was a race
+        run(play())
+
+
+def test_a_file_that_breaks_under_its_readers(path: Path) -> None:
+    """A disk, or somebody who writes into it: an answer says so, and the next reader begins anew."""
+    good = path.read_bytes()
+
+    async def play() -> None:
+        async with open_mirror(str(path)) as mirror:
+            first = await mirror.fetch(BOOK)
+            path.write_bytes(good[:4_096] + b"\xff" * (len(good) - 4_096))
+            await refused(mirror, "cannot be read .*malformed", "SELECT max(record) FROM offers")
+            path.write_bytes(good)
+            assert await mirror.fetch(BOOK) == first
+
+    run(play())
+
+
+async def found(client: httpx.AsyncClient) -> int:
+    """Offers, or the status that says why there are none."""
+    answer = await client.get("/v1/offers", params={"limit": 500})
+    return len(answer.json()["offers"]) if answer.is_success else -answer.status_code
+
+
+def test_several_webs_begin_before_their_mirror_and_follow_another_in_its_place(
+    path: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there.db"
+    apps = [create_app(Settings(mirror=str(there))) for _ in range(2)]
+
+    async def play() -> None:
+        async with serving(apps[0]) as one, serving(apps[1]) as other:
+            for happens, offers in (
+                (lambda: None, -503),
+                (lambda: path.rename(there), 20),
+                (lambda: filled(tmp_path / "next.db", 5, seed=2).replace(there), 5),
+                (there.unlink, -503),
+            ):
+                happens()
+                for app in apps:
+                    await app.state.hub.try_look()  # as each does every second
+                assert [await found(one), await found(other)] == [offers, offers]
+                ready = [(await client.get("/readyz")).status_code for client in (one, other)]
+                assert ready == ([503, 503] if offers < 0 else [200, 200])
+
+    run(play())
+
+
 def test_what_takes_too_long_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         monkeypatch.setattr(database, "STATEMENT_S", 0.05)
@@ -86,18 +156,6 @@ def test_who_goes_away_leaves_no_work_behind(path: Path) -> None:
             assert await mirror.fetch(BOOK)
 
     run(play())
-
-
-@pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """All that were started have ended, none of them in trouble."""
-    before, troubles = set(threading.enumerate()), list[object]()
-    monkeypatch.setattr(threading, "excepthook", troubles.append)
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(30)
-        assert not thread.is_alive()
-    assert not troubles
 
 
 def test_closing_ends_what_is_under_way(path: Path, threads: None) -> None:
