@@ -39,11 +39,14 @@ class Look:
     background: Color = TRANSPARENT
     filters: tuple[LineFilter, ...] = ()
 
-    def strip(self, parts: Iterable[Segment], style: Style) -> Strip:
-        """A whole line, in this style where its parts end."""
-        line = Segment.adjust_line_length([*parts], self.width, style)
+    def strip(self, parts: list[Segment], style: Style, length: int | None = None) -> Strip:
+        """A whole line, in this style where its parts end; `length`: their cells, if that is known."""
+        if length is not None and length <= self.width:
+            line = [*parts, Segment(" " * (self.width - length), style)] if length < self.width else parts
+        else:
+            line = Segment.adjust_line_length(parts, self.width, style)
         if self.beside:
-            line.append(Segment(" " * self.beside, Style(bgcolor=self.background.rich_color)))
+            line = [*line, Segment(" " * self.beside, Style(bgcolor=self.background.rich_color))]
         for one in self.filters:
             line = one.apply(line, self.background)
         return Line(line, self.width + self.beside)
@@ -52,19 +55,29 @@ class Look:
 def slide(bar: ScrollBar, position: float) -> None:
     """Move a vertical bar's thumb and draw only the lines where that shows. Textual's own draws all of it,
     even if ten thousand rows have moved by one and the thumb stays: a quarter of the work of scrolling."""
-    before, now = _thumb(bar, bar.position), _thumb(bar, bar.validate_position(position))
-    bar.set_reactive(ScrollBar.position, bar.validate_position(position))
-    for old, new in zip(before, now, strict=True):
-        if old != new:
-            first, last = sorted((old // BAR_PARTS, new // BAR_PARTS))
-            bar.refresh(Region(0, first, bar.size.width, last - first + 1))
-
-
-def _thumb(bar: ScrollBar, position: float) -> tuple[int, int]:
-    """Where the thumb begins and ends, in eighths of a line from the top, as Textual's renderer has it."""
+    position = bar.validate_position(position)
     size, window, whole = bar.size.height, ceil(bar.window_size), ceil(bar.window_virtual_size)
+    before, now = thumb(size, window, whole, bar.position), thumb(size, window, whole, position)
+    bar.set_reactive(ScrollBar.position, position)
+    if regions := moved(before, now, bar.size.width):
+        bar.refresh(*regions)
+
+
+def thumb(size: int, window: int, whole: int, position: float) -> tuple[int, int]:
+    """Where the thumb begins and ends, in eighths of a line from the top, as Textual's renderer has it. The
+    bar has `size` lines; `window` of `whole` rows are seen, from row `position` on."""
     if not size or window >= whole:
         return 0, 0
     length = max(1, window / (whole / size))
     begin = int((size - length) * (position / (whole - window)) * BAR_PARTS)
     return begin, begin + ceil(length * BAR_PARTS)
+
+
+def moved(before: tuple[int, int], now: tuple[int, int], width: int) -> list[Region]:
+    """The lines of a bar so wide that look different after its thumb has moved."""
+    regions = []
+    for old, new in zip(before, now, strict=True):
+        if old != new:
+            first, last = sorted((old // BAR_PARTS, new // BAR_PARTS))
+            regions.append(Region(0, first, width, last - first + 1))
+    return regions

@@ -82,6 +82,8 @@ class OfferTable(ScrollView, can_focus=True):
         super().__init__(id="offers")
         self.offers = Offers(Search())
         self._columns: tuple[Placed, ...] = ()
+        self._length = 0
+        """Cells of a row, the cursor's sign with it."""
         self._look = Look()
         self._drawn: dict[tuple[int, str], tuple[OfferView | None, Strip]] = {}
         """Rows as they were drawn, each with the offer that it shows; the oldest first."""
@@ -207,7 +209,7 @@ class OfferTable(ScrollView, can_focus=True):
         for tone, cells in groupby(self._columns, lambda one: one.column.tone):
             text = "".join([cell(one, offer) for one in cells])
             parts.append(Segment(text, self._style(kind, tone)))
-        return self._look.strip(parts, base)
+        return self._look.strip(parts, base, self._length)
 
     def _style(self, kind: str, tone: str = "") -> Style:
         """Colours of a line, and on it those of a cell; on the cursor's line only its boldness."""
@@ -224,6 +226,7 @@ class OfferTable(ScrollView, can_focus=True):
         columns = layout(self._room.width - len(CURSOR) + len(GAP))
         if columns != self._columns:
             self._columns = columns
+            self._length = len(CURSOR) + sum(one.width + len(GAP) for one in columns)
             self._drawn.clear()
         self.virtual_size = Size(self._room.width, self.offers.total + HEAD)
 
