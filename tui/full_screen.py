@@ -44,4 +44,4 @@ def spare_frames() -> None:
     was imported stays anyway, and the rest is looked at seldom."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(5_000, 20, 50)

@@ -218,8 +218,9 @@ class AreaScreen(Screen[Any]):
 
     def _say(self, words: str) -> None:
         banner = self.query_one("#banner", Static)
-        banner.update(words)
-        banner.display = bool(words)
+        if words != banner.content:  # else the whole screen would be laid out anew after each load
+            banner.update(words)
+            banner.display = bool(words)
 
 
 def _sentence(words: str) -> str:

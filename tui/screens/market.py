@@ -113,9 +113,12 @@ class MarketScreen(AreaScreen):
         if not view.known:
             self._show_nothing(view)
             return
-        self.show_body()
-        self.refresh_bindings()
-        self.query_one("#market-summary", Static).update(safe_line(summary(offers), 400), layout=False)
+        if self.has_class("-stated"):
+            self.show_body()
+            self.refresh_bindings()
+        line, words = self.query_one("#market-summary", Static), safe_line(summary(offers), 400)
+        if words != line.content:
+            line.update(words, layout=False)
         self._table.say(no_match(offers))
         if self._table.offers is offers:
             self._table.refresh_rows()

@@ -107,8 +107,15 @@ class Names:
     """Names that offers were seen to have, for the filter line; of very many the first."""
 
     def __init__(self) -> None:
-        self.words: dict[str, list[str]] = {}
         self._known: dict[str, set[str]] = {kind: set() for kind in ("gpu", "region", "runner", "name")}
+        self._sorted: dict[str, list[str]] = {}
+
+    @property
+    def words(self) -> dict[str, list[str]]:
+        """By kind, in the order of the alphabet."""
+        if not self._sorted:
+            self._sorted = {kind: sorted(names) for kind, names in self._known.items()}
+        return self._sorted
 
     def learn(self, offers: Iterable[OfferView]) -> None:
         for one in offers:
@@ -117,7 +124,7 @@ class Names:
             for kind, name in said.items():
                 if name and len(self._known[kind]) < MAX_NAMES:
                     self._known[kind].add(name)
-        self.words = {kind: sorted(names) for kind, names in self._known.items()}
+        self._sorted = {}
 
 
 # --- columns ----------------------------------------------------------------------------------
@@ -213,8 +220,11 @@ def layout(width: int) -> tuple[Placed, ...]:
 
 def cell(placed: Placed, offer: OfferView) -> str:
     """An offer's cell, harmless and exactly as wide as its column, with the gap behind it."""
-    text = safe_line(placed.column.cell(offer), placed.width)
-    return aligned(text, placed.width, right=placed.column.right) + GAP
+    text, width = placed.column.cell(offer), placed.width
+    if len(text) <= width and text.isascii() and text.isprintable():  # harmless, and a cell each: most are
+        return (text.rjust(width) if placed.column.right else text.ljust(width)) + GAP
+    text = safe_line(text, width)
+    return aligned(text, width, right=placed.column.right) + GAP
 
 
 def aligned(text: str, width: int, *, right: bool) -> str:

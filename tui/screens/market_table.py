@@ -20,12 +20,12 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from protocol.control_market import OfferView
+from tui.screens.drawing import Look, slide
 from tui.screens.market_model import (
     GAP,
     Offers,
     Placed,
     Search,
-    aligned,
     cell,
     column_at,
     layout,
@@ -36,6 +36,8 @@ HEAD: Final = 1
 """Lines of the table's head, which stays."""
 CURSOR: Final = "> "
 WAITING: Final = "…"
+KEPT_SCREENS: Final = 2
+"""So many times the rows that are seen are kept as they were drawn; more make work for the collector."""
 
 
 class OfferTable(ScrollView, can_focus=True):
@@ -80,7 +82,14 @@ class OfferTable(ScrollView, can_focus=True):
         super().__init__(id="offers")
         self.offers = Offers(Search())
         self._columns: tuple[Placed, ...] = ()
-        self._strips: dict[tuple[int, str], Strip] = {}
+        self._length = 0
+        """Cells of a row, the cursor's sign with it."""
+        self._look = Look()
+        self._drawn: dict[tuple[int, str], tuple[OfferView | None, Strip]] = {}
+        """Rows as they were drawn, each with the offer that it shows; the oldest first."""
+        self._styles: dict[tuple[str, str], Style] = {}
+        self._told: OfferView | None = None
+        """The offer that `Moved` was last said of."""
         self._under = ""
         """Peer id of the offer under the cursor, once somebody has moved it."""
         self._said = ""
@@ -103,20 +112,36 @@ class OfferTable(ScrollView, can_focus=True):
         self.offers, self._under = offers, ""
         self.set_reactive(OfferTable.cursor, 0)
         self.scroll_to(y=0, animate=False)
+        self.refresh()
         self.refresh_rows()
 
     def refresh_rows(self) -> None:
-        """The offers have changed: draw anew, with the cursor on the offer that it was on."""
-        self._strips.clear()
+        """The offers have changed: draw anew what is seen of that, with the cursor on the offer it was on."""
+        before = self.virtual_size, self.cursor
         self._fit()
         self._follow()
-        self.refresh()
-        self.post_message(self.Moved())
+        if before != (self.virtual_size, self.cursor) or not self._is_drawn:
+            self.refresh()
+        self._tell()
+
+    @property
+    def _is_drawn(self) -> bool:
+        """Whether the rows that are seen show what is known of them."""
+        first, last = self.seen
+        rows = range(first, min(last + 1, self.offers.total))
+        drawn = {row: offer for (row, _), (offer, _) in self._drawn.items()}
+        return all(drawn.get(row, self) is self.offers.get(row) for row in rows)
+
+    def _tell(self) -> None:
+        if self.offer is not self._told:
+            self._told = self.offer
+            self.post_message(self.Moved())
 
     def say(self, words: str) -> None:
         """What to read where there are no rows."""
-        self._said = words
-        self.refresh()
+        if words != self._said:
+            self._said = words
+            self.refresh()
 
     @property
     def _room(self) -> Size:
@@ -125,53 +150,84 @@ class OfferTable(ScrollView, can_focus=True):
 
     # --- drawing ------------------------------------------------------------------------------
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Textual's own makes each line anew for borders and paddings around it, of which there are none:
+        so a row that was drawn before costs next to nothing, and scrolling by one is one row's work."""
+        self._look_again()
+        first = self.scroll_offset.y - HEAD
+        return [self._line(y, first + y).crop(crop.x, crop.right) for y in crop.line_range]
+
     def render_line(self, y: int) -> Strip:
+        return self.render_lines(Region(0, y, self.size.width, 1))[0]
+
+    def _look_again(self) -> None:
+        """Forget the rows that were drawn if they would now be drawn otherwise."""
         width = self._room.width
+        beside = 0 if self.show_vertical_scrollbar else self.size.width - width
+        look = Look(width, beside, self.background_colors[1], tuple(self.get_line_filters()))
+        if look != self._look:
+            self._look = look
+            self._drawn.clear()
+
+    def _line(self, y: int, row: int) -> Strip:
         if y < HEAD:
-            return self._head(width)
-        row = self.scroll_offset.y + y - HEAD
+            search = self.offers.search
+            return self._once(-1, "" if search.use_case else search.sort, None)
         if row >= self.offers.total:
-            return self._empty(y, width)
+            return self._empty(y)
         kind = "row" if row != self.cursor else "cursor" if self.has_focus else "blurred"
-        strip = self._strips.get((row, kind))
-        if strip is None:
-            strip = self._strips[row, kind] = self._row(row, kind, width)
-        return strip
+        return self._once(row, kind, self.offers.get(row))
 
-    def _head(self, width: int) -> Strip:
-        style = self.get_component_rich_style("table--head")
-        sort = "" if self.offers.search.use_case else self.offers.search.sort
+    def _once(self, row: int, kind: str, offer: OfferView | None) -> Strip:
+        """As it was drawn before, if it shows the same."""
+        drawn = self._drawn.get((row, kind))
+        if drawn is None or drawn[0] is not offer:
+            drawn = offer, self._row(row, kind, offer) if row >= 0 else self._head(kind)
+            self._drawn[row, kind] = drawn
+            if len(self._drawn) > KEPT_SCREENS * self.size.height:
+                del self._drawn[next(iter(self._drawn))]
+        return drawn[1]
+
+    def _head(self, sort: str) -> Strip:
+        style = self._style("head")
         text = " " * len(CURSOR) + "".join(title(placed, sort) for placed in self._columns)
-        return Strip([Segment(aligned(text, width, right=False), style)], width)
+        return self._look.strip([Segment(text, style)], style)
 
-    def _empty(self, y: int, width: int) -> Strip:
-        lines = _wrapped(self._said, max(8, width - 4)) if not self.offers.total else []
+    def _empty(self, y: int) -> Strip:
+        lines = _wrapped(self._said, max(8, self._look.width - 4)) if not self.offers.total else []
         place = y - HEAD - 1
         text = "  " + lines[place] if 0 <= place < len(lines) else ""
-        return Strip([Segment(aligned(text, width, right=False), self.rich_style)], width)
+        return self._look.strip([Segment(text, self.rich_style)], self.rich_style)
 
-    def _row(self, row: int, kind: str, width: int) -> Strip:
-        base = self.get_component_rich_style(f"table--{'odd' if kind == 'row' and row % 2 else kind}")
+    def _row(self, row: int, kind: str, offer: OfferView | None) -> Strip:
+        kind = "odd" if kind == "row" and row % 2 else kind
+        base = self._style(kind)
         mark = CURSOR if kind in ("cursor", "blurred") else " " * len(CURSOR)
-        offer = self.offers.get(row)
         if offer is None:
-            return Strip([Segment(aligned(mark + WAITING, width, right=False), base)], width)
+            return self._look.strip([Segment(mark + WAITING, base)], base)
         parts = [Segment(mark, base)]
         for tone, cells in groupby(self._columns, lambda one: one.column.tone):
-            text = "".join(cell(one, offer) for one in cells)
-            parts.append(Segment(text, self._style(tone, kind, base)))
-        length = len(CURSOR) + sum(one.width + len(GAP) for one in self._columns)
-        return Strip(parts, length).adjust_cell_length(width, base)
+            text = "".join([cell(one, offer) for one in cells])
+            parts.append(Segment(text, self._style(kind, tone)))
+        return self._look.strip(parts, base, self._length)
 
-    def _style(self, tone: str, kind: str, base: Style) -> Style:
-        """Colour of a cell; on the cursor's line only boldness."""
-        if not tone:
-            return base
-        style = self.get_component_rich_style(f"table--{tone}", partial=True)
-        return base + (Style(bold=style.bold) if kind == "cursor" else style)
+    def _style(self, kind: str, tone: str = "") -> Style:
+        """Colours of a line, and on it those of a cell; on the cursor's line only its boldness."""
+        style = self._styles.get((kind, tone))
+        if style is None:
+            style = self.get_component_rich_style(f"table--{kind}")
+            if tone:
+                part = self.get_component_rich_style(f"table--{tone}", partial=True)
+                style += Style(bold=part.bold) if kind == "cursor" else part
+            self._styles[kind, tone] = style
+        return style
 
     def _fit(self) -> None:
-        self._columns = layout(self._room.width - len(CURSOR) + len(GAP))
+        columns = layout(self._room.width - len(CURSOR) + len(GAP))
+        if columns != self._columns:
+            self._columns = columns
+            self._length = len(CURSOR) + sum(one.width + len(GAP) for one in columns)
+            self._drawn.clear()
         self.virtual_size = Size(self._room.width, self.offers.total + HEAD)
 
     def _follow(self) -> None:
@@ -184,19 +240,19 @@ class OfferTable(ScrollView, can_focus=True):
     # --- being used ---------------------------------------------------------------------------
 
     def on_resize(self) -> None:
-        self._strips.clear()
         self._fit()
         self._reveal()
         self.post_message(self.Looked())
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._strips.clear()
+        self._drawn.clear()
+        self._styles.clear()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        if self.show_vertical_scrollbar:
+            slide(self.vertical_scrollbar, new_value)
         super().watch_scroll_y(old_value, new_value)
-        if len(self._strips) > 4 * max(1, self._room.height):
-            self._strips.clear()
         self.post_message(self.Looked())
 
     def on_focus(self) -> None:
@@ -211,7 +267,7 @@ class OfferTable(ScrollView, can_focus=True):
             self.refresh(Region(0, y, self._room.width, 1))
         self._under = offer.peer_id if (offer := self.offer) else ""
         self._reveal()
-        self.post_message(self.Moved())
+        self._tell()
 
     def _reveal(self) -> None:
         first, last = self.seen
