@@ -27,7 +27,7 @@ def test_translations_have_the_same_places_to_fill_in(language: str) -> None:
     wrong = {}
     for message in (message for part in words.catalogues(language) for message in part if message.id):
         originals = [message.id] if isinstance(message.id, str) else list(message.id)
-        translated = [message.string] if isinstance(message.string, str) else list(message.string)
+        translated = [message.string] if isinstance(message.string, str) else list(message.string or ())
         places = [
             {*re.findall(r"%\(\w+\)s|\{\w+\}|%%", text)} for text in (*originals[-1:], *translated[-1:])
         ]
