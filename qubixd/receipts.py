@@ -260,7 +260,9 @@ class Receipts:
             row, proof=finding.proof, paid=finding.paid, opened_ms=finding.opened_ms, checked_ms=now
         )
         if finding.proof is Proof.CLAIMED:
-            proven = replace(proven, opened_ms=0)
+            # What came just now may lack its settlement or name a tick too young to be read: again soon.
+            just_came = now - row.at_ms <= ARRIVALS_WAIT_MS
+            proven = replace(proven, opened_ms=0, checked_ms=0 if just_came else now)
         await receipts.confirm(self._store, [proven])
 
     async def _count_on_chain(self, provider: PeerKey, rows: Sequence[tuple[ReceiptRow, bytes]]) -> None:

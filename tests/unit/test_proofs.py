@@ -194,6 +194,25 @@ async def test_a_directory_looks_up_what_it_is_brought(
         assert rows == {true.lease_id: Proof.SEEN, false.lease_id: Proof.REFUTED}
 
 
+async def test_what_was_looked_up_too_soon_is_looked_up_again_soon(town: Town) -> None:
+    """The tick of its settlement could not be read yet."""
+    alice, bob = parties(town, registered=False)
+    open_ = town.deal(alice, bob, paid=PAID, closes=False)
+    pays = [layout.pay_input(open_.said.escrow_id, open_.said.cumulative, open_.said.voucher)]
+    where = town.send(alice, Procedure.REDEEM_MANY, layout.redeem_many_input(pays), layout.SIGNATURE_BOND)
+    deal = Deal(alice, bob, open_.signed_terms, open_.said, Settlement(open_.lease_id, *where))
+    async with Offices(town) as offices:
+        offices.advertise(alice)
+        judge = await offices.open("judge", keeps_for_others=True)
+        await judge.take(deal)
+        await judge.score(alice)
+        assert await _proofs(judge.store, alice) == {deal.lease_id: Proof.CLAIMED}
+        town.pass_ticks(20)
+        town.now = UnixMs(town.now + ARRIVALS_WAIT_MS + 1)
+        await judge.score(alice)
+        assert await _proofs(judge.store, alice) == {deal.lease_id: Proof.SEEN}
+
+
 async def test_a_receipt_that_cannot_be_looked_up_keeps_no_other_waiting(
     town: Town, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
