@@ -32,7 +32,8 @@ from tests.integration import test_mirror_files as test
 trio.run(test.write, Path(sys.argv[1]), int(sys.argv[2]))
 """
 READER = """
-import sqlite3, sys
+import os, sqlite3, sys
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
 db = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 for line in sys.stdin:
     try:
@@ -98,19 +99,12 @@ async def test_killed_while_it_writes_leaves_a_whole_file_that_goes_on(tmp_path:
 
 
 class Stranger:
-    """Another user of this machine, who opens the file once and asks again and again."""
+    """Another user of this machine, who opens the file once and asks again and again; ours until Python has
+    started, which others may not read where it lies in somebody's home."""
 
     def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-I", "-c", READER, str(path)]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            user=NOBODY,
-            group=NOBODY,
-            extra_groups=[],
-        )
+        command = [sys.executable, "-I", "-c", READER, str(path), str(NOBODY)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, sql: str) -> str:
         assert self.process.stdin is not None and self.process.stdout is not None

@@ -54,6 +54,8 @@ def second_engine(settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
         finally:
             engine.terminate()
             engine.wait(END_SECONDS)
+            for mounted in (root / "exec" / "netns").glob("*"):  # which it leaves
+                subprocess.run(["umount", str(mounted)], check=False, capture_output=True)
 
 
 def _until_answering(engine: subprocess.Popen[bytes], address: str, log: Path) -> None:

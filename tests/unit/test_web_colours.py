@@ -48,7 +48,7 @@ def pairs() -> Iterator[tuple[str, str, float]]:
     yield from ((front, back, 3.0) for front, backs in SHAPES.items() for back in backs)
 
 
-@pytest.mark.parametrize(("front", "back", "least"), pairs())
+@pytest.mark.parametrize(("front", "back", "least"), list(pairs()))
 def test_colours_can_be_told_apart(front: str, back: str, least: float) -> None:
     for one, other in zip(colours(front), colours(back), strict=True):
         assert contrast(one, other) >= least
