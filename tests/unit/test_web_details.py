@@ -23,6 +23,7 @@ from tests.support.web_html import Page
 from tests.support.web_html import read as read_strictly
 from tests.support.web_mirror import filled, insert, offer_of, peer_id, row_of
 from web.pages.history import WEEK_MS, together
+from web.pages.prices import change_of
 from web.pages.providers import EXPLORER, presence
 from web.settings import Settings
 from web.views import DAY_MS, HOUR_MS, Candle
@@ -146,6 +147,14 @@ def test_weeks_begin_on_monday_and_lose_nothing() -> None:
     assert (second.start_ms, second.open, second.close, second.offers) == (monday + WEEK_MS, 17, 19, 8)
     hours = [Candle(HOUR_MS, 0, 1, 2, 1, 2, 1, 1, 1)]
     assert together(hours, HOUR_MS) == tuple(hours) and together([], WEEK_MS) == ()
+
+
+def test_a_change_of_prices_is_a_part_of_the_first() -> None:
+    def candle(before: int, after: int) -> Candle:
+        return Candle(HOUR_MS, 0, before, max(before, after), min(before, after), after, 1, 1, 1)
+
+    assert change_of([candle(100, 90), candle(90, 150)]) == 0.5
+    assert change_of([candle(0, 90)]) == change_of([]) == 0  # of nothing there is no part
 
 
 # --- providers ------------------------------------------------------------------------------------

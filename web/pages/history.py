@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from web import draw
+from web.pages.prices import change_of
 from web.store import Store
 from web.views import DAY_MS, HOUR_MS, Candle, Kind
 from web.words import Words
@@ -47,9 +48,8 @@ class History:
 
     @property
     def change(self) -> float:
-        """From the first to the last, as a part of the first."""
-        first, last = self.candles[0].open, self.candles[-1].close
-        return (last - first) / first if first else 0.0
+        """From the first to the last."""
+        return change_of(self.candles)
 
 
 def span_of(name: str) -> Span:

@@ -42,13 +42,20 @@ class Prices:
 
     @property
     def change(self) -> float:
-        """From the beginning to now; 0.05 is five percent more."""
-        return self.candles[-1].close / (self.candles[0].open or 1) - 1 if self.candles else 0.0
+        """From the beginning to now."""
+        return change_of(self.candles)
 
     @property
     def closes(self) -> list[float]:
         """Few enough for a line of a word's size."""
         return [one.close for one in thinned(self.candles, SPARK_POINTS)]
+
+
+def change_of(candles: Sequence[Candle]) -> float:
+    """From the first price to the last, as a part of the first: 0.05 is five percent more. 0 where there is
+    none, or it was nothing."""
+    before = candles[0].open if candles else 0
+    return (candles[-1].close - before) / before if before else 0.0
 
 
 def thinned(values: Sequence[T], most: int = MOST_POINTS) -> list[T]:
