@@ -262,7 +262,7 @@ class Hub:
                 await asyncio.sleep(0)
             if page.complete:
                 return
-        self._told = (await self._store.change())[1]
+        self._told = (await self._store.status()).change
         self._reset(book, self._told)
 
     # --- subscribers --------------------------------------------------------------------------

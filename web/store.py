@@ -92,12 +92,6 @@ class Store:
             forgotten=number("forgotten"),
         )
 
-    async def change(self) -> tuple[str, int]:
-        """(book, its newest change)."""
-        rows = await self._mirror.fetch("SELECT key, value FROM meta WHERE key IN ('book', 'change')")
-        meta: dict[str, str] = dict(rows)
-        return str(meta.get("book", "")), int(meta.get("change") or 0)
-
     # --- offers -------------------------------------------------------------------------------
 
     async def offers(

@@ -123,7 +123,8 @@ def _as_nobody(mirror: Path) -> tuple[str, int]:
 
 async def _change(mirror: Path) -> tuple[str, int]:
     async with open_mirror(str(mirror)) as opened:
-        return await Store(opened).change()
+        status = await Store(opened).status()
+        return status.book, status.change
 
 
 def _workers(parent: int, number: int, without: int = 0) -> list[int]:

@@ -346,7 +346,8 @@ async def state(path: Path) -> tuple[str, int]:
 
 async def state_of(mirror: Mirror) -> tuple[str, int]:
     with suppress(MirrorUnavailable):
-        return await Store(mirror).change()
+        status = await Store(mirror).status()
+        return status.book, status.change
     return "", 0
 
 

@@ -63,7 +63,7 @@ def test_the_mirror_itself(url: str) -> None:
     async def turn(store: Store) -> None:
         status = await store.status()
         assert (status.network, status.contract_index, status.change) == ("mainnet", 28, OFFERS)
-        assert (status.updated_ms, await store.change()) == (NOW, (status.book, OFFERS))
+        assert status.updated_ms == NOW
 
     play(url, turn)
 
