@@ -145,7 +145,7 @@ FilterText = Annotated[
         max_length=MAX_CHARACTERS,
         description="Conditions that must all hold, as `qubix market --where` takes them.",
         json_schema_extra={"format": "market-filter"},
-        examples=["gpu=RTX_4090 vram>=24 price<=5000 region in (eu, us)"],
+        examples=["gpu=RTX_4090 vram>=24 price<=500k region in (eu, us)"],
     ),
 ]
 SortText = Annotated[
