@@ -10,10 +10,9 @@ import json
 import random
 import sqlite3
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from protocol.query import parse_filter, parse_sort
-from tests.support.web_mirror import filled
+from tests.support.web_mirror import written_to
 from tests.support.web_process import web_process
 from web.database import MAPPED_BYTES, Cell, Row
 from web.store import Store
@@ -71,15 +70,6 @@ class _Bare:
         return rows
 
 
-@contextmanager
-def _mirror() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = filled(Path(folder) / "mirror.db", OFFERS)
-        with closing(sqlite3.connect(path)) as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            yield path
-
-
 class _Writer:
     """Goes on writing as a node does."""
 
@@ -107,7 +97,7 @@ class _Writer:
 def offers_p95_ms_100k() -> dict[str, object]:
     """Filter, sort and page with the number of matches, from /v1/offers."""
     lots = random.Random(8)
-    with _mirror() as path, closing(_Writer(path, lots)) as writer:
+    with written_to(OFFERS) as path, closing(_Writer(path, lots)) as writer:
         bare = [sample for _ in range(3) for sample in _bare_ms(path)]
         with (
             web_process(str(path), "--requests-per-minute", "1000000") as web,

@@ -10,7 +10,6 @@ import resource
 import socket
 import sqlite3
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,7 +23,7 @@ import psutil
 import uvicorn
 from fastapi import FastAPI, Response
 
-from tests.support.web_mirror import filled
+from tests.support.web_mirror import written_to
 from tests.support.web_process import web_process
 
 OFFERS: Final = 10_000
@@ -37,15 +36,6 @@ SUBSCRIBERS: Final = 1_200
 CHANGES: Final = 8
 PROBES: Final = 12
 UNLIMITED: Final = ("--requests-per-minute", "1000000")
-
-
-@contextmanager
-def _mirror(offers: int) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = filled(Path(folder) / "mirror.db", offers)
-        with closing(sqlite3.connect(path)) as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            yield path
 
 
 class _Node:
@@ -138,7 +128,7 @@ def rps_vs_bare() -> dict[str, object]:
     """/v1/offers while the mirror changes, against a bare endpoint that answers as many bytes, both by the
     second of work. `rps_per_core_all_different`: no two questions are alike, so no answer is known."""
     with (
-        _mirror(OFFERS) as path,
+        written_to(OFFERS) as path,
         web_process(str(path), *UNLIMITED) as web,
         closing(_Node(path, OFFERS)) as node,
     ):
@@ -229,7 +219,11 @@ def sse_subscribers() -> dict[str, object]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4 * SUBSCRIBERS)), hard))
     flags = (*UNLIMITED, "--streams", str(SUBSCRIBERS), "--streams-each", str(SUBSCRIBERS))
-    with _mirror(OFFERS) as path, web_process(str(path), *flags) as web, closing(_Node(path, OFFERS)) as node:
+    with (
+        written_to(OFFERS) as path,
+        web_process(str(path), *flags) as web,
+        closing(_Node(path, OFFERS)) as node,
+    ):
         httpx.get(f"{web.url}v1/offers", timeout=60)
         before = psutil.Process(web.process.pid).memory_info().rss / 2**20
         port = urlsplit(web.url).port or 0
@@ -275,7 +269,7 @@ def change_visible_s() -> dict[str, object]:
     """From the commit of a row in mirror.db to the subscriber and to who asks, the longest; the mirror itself
     is as far behind the book as mirror.write_lag_s says."""
     with (
-        _mirror(OFFERS) as path,
+        written_to(OFFERS) as path,
         web_process(str(path), *UNLIMITED) as web,
         closing(_Node(path, OFFERS)) as node,
     ):

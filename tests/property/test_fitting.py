@@ -13,31 +13,18 @@ from hypothesis import strategies as st
 
 from protocol import fitness
 from protocol.all_in import candidate
-from protocol.catalogue import GPUS, USE_CASES, UseCase, use_case
+from protocol.catalogue import USE_CASES, UseCase, use_case
 from protocol.messages import Wish
 from protocol.query import parse_filter
 from protocol.signing import NodeKey, opened
 from protocol.units import UnixMs
 from qubixd import fitting
 from qubixd.book import Entry, OfferBook, Page
-from tests.support.market_values import card, entry
+from tests.support.market_values import card, entry, machines
 
 NOW = UnixMs(1_000)
 NO_DISK = Wish("", 0, 0, 0, 0, 0)
 KEYS = [NodeKey(bytes([number]) * 32) for number in range(1, 41)]
-
-
-@st.composite
-def machines(draw: st.DrawFn) -> dict[str, Any]:
-    name = draw(st.sampled_from([*GPUS, "RTX_9999"]))
-    sizes_gib = st.sampled_from((8, 16, 24, 48, 80))
-    cards = [draw(sizes_gib) for _ in range(draw(st.integers(0, 4)))]
-    return {
-        "gpu_class": name,
-        "gpus": tuple(card(name, gib * 1_024, number) for number, gib in enumerate(cards)),
-        "price": draw(st.integers(0, 40)),
-        "sizes": (draw(st.integers(1, 24)) * 1_000, draw(st.integers(1, 96)) * 1_024, 100_000),
-    }
 
 
 MANY = st.lists(machines(), max_size=len(KEYS))

@@ -10,7 +10,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protocol.catalogue import GPUS, USE_CASES, UseCase, use_case
+from protocol.catalogue import USE_CASES, UseCase, use_case
 from protocol.fitness import Ranked
 from protocol.messages import Wish
 from protocol.query import parse_filter
@@ -18,7 +18,7 @@ from protocol.signing import NodeKey, opened
 from protocol.units import UnixMs
 from qubixd import fitting
 from qubixd.book import Entry, OfferBook
-from tests.support.market_values import card, entry
+from tests.support.market_values import card, entry, machines
 from tests.support.postgres import postgres_server as postgres_server
 from tests.support.postgres import postgres_url as postgres_url
 from tests.support.web_mirror import row_of
@@ -37,21 +37,9 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-@st.composite
-def machines(draw: st.DrawFn) -> dict[str, Any]:
-    name = draw(st.sampled_from([*GPUS, "RTX_9999"]))
-    sizes_gib = st.sampled_from((8, 16, 24, 48, 80))
-    cards = [draw(sizes_gib) for _ in range(draw(st.integers(0, 4)))]
-    return {
-        "gpu_class": name,
-        "gpus": tuple(card(name, gib * 1_024, number) for number, gib in enumerate(cards)),
-        "price": draw(st.integers(0, 40)),
-        "storage": draw(st.sampled_from((0, 0, 7, 10**15))),
-        "sizes": (draw(st.integers(1, 24)) * 1_000, draw(st.integers(1, 96)) * 1_024, 100_000),
-    }
-
-
-MANY = st.lists(machines(), max_size=len(KEYS))
+STORAGE = st.sampled_from((0, 0, 7, 10**15))
+"""QU for a TiB and hour."""
+MANY = st.lists(machines(STORAGE), max_size=len(KEYS))
 USES = st.sampled_from(list(USE_CASES.values()))
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
+from hypothesis import strategies as st
+
+from protocol.catalogue import GPUS
 from protocol.messages import Capacity, Gpu, Offer
 from protocol.signing import NodeKey
 from protocol.units import Qu, QubicId, UnixMs
@@ -56,3 +60,19 @@ def entry(
         cuda=cuda,
     )
     return Entry(key.public, key.sign(offer))
+
+
+@st.composite
+def machines(draw: st.DrawFn, storage: st.SearchStrategy[int] | None = None) -> dict[str, Any]:
+    """What `entry` takes, of a machine with up to four cards of one model; `storage`: QU for a TiB and hour,
+    nothing if it is not drawn."""
+    name = draw(st.sampled_from([*GPUS, "RTX_9999"]))
+    sizes_gib = st.sampled_from((8, 16, 24, 48, 80))
+    cards = [draw(sizes_gib) for _ in range(draw(st.integers(0, 4)))]
+    return {
+        "gpu_class": name,
+        "gpus": tuple(card(name, gib * 1_024, number) for number, gib in enumerate(cards)),
+        "price": draw(st.integers(0, 40)),
+        "storage": 0 if storage is None else draw(storage),
+        "sizes": (draw(st.integers(1, 24)) * 1_000, draw(st.integers(1, 96)) * 1_024, 100_000),
+    }

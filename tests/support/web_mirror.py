@@ -10,9 +10,10 @@ import hashlib
 import json
 import random
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -67,6 +68,17 @@ def filled(path: Path, offers: int = 200, seed: int = 1, now_ms: int | None = No
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         db.execute("PRAGMA journal_mode = DELETE")
     return path
+
+
+@contextmanager
+def written_to(offers: int) -> Iterator[Path]:
+    """A mirror of its own for as long as the block lasts, which can be written while it is read, as a
+    daemon's can."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = filled(Path(folder) / "mirror.db", offers)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            yield path
 
 
 def row_of(
